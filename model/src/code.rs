@@ -1,0 +1,254 @@
+//! The registry of failure codes: every failure that a person can meet has one. A code is never
+//! reused, and its meaning never changes.
+//!
+//! `1xxx` install, `2xxx` tunnel, `3xxx` identity and trust, `4xxx` catalog, `5xxx` policy, `6xxx`
+//! store, `7xxx` routes, `8xxx` egress. The CLI, `fedctl explain`, logs, the response header
+//! `x-fed-code` and `docs/reference/codes.md` all read this one table.
+
+use std::fmt;
+
+/// A stable failure code, printed as `FED2104`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(u16);
+
+impl Code {
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    pub fn entry(self) -> &'static CodeEntry {
+        let found = CODES.iter().find(|entry| entry.code == self);
+        found.expect("a Code is only made by the registry, where each has its entry")
+    }
+
+    /// Parses `FED2104`, `fed2104` or `2104`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("FED").or_else(|| text.strip_prefix("fed")).unwrap_or(text);
+        let number = digits.parse().ok()?;
+        CODES.iter().map(|entry| entry.code).find(|code| code.0 == number)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FED{:04}", self.0)
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the registry says of a code.
+#[derive(Debug)]
+pub struct CodeEntry {
+    pub code: Code,
+    /// A short name in upper camel case, for logs and conditions.
+    pub name: &'static str,
+    /// What happened, in one sentence.
+    pub summary: &'static str,
+    /// Why it happens, usually.
+    pub cause: &'static str,
+    /// What to do.
+    pub fix: &'static str,
+}
+
+macro_rules! registry {
+    ($($number:literal $constant:ident $name:literal: $summary:literal, $cause:literal, $fix:literal;)*) => {
+        $(#[doc = $summary] pub const $constant: Code = Code($number);)*
+
+        /// Every code, in order of its number.
+        pub static CODES: &[CodeEntry] = &[$(CodeEntry {
+            code: $constant, name: $name, summary: $summary, cause: $cause, fix: $fix,
+        }),*];
+    };
+}
+
+registry! {
+    1001 CONFIG_INVALID "ConfigInvalid":
+        "The bootstrap configuration file was refused.",
+        "A field is unknown, missing, of the wrong type or out of range.",
+        "Mend the field that the message names; docs/reference/config.md lists them all.";
+    1002 ADDRESS_IN_USE "AddressInUse":
+        "A listener's address could not be bound.",
+        "Another process holds the port, or the address is not one of this host's.",
+        "Stop the other process (`ss -lntup` shows it) or choose another port.";
+    1003 DATA_FOLDER_UNUSABLE "DataFolderUnusable":
+        "The data folder cannot be used.",
+        "It is missing, not writable, or owned by someone else.",
+        "Create it, owned by the user that runs the process, with mode 0700.";
+    1004 FEDERATION_UNREACHABLE "FederationUnreachable":
+        "The local federation node does not answer.",
+        "Its process is not running, or the socket's path in the configuration is another one.",
+        "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on meanwhile.";
+    2001 TUNNEL_DOWN "TunnelDown":
+        "There is no live tunnel to the cluster.",
+        "The peer's gateway is not running, the network between drops packets, or no address answered.",
+        "`fedctl links` shows the last error of each address; check that its UDP port is reachable.";
+    2002 TUNNEL_SILENT "TunnelSilent":
+        "The peer went silent and the tunnel was declared dead.",
+        "No authenticated packet came for max(600 ms, 3 RTT + 4 var).",
+        "Nothing, if the site is known to be down: the gateway keeps dialling and traffic returns by itself.";
+    2003 PEER_VERSION "PeerVersion":
+        "The peer speaks no tunnel version that we speak.",
+        "Gateways of the two clusters are too many versions apart.",
+        "Upgrade the older side.";
+    2004 PEER_PROTOCOL_ERROR "PeerProtocolError":
+        "The peer sent a frame that tunnel v1 does not allow.",
+        "A bug on one of the two sides, or a peer that is not Fedgate.",
+        "Keep the log line, which names the frame and the rule, and report it.";
+    2005 TRUNCATED "Truncated":
+        "A stream ended without its END frame.",
+        "The peer's process or the application behind it died in the middle of a message.",
+        "Look at the destination cluster's access log for the same request id.";
+    2006 STALLED_READER "StalledReader":
+        "The stream was reset because its reader did not read for too long while others needed the window.",
+        "The client stopped reading a large response.",
+        "Make the client read, or raise the connection window.";
+    2007 TUNNEL_OVERLOADED "TunnelOverloaded":
+        "A limit on streams or exchanges was reached; the request was not dispatched.",
+        "More concurrent requests than the limits allow.",
+        "Add gateways or workers, or raise the named limit.";
+    3001 SVID_MISSING "SvidMissing":
+        "This process has no SVID yet, so it is not ready.",
+        "It was never enrolled, and its federation node does not answer.",
+        "Start the federation node once; the SVID is then kept on disk.";
+    3002 SVID_EXPIRED "SvidExpired":
+        "This process's own SVID has expired.",
+        "Renewal failed for a day: the federation node was away or refused.",
+        "Start the federation node; the gateway renews within seconds.";
+    3003 PEER_IDENTITY_REFUSED "PeerIdentityRefused":
+        "The peer's certificate was refused.",
+        "It is signed by another CA, of the wrong kind, expired, or of a trust domain that belongs to another cluster.",
+        "Compare the ClusterPeer's trust domains and bundle with `fedctl peer` on the other cluster.";
+    3004 KEY_PERMISSIONS "KeyPermissions":
+        "A private key's file can be read by others.",
+        "Its mode is wider than 0600.",
+        "`chmod 600` the file that the message names.";
+    3005 ENROLMENT_REFUSED "EnrolmentRefused":
+        "The federation node refused to issue an SVID.",
+        "The caller's Unix user may not enrol, the name is taken, or the request is malformed.",
+        "Run the gateway as the user that runs the federation node, or list its uid under `enrolment.uids`.";
+    3006 BUNDLE_ROLLBACK "BundleRollback":
+        "A trust bundle with a lower sequence than the one in force was refused.",
+        "An old file was put back, or someone replays old state.",
+        "Export the bundle again from the cluster that owns the trust domain.";
+    4001 OBJECT_INVALID "ObjectInvalid":
+        "An object could not be parsed and is not in service.",
+        "A field is of the wrong type, missing, or not a valid name.",
+        "Mend the field that the message names.";
+    4002 FIELD_NOT_SERVED "FieldNotServed":
+        "A field of the object is known to Kubernetes but not served by this version, or is misspelt.",
+        "This version of Fedgate serves fewer fields than the kind has.",
+        "Remove the field, or live without it: the rest of the object is in service.";
+    4003 KIND_NOT_SERVED "KindNotServed":
+        "An object of a kind that the provider does not serve was left out.",
+        "The folder holds other manifests too, or the apiVersion is another one.",
+        "Nothing, if it is meant for others; docs/reference/kinds.md lists the kinds served.";
+    4004 DUPLICATE_OBJECT "DuplicateObject":
+        "Two objects have the same kind, namespace and name; the first one is in service.",
+        "The same manifest is in two files.",
+        "Remove one of them.";
+    4005 SERVICE_NOT_FOUND "ServiceNotFound":
+        "An export, import or route names a service that does not exist here.",
+        "The Service's manifest is missing, or the name differs.",
+        "Create the Service in the same namespace, or mend the name.";
+    4006 PORT_NOT_FOUND "PortNotFound":
+        "A port is named that the service does not have.",
+        "The number or name differs from the Service's or ServiceImport's ports.",
+        "Use one of the ports that the message lists.";
+    4007 CLUSTER_NOT_FOUND "ClusterNotFound":
+        "An import or policy names a cluster that is not a peer.",
+        "There is no ClusterPeer of that name.",
+        "Create the ClusterPeer, or mend the name.";
+    4008 TRUST_DOMAIN_CONFLICT "TrustDomainConflict":
+        "Two clusters claim one trust domain; the first keeps it.",
+        "A trust domain has exactly one owner.",
+        "Give each cluster a trust domain of its own.";
+    4009 MASS_DELETE_HELD "MassDeleteHeld":
+        "Most of the cluster's objects vanished at once; the removal is held for a while.",
+        "An empty or unmounted manifest folder looks like a mass delete.",
+        "Bring the files back; if the removal is meant, it takes effect when the confirm window ends.";
+    5001 ACCESS_DENIED "AccessDenied":
+        "The destination cluster's policy does not allow this caller.",
+        "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",
+        "Add an AccessPolicy for the ServiceExport in the cluster that exports it.";
+    5002 EXPORT_WITHOUT_POLICY "ExportWithoutPolicy":
+        "A service is exported but no AccessPolicy targets it, so nobody can reach it.",
+        "Between clusters the default is deny.",
+        "Add an AccessPolicy whose targetRefs name the ServiceExport.";
+    5003 LOOP_REFUSED "LoopRefused":
+        "The request had already been through this cluster, or through too many clusters.",
+        "Two clusters route the same service to each other.",
+        "Point the route at the cluster that runs the service.";
+    7001 NO_ROUTE "NoRoute":
+        "No route matches the request's host and path.",
+        "The host name or path prefix is not in any HTTPRoute of this listener.",
+        "`fedctl services` lists what can be reached; add an HTTPRoute.";
+    7002 NO_ENDPOINT "NoEndpoint":
+        "No cluster has a ready endpoint for the service.",
+        "All pods are down, or every cluster that exports it is unreachable.",
+        "`fedctl services` and `fedctl links` show which.";
+    7003 UPSTREAM_CONNECT "UpstreamConnect":
+        "The application's endpoint refused the connection.",
+        "The process behind the endpoint is not listening.",
+        "Check the application in the destination cluster.";
+    7004 UPSTREAM_RESET "UpstreamReset":
+        "The application closed the connection before its response was complete.",
+        "It crashed, or timed out the connection.",
+        "Check the application's log for the same time.";
+    7005 DEADLINE "Deadline":
+        "No response came within the request's time limit.",
+        "The application or the path to it is too slow.",
+        "`fedctl links` shows the round-trip time; then look at the application.";
+    7006 ROUTE_NOT_ACCEPTED "RouteNotAccepted":
+        "A route is not attached to any listener.",
+        "Its parentRefs name no Gateway or listener that accepts it.",
+        "Mend parentRefs, or the listener's protocol and hostname.";
+    7007 LISTENER_CONFLICT "ListenerConflict":
+        "Two listeners want the same port, or one port would need two protocols.",
+        "Listeners are distinct by port and protocol.",
+        "Give one of them another port.";
+    7008 ROUTE_CONFLICT "RouteConflict":
+        "Two routes match the same host and path; the first one is in service.",
+        "Two HTTPRoutes (or TCPRoutes on one listener) overlap exactly.",
+        "Remove one of them, or make one more specific.";
+    7009 BAD_REQUEST "BadRequest":
+        "The request itself is malformed.",
+        "No Host header, a host with illegal characters, or headers beyond the limits.",
+        "Mend the client.";
+    7010 NOT_YET "NotYet":
+        "The destination has not yet heard of a change that the source already serves.",
+        "A route or export is younger than a second or two.",
+        "Nothing: the gateway retries by itself.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_are_unique_and_say_something() {
+        for pair in CODES.windows(2) {
+            assert!(pair[0].code < pair[1].code, "{} after {}", pair[1].code, pair[0].code);
+        }
+        for entry in CODES {
+            assert!((1000..9000).contains(&entry.code.number()));
+            for text in [entry.summary, entry.cause, entry.fix] {
+                assert!(text.ends_with('.'), "{}: {text:?} is not a sentence", entry.code);
+            }
+            assert_eq!(entry.code.entry().name, entry.name);
+        }
+    }
+
+    #[test]
+    fn codes_parse_as_people_write_them() {
+        for text in ["FED2001", "fed2001", "2001"] {
+            assert_eq!(Code::parse(text), Some(TUNNEL_DOWN));
+        }
+        assert_eq!(TUNNEL_DOWN.to_string(), "FED2001");
+        assert_eq!(Code::parse("FED9999"), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! Listeners by port, with the routes that attach to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Findings;
+use super::backends::Backends;
+use crate::catalog::{
+    BackendTarget, GatewaySpec, HttpPathPrefix, HttpRoute, ListenerProtocol, ListenerSpec,
+    ParentTarget, Resource, ResourceSet, TcpRoute,
+};
+use crate::code;
+use crate::name::Hostname;
+use crate::route::{RouteEntry, RouteTable};
+use crate::snapshot::{Backend, Listener, ListenerRouting, TcpTarget};
+
+type Listeners = BTreeMap<u16, Listener>;
+
+pub(super) fn compile(
+    resources: &ResourceSet,
+    backends: &Backends,
+    findings: &mut Findings,
+) -> Listeners {
+    let (mut listeners, accepted) = open_ports(resources, findings);
+    for resource in resources.values() {
+        match resource {
+            Resource::HttpRoute(route) => {
+                add_http_route(resource, route, &accepted, backends, &mut listeners, findings);
+            }
+            Resource::TcpRoute(route) => {
+                add_tcp_route(resource, route, &accepted, backends, &mut listeners, findings);
+            }
+            _ => {}
+        }
+    }
+    listeners
+}
+
+/// A listener that was given its port, and the Gateway that it is of.
+struct Accepted<'a> {
+    gateway: &'a GatewaySpec,
+    listener: &'a ListenerSpec,
+}
+
+/// HTTP listeners may share a port when their host names differ (Gateway API "compatible"
+/// listeners); a TCP listener has its port alone.
+fn open_ports<'a>(
+    resources: &'a ResourceSet,
+    findings: &mut Findings,
+) -> (Listeners, Vec<Accepted<'a>>) {
+    let mut listeners = Listeners::new();
+    let mut accepted: Vec<Accepted<'a>> = Vec::new();
+    for resource in resources.values() {
+        let Resource::Gateway(gateway) = resource else { continue };
+        for (index, listener) in gateway.listeners.iter().enumerate() {
+            let taken = accepted.iter().find(|other| conflict(other.listener, listener));
+            if let Some(other) = taken {
+                let message = format!(
+                    "port {} is taken by listener {} of Gateway {}/{}",
+                    listener.port, other.listener.name, other.gateway.namespace, other.gateway.name
+                );
+                let field = format!("spec.listeners[{index}].port");
+                let fix = "choose another port, or for HTTP another hostname";
+                findings.error(resource, &field, code::LISTENER_CONFLICT, message, fix);
+                continue;
+            }
+            listeners.entry(listener.port).or_insert_with(|| Listener {
+                name: format!("{}/{}", resource.key(), listener.name),
+                port: listener.port,
+                routing: match listener.protocol {
+                    ListenerProtocol::Http => ListenerRouting::Http(RouteTable::default()),
+                    ListenerProtocol::Tcp => ListenerRouting::Tcp(None),
+                },
+            });
+            accepted.push(Accepted { gateway, listener });
+        }
+    }
+    (listeners, accepted)
+}
+
+fn conflict(a: &ListenerSpec, b: &ListenerSpec) -> bool {
+    let both_http = a.protocol == ListenerProtocol::Http && b.protocol == ListenerProtocol::Http;
+    a.port == b.port && !(both_http && a.hostname != b.hostname)
+}
+
+fn add_http_route(
+    resource: &Resource,
+    route: &HttpRoute,
+    accepted: &[Accepted<'_>],
+    backends: &Backends,
+    listeners: &mut Listeners,
+    findings: &mut Findings,
+) {
+    let parents = attach(resource, &route.parents, ListenerProtocol::Http, accepted, findings);
+    for (rule, spec) in route.rules.iter().enumerate() {
+        let Some(backend) = find_backend(resource, rule, &spec.backend, backends, findings) else {
+            continue;
+        };
+        if !backend.protocol.is_http() {
+            let message = format!("port {} of {} is not HTTP", backend.port, backend.service);
+            let field = format!("spec.rules[{rule}].backendRefs[0].port");
+            let fix = "set the port's appProtocol to http or kubernetes.io/h2c, or use a TCPRoute";
+            findings.error(resource, &field, code::PORT_NOT_FOUND, message, fix);
+            continue;
+        }
+        for listener in &parents {
+            let Some(hosts) = effective_hosts(listener.hostname.as_ref(), &route.hostnames) else {
+                let message = format!("no hostname of the route fits listener {}", listener.name);
+                let fix = "mend spec.hostnames, or the listener's hostname";
+                findings.error(resource, "spec.hostnames", code::ROUTE_NOT_ACCEPTED, message, fix);
+                continue;
+            };
+            let Some(Listener { routing: ListenerRouting::Http(table), .. }) =
+                listeners.get_mut(&listener.port)
+            else {
+                continue;
+            };
+            for (host, prefix) in pairs(&hosts, &spec.prefixes) {
+                let entry = RouteEntry {
+                    prefix: prefix.into(),
+                    route: resource.key().to_string().into(),
+                    rule,
+                    backend: backend.clone(),
+                };
+                if !table.insert(host, entry) {
+                    let host = host.map_or("*".to_string(), Hostname::to_string);
+                    let message = format!("{host}{prefix} on port {} is taken", listener.port);
+                    let field = format!("spec.rules[{rule}].matches");
+                    let fix = "make host or path more specific, or remove one of the two routes";
+                    findings.error(resource, &field, code::ROUTE_CONFLICT, message, fix);
+                }
+            }
+        }
+    }
+}
+
+fn add_tcp_route(
+    resource: &Resource,
+    route: &TcpRoute,
+    accepted: &[Accepted<'_>],
+    backends: &Backends,
+    listeners: &mut Listeners,
+    findings: &mut Findings,
+) {
+    let parents = attach(resource, &route.parents, ListenerProtocol::Tcp, accepted, findings);
+    let Some(backend) = find_backend(resource, 0, &route.backend, backends, findings) else {
+        return;
+    };
+    for listener in parents {
+        let Some(Listener { routing: ListenerRouting::Tcp(target), .. }) =
+            listeners.get_mut(&listener.port)
+        else {
+            continue;
+        };
+        if let Some(TcpTarget { route: other, .. }) = target {
+            let message = format!("listener {} already belongs to {other}", listener.name);
+            let fix = "a TCP listener has one TCPRoute: remove one, or add a listener";
+            findings.error(resource, "spec.parentRefs", code::ROUTE_CONFLICT, message, fix);
+            continue;
+        }
+        let route = resource.key().to_string().into();
+        *target = Some(TcpTarget { route, backend: backend.clone() });
+    }
+}
+
+/// The accepted listeners that a route's parentRefs name.
+fn attach<'a>(
+    resource: &Resource,
+    parents: &[ParentTarget],
+    protocol: ListenerProtocol,
+    accepted: &[Accepted<'a>],
+    findings: &mut Findings,
+) -> Vec<&'a ListenerSpec> {
+    let mut attached: Vec<&'a ListenerSpec> = Vec::new();
+    for (index, parent) in parents.iter().enumerate() {
+        let named = accepted.iter().filter(|candidate| {
+            candidate.gateway.namespace == parent.namespace
+                && candidate.gateway.name == parent.name
+                && parent.section_name.as_ref().is_none_or(|name| *name == candidate.listener.name)
+                && parent.port.is_none_or(|port| port == candidate.listener.port)
+        });
+        let fitting: Vec<_> = named
+            .filter(|candidate| candidate.listener.protocol == protocol)
+            .map(|candidate| candidate.listener)
+            .collect();
+        if fitting.is_empty() {
+            let field = format!("spec.parentRefs[{index}]");
+            let section = parent.section_name.as_ref().map(|s| format!(" section {s}"));
+            let message = format!(
+                "no {} listener in service matches Gateway {}/{}{}",
+                protocol.as_str(),
+                parent.namespace,
+                parent.name,
+                section.unwrap_or_default()
+            );
+            let fix = "mend the parentRef, or add such a listener to the Gateway";
+            findings.error(resource, &field, code::ROUTE_NOT_ACCEPTED, message, fix);
+        }
+        for listener in fitting {
+            if !attached.iter().any(|known| std::ptr::eq(*known, listener)) {
+                attached.push(listener);
+            }
+        }
+    }
+    attached
+}
+
+fn find_backend(
+    resource: &Resource,
+    rule: usize,
+    target: &BackendTarget,
+    backends: &Backends,
+    findings: &mut Findings,
+) -> Option<Arc<Backend>> {
+    if let Some(backend) = backends.get(target) {
+        return Some(backend.clone());
+    }
+    let mut ports: Vec<u16> = backends
+        .keys()
+        .filter(|known| known.kind == target.kind && known.service == target.service)
+        .map(|known| known.port)
+        .collect();
+    ports.sort_unstable();
+    let kind = target.kind.as_str();
+    if ports.is_empty() {
+        let field = format!("spec.rules[{rule}].backendRefs[0].name");
+        let message = format!("there is no {kind} {}", target.service);
+        let fix = "create it, or mend kind, namespace and name";
+        findings.error(resource, &field, code::SERVICE_NOT_FOUND, message, fix);
+    } else {
+        let field = format!("spec.rules[{rule}].backendRefs[0].port");
+        let message = format!("{kind} {} has no port {}", target.service, target.port);
+        let fix = format!("use one of {ports:?}");
+        findings.error(resource, &field, code::PORT_NOT_FOUND, message, &fix);
+    }
+    None
+}
+
+/// The intersection of a listener's hostname and a route's (Gateway API, `HTTPRoute.hostnames`);
+/// `None` when it is empty. An entry of `None` stands for every host.
+fn effective_hosts(
+    listener: Option<&Hostname>,
+    route: &[Hostname],
+) -> Option<Vec<Option<Hostname>>> {
+    let Some(listener) = listener else {
+        let all: Vec<_> = route.iter().cloned().map(Some).collect();
+        return Some(if all.is_empty() { vec![None] } else { all });
+    };
+    if route.is_empty() {
+        return Some(vec![Some(listener.clone())]);
+    }
+    let hosts: Vec<_> =
+        route.iter().filter_map(|host| narrower(listener, host)).map(Some).collect();
+    (!hosts.is_empty()).then_some(hosts)
+}
+
+fn narrower(a: &Hostname, b: &Hostname) -> Option<Hostname> {
+    match (a, b) {
+        (_, Hostname::Exact(name)) => a.matches(name).then(|| b.clone()),
+        (Hostname::Exact(name), Hostname::Wildcard(_)) => b.matches(name).then(|| a.clone()),
+        (Hostname::Wildcard(x), Hostname::Wildcard(y)) if x == y => Some(a.clone()),
+        (Hostname::Wildcard(x), Hostname::Wildcard(y)) => {
+            // One suffix within the other: the longer one is the narrower.
+            if b.matches(x) {
+                Some(a.clone())
+            } else if a.matches(y) {
+                Some(b.clone())
+            } else {
+                None
+            }
+        }
+    }
+}
+
+fn pairs<'a>(
+    hosts: &'a [Option<Hostname>],
+    prefixes: &'a [HttpPathPrefix],
+) -> Vec<(Option<&'a Hostname>, &'a str)> {
+    let prefixes: Vec<&str> = match prefixes {
+        [] => vec!["/"],
+        some => some.iter().map(|prefix| prefix.0.as_str()).collect(),
+    };
+    hosts
+        .iter()
+        .flat_map(|host| prefixes.iter().map(move |prefix| (host.as_ref(), *prefix)))
+        .collect()
+}

@@ -1,0 +1,31 @@
+//! The nouns of Fedgate and their rules: pure data and pure functions, no I/O, no clock, no async.
+//!
+//! `ResourceSet` (what a proxy was sent) goes through [`compile()`] and becomes a [`Snapshot`] (what a
+//! request reads) plus diagnostics. Nothing here is serialised: `wire` and `api` do that.
+
+pub mod catalog;
+pub mod code;
+pub mod compile;
+pub mod diagnostic;
+pub mod endpoint;
+pub mod id;
+pub mod name;
+pub mod policy;
+pub mod route;
+pub mod snapshot;
+pub mod spiffe;
+
+pub use catalog::{
+    AccessPolicy, AllowEntry, AppProtocol, BackendKind, BackendTarget, ClusterPeer, EndpointSlice,
+    GatewaySpec, HttpPathPrefix, HttpRoute, HttpRule, ListenerProtocol, ListenerSpec, ParentTarget,
+    PeerAddress, Resource, ResourceKey, ResourceKind, ResourceSet, Service, ServiceExport,
+    ServiceImport, ServicePort, SliceEndpoint, SlicePort, TcpRoute, Transport, TrustBundle,
+};
+pub use compile::compile;
+pub use diagnostic::{Diagnostic, Severity};
+pub use endpoint::{Endpoint, EndpointTable, endpoint_table};
+pub use id::{ClusterId, GatewayId, RequestId, Revision};
+pub use name::{ClusterName, Hostname, NameError, Namespace, ObjectName, ServiceName};
+pub use policy::{Caller, Decision};
+pub use snapshot::Snapshot;
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
