@@ -304,6 +304,25 @@ pub struct ListenerSpec {
     pub hostname: Option<Hostname>,
     pub port: u16,
     pub protocol: ListenerProtocol,
+    pub allowed_namespaces: AllowedNamespaces,
+}
+
+/// `allowedRoutes.namespaces.from`: whose routes a listener takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AllowedNamespaces {
+    /// Routes in the Gateway's own namespace.
+    #[default]
+    Same,
+    All,
+}
+
+impl AllowedNamespaces {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "Same",
+            Self::All => "All",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

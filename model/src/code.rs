@@ -171,6 +171,10 @@ registry! {
         "Most of the cluster's objects vanished at once; the removal is held for a while.",
         "An empty or unmounted manifest folder looks like a mass delete.",
         "Bring the files back; if the removal is meant, it takes effect when the confirm window ends.";
+    4010 FILE_UNREADABLE "FileUnreadable":
+        "A manifest file or folder could not be read; what was last read from it stays in service.",
+        "The file is not YAML, not UTF-8, too large, or not readable by the process.",
+        "Mend the file at the line that the message names, or its permissions.";
     5001 ACCESS_DENIED "AccessDenied":
         "The destination cluster's policy does not allow this caller.",
         "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",

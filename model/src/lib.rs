@@ -16,10 +16,11 @@ pub mod snapshot;
 pub mod spiffe;
 
 pub use catalog::{
-    AccessPolicy, AllowEntry, AppProtocol, BackendKind, BackendTarget, ClusterPeer, EndpointSlice,
-    GatewaySpec, HttpPathPrefix, HttpRoute, HttpRule, ListenerProtocol, ListenerSpec, ParentTarget,
-    PeerAddress, Resource, ResourceKey, ResourceKind, ResourceSet, Service, ServiceExport,
-    ServiceImport, ServicePort, SliceEndpoint, SlicePort, TcpRoute, Transport, TrustBundle,
+    AccessPolicy, AllowEntry, AllowedNamespaces, AppProtocol, BackendKind, BackendTarget,
+    ClusterPeer, EndpointSlice, GatewaySpec, HttpPathPrefix, HttpRoute, HttpRule, ListenerProtocol,
+    ListenerSpec, ParentTarget, PeerAddress, Resource, ResourceKey, ResourceKind, ResourceSet,
+    Service, ServiceExport, ServiceImport, ServicePort, SliceEndpoint, SlicePort, TcpRoute,
+    Transport, TrustBundle,
 };
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Severity};

@@ -1,16 +1,16 @@
 //! Listeners by port, with the routes that attach to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Findings;
 use super::backends::Backends;
 use crate::catalog::{
-    BackendTarget, GatewaySpec, HttpPathPrefix, HttpRoute, ListenerProtocol, ListenerSpec,
-    ParentTarget, Resource, ResourceSet, TcpRoute,
+    AllowedNamespaces, BackendTarget, GatewaySpec, HttpPathPrefix, HttpRoute, ListenerProtocol,
+    ListenerSpec, ParentTarget, Resource, ResourceSet, TcpRoute,
 };
 use crate::code;
-use crate::name::Hostname;
+use crate::name::{Hostname, Namespace};
 use crate::route::{RouteEntry, RouteTable};
 use crate::snapshot::{Backend, Listener, ListenerRouting, TcpTarget};
 
@@ -91,7 +91,10 @@ fn add_http_route(
     listeners: &mut Listeners,
     findings: &mut Findings,
 ) {
-    let parents = attach(resource, &route.parents, ListenerProtocol::Http, accepted, findings);
+    let from = &route.namespace;
+    let parents =
+        attach(resource, from, &route.parents, ListenerProtocol::Http, accepted, findings);
+    let attached = fit_hosts(resource, &parents, &route.hostnames, findings);
     for (rule, spec) in route.rules.iter().enumerate() {
         let Some(backend) = find_backend(resource, rule, &spec.backend, backends, findings) else {
             continue;
@@ -103,19 +106,13 @@ fn add_http_route(
             findings.error(resource, &field, code::PORT_NOT_FOUND, message, fix);
             continue;
         }
-        for listener in &parents {
-            let Some(hosts) = effective_hosts(listener.hostname.as_ref(), &route.hostnames) else {
-                let message = format!("no hostname of the route fits listener {}", listener.name);
-                let fix = "mend spec.hostnames, or the listener's hostname";
-                findings.error(resource, "spec.hostnames", code::ROUTE_NOT_ACCEPTED, message, fix);
-                continue;
-            };
+        for (listener, hosts) in &attached {
             let Some(Listener { routing: ListenerRouting::Http(table), .. }) =
                 listeners.get_mut(&listener.port)
             else {
                 continue;
             };
-            for (host, prefix) in pairs(&hosts, &spec.prefixes) {
+            for (host, prefix) in pairs(hosts, &spec.prefixes) {
                 let entry = RouteEntry {
                     prefix: prefix.into(),
                     route: resource.key().to_string().into(),
@@ -134,6 +131,30 @@ fn add_http_route(
     }
 }
 
+/// The hosts that a route serves at each listener. A listener whose hostname fits none of the
+/// route's is left out; it is an error only when no listener is left (Gateway API
+/// `NoMatchingListenerHostname`).
+fn fit_hosts<'a>(
+    resource: &Resource,
+    parents: &[&'a ListenerSpec],
+    hostnames: &[Hostname],
+    findings: &mut Findings,
+) -> Vec<(&'a ListenerSpec, Vec<Option<Hostname>>)> {
+    let fitting: Vec<_> = parents
+        .iter()
+        .filter_map(|listener| {
+            Some((*listener, effective_hosts(listener.hostname.as_ref(), hostnames)?))
+        })
+        .collect();
+    if fitting.is_empty() && !parents.is_empty() {
+        let names: Vec<_> = parents.iter().map(|listener| listener.name.as_str()).collect();
+        let message = format!("no hostname of the route fits listener {}", names.join(", "));
+        let fix = "mend spec.hostnames, or the listener's hostname";
+        findings.error(resource, "spec.hostnames", code::ROUTE_NOT_ACCEPTED, message, fix);
+    }
+    fitting
+}
+
 fn add_tcp_route(
     resource: &Resource,
     route: &TcpRoute,
@@ -142,7 +163,8 @@ fn add_tcp_route(
     listeners: &mut Listeners,
     findings: &mut Findings,
 ) {
-    let parents = attach(resource, &route.parents, ListenerProtocol::Tcp, accepted, findings);
+    let from = &route.namespace;
+    let parents = attach(resource, from, &route.parents, ListenerProtocol::Tcp, accepted, findings);
     let Some(backend) = find_backend(resource, 0, &route.backend, backends, findings) else {
         return;
     };
@@ -163,9 +185,10 @@ fn add_tcp_route(
     }
 }
 
-/// The accepted listeners that a route's parentRefs name.
+/// The accepted listeners that a route's parentRefs name and that take routes of its namespace.
 fn attach<'a>(
     resource: &Resource,
+    from: &Namespace,
     parents: &[ParentTarget],
     protocol: ListenerProtocol,
     accepted: &[Accepted<'a>],
@@ -173,36 +196,56 @@ fn attach<'a>(
 ) -> Vec<&'a ListenerSpec> {
     let mut attached: Vec<&'a ListenerSpec> = Vec::new();
     for (index, parent) in parents.iter().enumerate() {
-        let named = accepted.iter().filter(|candidate| {
-            candidate.gateway.namespace == parent.namespace
-                && candidate.gateway.name == parent.name
-                && parent.section_name.as_ref().is_none_or(|name| *name == candidate.listener.name)
-                && parent.port.is_none_or(|port| port == candidate.listener.port)
-        });
-        let fitting: Vec<_> = named
+        let named: Vec<_> = accepted
+            .iter()
+            .filter(|candidate| names(parent, candidate))
             .filter(|candidate| candidate.listener.protocol == protocol)
-            .map(|candidate| candidate.listener)
             .collect();
-        if fitting.is_empty() {
+        let allowed: Vec<_> =
+            named.iter().filter(|candidate| allows(candidate, from)).copied().collect();
+        if allowed.is_empty() {
             let field = format!("spec.parentRefs[{index}]");
-            let section = parent.section_name.as_ref().map(|s| format!(" section {s}"));
-            let message = format!(
-                "no {} listener in service matches Gateway {}/{}{}",
-                protocol.as_str(),
-                parent.namespace,
-                parent.name,
-                section.unwrap_or_default()
-            );
-            let fix = "mend the parentRef, or add such a listener to the Gateway";
+            let (message, fix) = refusal(parent, protocol, !named.is_empty());
             findings.error(resource, &field, code::ROUTE_NOT_ACCEPTED, message, fix);
         }
-        for listener in fitting {
-            if !attached.iter().any(|known| std::ptr::eq(*known, listener)) {
-                attached.push(listener);
+        for candidate in allowed {
+            if !attached.iter().any(|known| std::ptr::eq(*known, candidate.listener)) {
+                attached.push(candidate.listener);
             }
         }
     }
     attached
+}
+
+fn names(parent: &ParentTarget, candidate: &Accepted<'_>) -> bool {
+    candidate.gateway.namespace == parent.namespace
+        && candidate.gateway.name == parent.name
+        && parent.section_name.as_ref().is_none_or(|name| *name == candidate.listener.name)
+        && parent.port.is_none_or(|port| port == candidate.listener.port)
+}
+
+fn allows(candidate: &Accepted<'_>, route_namespace: &Namespace) -> bool {
+    match candidate.listener.allowed_namespaces {
+        AllowedNamespaces::Same => candidate.gateway.namespace == *route_namespace,
+        AllowedNamespaces::All => true,
+    }
+}
+
+fn refusal(
+    parent: &ParentTarget,
+    protocol: ListenerProtocol,
+    foreign: bool,
+) -> (String, &'static str) {
+    let section = parent.section_name.as_ref().map(|name| format!(" section {name}"));
+    let section = section.unwrap_or_default();
+    let gateway = format!("Gateway {}/{}{section}", parent.namespace, parent.name);
+    if foreign {
+        let message = format!("{gateway} takes routes of its own namespace only");
+        let fix = "move the route, or set the listener's allowedRoutes.namespaces.from to All";
+        return (message, fix);
+    }
+    let message = format!("no {} listener in service matches {gateway}", protocol.as_str());
+    (message, "mend the parentRef, or add such a listener to the Gateway")
 }
 
 fn find_backend(
@@ -276,8 +319,9 @@ fn pairs<'a>(
     hosts: &'a [Option<Hostname>],
     prefixes: &'a [HttpPathPrefix],
 ) -> Vec<(Option<&'a Hostname>, &'a str)> {
-    let prefixes: Vec<&str> = match prefixes {
-        [] => vec!["/"],
+    // A rule that names one prefix twice is not in conflict with itself.
+    let prefixes: BTreeSet<&str> = match prefixes {
+        [] => BTreeSet::from(["/"]),
         some => some.iter().map(|prefix| prefix.0.as_str()).collect(),
     };
     hosts
