@@ -1,0 +1,39 @@
+# The project's verbs. The work is done by cargo, xtask/ and scripts/; this file only names it.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# `--workspace` makes every verb build dependencies with the same features, so none is built twice.
+BUILD := $(CARGO) build --workspace --locked
+XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-build build demo test check tidy fix docs
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what is missing for building and testing, and say why
+	@scripts/setup.sh build test
+
+setup-build:
+	@scripts/setup.sh build
+
+build: setup-build ## Build every program, for debugging
+	$(BUILD) --bins
+
+demo: setup-build ## Build and run three clusters on this machine, with a fault
+	$(BUILD) --bin fedctl
+	@exec $(TARGET)/debug/fedctl demo up
+
+test: setup ## Check format and lints, run all tests, count them
+	@$(XTASK) check
+
+tidy: ## Check the project's own rules only
+	@$(XTASK) tidy
+
+fix: ## Format the code and apply what clippy can mend
+	$(CARGO) clippy --workspace --all-targets --locked --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all
+
+docs: ## Write the generated pages under docs/reference/
+	@$(XTASK) gen
