@@ -1,0 +1,178 @@
+//! What runs: per link one task that reads the listener, one timer, and one task per client.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::core::{LinkCore, Socket, TICK_HALF};
+use super::{RelayConfig, RelayError};
+use crate::capture::{Recorder, lock};
+use crate::cuts::Cuts;
+use crate::limits::{CLIENT_SWEEP_INTERVAL, DATAGRAM_BYTES_MAX, RECV_BATCH_PACKETS};
+
+/// After an unexpected error of a socket; without it a lasting error would spin.
+const RECV_ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the relay, its tasks and its handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) links: Vec<Arc<Link>>,
+    pub(super) cuts: Mutex<Cuts>,
+    pub(super) recorder: Arc<Mutex<Option<Recorder>>>,
+}
+
+/// One link: its state, and a bell for its timer.
+#[derive(Debug)]
+pub(super) struct Link {
+    core: Mutex<LinkCore>,
+    wake: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(config: RelayConfig, listeners: &[UdpSocket]) -> Result<Self, RelayError> {
+        let recorder = Arc::new(Mutex::new(None));
+        let mut links = Vec::with_capacity(config.links.len());
+        for (index, (link, listener)) in config.links.into_iter().zip(listeners).enumerate() {
+            let addr = listener.local_addr().map_err(RelayError::Thread)?;
+            // Each direction of each link gets a sequence of its own.
+            let seeds = [0, 1]
+                .map(|direction| config.seed.wrapping_add((2 * index as u64 + direction) << 32));
+            let core = LinkCore::new(link, addr, seeds, Arc::clone(&recorder))?;
+            links.push(Arc::new(Link { core: Mutex::new(core), wake: Notify::new() }));
+        }
+        Ok(Self { links, cuts: Mutex::new(Cuts::default()), recorder })
+    }
+
+    pub(super) fn close(&self) {
+        for link in &self.links {
+            link.lock().close();
+        }
+        lock(&self.recorder).take();
+    }
+}
+
+impl Link {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LinkCore> {
+        lock(&self.core)
+    }
+
+    /// Sends what is due and, if something is due before the timer looks again, rings it.
+    fn deliver(&self, core: &mut LinkCore, now: Instant) {
+        core.deliver(now);
+        if let Some(next_at) = core.next_at()
+            && core.timer_at.is_none_or(|timer_at| next_at < timer_at)
+        {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct TaskGuard(AbortHandle);
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts every link's tasks on the runtime that is entered.
+pub(super) fn start(
+    shared: &Shared,
+    listeners: Vec<UdpSocket>,
+) -> Result<Vec<TaskGuard>, RelayError> {
+    let mut tasks = Vec::with_capacity(2 * listeners.len());
+    for (link, listener) in shared.links.iter().zip(listeners) {
+        let listener = Arc::new(Socket::register(listener).map_err(RelayError::Thread)?);
+        link.lock().open(Arc::clone(&listener));
+        tasks.push(TaskGuard(tokio::spawn(listen(Arc::clone(link), listener)).abort_handle()));
+        tasks.push(TaskGuard(tokio::spawn(run_timer(Arc::clone(link))).abort_handle()));
+    }
+    Ok(tasks)
+}
+
+/// Reads the link's own socket: what clients send.
+async fn listen(link: Arc<Link>, listener: Arc<Socket>) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let result = read_batch(&link, &listener, &mut buffer, |core, now, client, datagram| {
+            core.receive_forward(now, client, datagram, |client, upstream| {
+                let task = answer(Arc::clone(&link), client, upstream);
+                TaskGuard(tokio::spawn(task).abort_handle())
+            });
+        });
+        pause_on_error(result.await, &link).await;
+    }
+}
+
+/// Reads one client's upstream socket: what the target answers.
+async fn answer(link: Arc<Link>, client: SocketAddr, upstream: Arc<Socket>) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        let result = read_batch(&link, &upstream, &mut buffer, |core, now, source, datagram| {
+            core.receive_back(now, client, source, datagram);
+        });
+        pause_on_error(result.await, &link).await;
+    }
+}
+
+/// Delivers what becomes due, and forgets idle clients.
+async fn run_timer(link: Arc<Link>) {
+    loop {
+        let wake_at = {
+            let now = Instant::now();
+            let mut core = link.lock();
+            core.deliver(now);
+            core.sweep(now);
+            let sweep_at = now + CLIENT_SWEEP_INTERVAL;
+            let wake_at = core.next_at().map_or(sweep_at, |next_at| next_at.min(sweep_at));
+            core.timer_at = Some(wake_at);
+            wake_at
+        };
+        // The timer rounds up to its next tick: aim half a tick early, to be early as often as late.
+        let sleep = tokio::time::sleep_until((wake_at - TICK_HALF).into());
+        tokio::select! {
+            () = sleep => {}
+            () = link.wake.notified() => {}
+        }
+    }
+}
+
+/// Takes up to a batch of datagrams under one lock, then sends what is due under the same one.
+async fn read_batch(
+    link: &Link,
+    socket: &Socket,
+    buffer: &mut [u8],
+    mut receive: impl FnMut(&mut LinkCore, Instant, SocketAddr, &[u8]),
+) -> io::Result<()> {
+    let mut ready = socket.readable().await?;
+    let mut core = link.lock();
+    let now = Instant::now();
+    for _ in 0..RECV_BATCH_PACKETS {
+        match socket.get_ref().recv_from(buffer) {
+            Ok((length, source)) => receive(&mut core, now, source, &buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready.clear_ready();
+                break;
+            }
+            Err(error) => {
+                link.deliver(&mut core, now);
+                return Err(error);
+            }
+        }
+    }
+    link.deliver(&mut core, now);
+    Ok(())
+}
+
+async fn pause_on_error(result: io::Result<()>, link: &Link) {
+    if let Err(error) = result {
+        tracing::debug!(link = %link.lock(), %error, "a socket of the relay failed to receive");
+        tokio::time::sleep(RECV_ERROR_PAUSE).await;
+    }
+}
