@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::unix::AsyncFd;
+use socket2::SockRef;
+use tokio::net::UdpSocket;
 
 use super::handle::Direction;
 use super::tasks::TaskGuard;
@@ -18,10 +19,6 @@ use crate::limits::{CLIENT_IDLE_MAX, CLIENTS_PER_LINK_MAX};
 /// Tokio's timers tick in milliseconds; what is due within half a tick goes now.
 pub(super) const TICK_HALF: Duration = Duration::from_micros(500);
 
-/// A non-blocking socket in the runtime's reactor. Not tokio's own type, whose `try_send_to` refuses to
-/// send before the reactor has reported once that the socket is writable.
-pub(super) type Socket = AsyncFd<UdpSocket>;
-
 /// One link's state, behind one lock; whoever holds it never waits.
 #[derive(Debug)]
 pub(super) struct LinkCore {
@@ -30,7 +27,7 @@ pub(super) struct LinkCore {
     pub(super) addr: SocketAddr,
     target: Option<SocketAddr>,
     /// None before the tasks run and after the relay was dropped.
-    listener: Option<Arc<Socket>>,
+    listener: Option<Arc<UdpSocket>>,
     clients: HashMap<SocketAddr, Client>,
     forward: Pipe<SocketAddr>,
     back: Pipe<SocketAddr>,
@@ -42,7 +39,7 @@ pub(super) struct LinkCore {
 /// A source address of packets, with the socket that stands for it on the other side.
 #[derive(Debug)]
 struct Client {
-    upstream: Arc<Socket>,
+    upstream: Arc<UdpSocket>,
     used_at: Instant,
     _task: TaskGuard,
 }
@@ -85,7 +82,7 @@ impl LinkCore {
         }
     }
 
-    pub(super) fn open(&mut self, listener: Arc<Socket>) {
+    pub(super) fn open(&mut self, listener: Arc<UdpSocket>) {
         self.listener = Some(listener);
     }
 
@@ -116,7 +113,7 @@ impl LinkCore {
         now: Instant,
         client: SocketAddr,
         datagram: &[u8],
-        spawn: impl FnOnce(SocketAddr, Arc<Socket>) -> TaskGuard,
+        spawn: impl FnOnce(SocketAddr, Arc<UdpSocket>) -> TaskGuard,
     ) {
         let Some(target) = self.target else {
             return self.forward.refuse(datagram.len(), DropReason::NoTarget);
@@ -192,7 +189,7 @@ impl LinkCore {
         now: Instant,
         client: SocketAddr,
         target: SocketAddr,
-        spawn: impl FnOnce(SocketAddr, Arc<Socket>) -> TaskGuard,
+        spawn: impl FnOnce(SocketAddr, Arc<UdpSocket>) -> TaskGuard,
     ) -> io::Result<()> {
         let full = self.clients.len() >= CLIENTS_PER_LINK_MAX;
         match self.clients.entry(client) {
@@ -201,7 +198,7 @@ impl LinkCore {
                 return Err(io::Error::other(format!("{CLIENTS_PER_LINK_MAX} clients already")));
             }
             Entry::Vacant(entry) => {
-                let upstream = Arc::new(Socket::register(super::bind_udp(source_for(target))?)?);
+                let upstream = Arc::new(UdpSocket::from_std(super::bind_udp(source_for(target))?)?);
                 let task = spawn(client, Arc::clone(&upstream));
                 entry.insert(Client { upstream, used_at: now, _task: task });
             }
@@ -233,8 +230,9 @@ fn source_for(target: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, 0)
 }
 
-fn send(socket: &Socket, datagram: &[u8], to: SocketAddr) -> Result<SocketAddr, DropReason> {
-    match socket.get_ref().send_to(datagram, to) {
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> Result<SocketAddr, DropReason> {
+    // Not tokio's `try_send_to`: that refuses until the reactor has once reported the socket writable.
+    match SockRef::from(socket).send_to(datagram, &to.into()) {
         Ok(_) => Ok(to),
         Err(error) => {
             tracing::debug!(%to, %error, "a packet could not be sent");

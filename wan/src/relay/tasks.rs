@@ -1,14 +1,15 @@
 //! What runs: per link one task that reads the listener, one timer, and one task per client.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::core::{LinkCore, Socket, TICK_HALF};
+use super::core::{LinkCore, TICK_HALF};
 use super::{RelayConfig, RelayError};
 use crate::capture::{Recorder, lock};
 use crate::cuts::Cuts;
@@ -33,7 +34,7 @@ pub(super) struct Link {
 }
 
 impl Shared {
-    pub(super) fn new(config: RelayConfig, listeners: &[UdpSocket]) -> Result<Self, RelayError> {
+    pub(super) fn new(config: RelayConfig, listeners: &[StdUdpSocket]) -> Result<Self, RelayError> {
         let recorder = Arc::new(Mutex::new(None));
         let mut links = Vec::with_capacity(config.links.len());
         for (index, (link, listener)) in config.links.into_iter().zip(listeners).enumerate() {
@@ -84,11 +85,11 @@ impl Drop for TaskGuard {
 /// Starts every link's tasks on the runtime that is entered.
 pub(super) fn start(
     shared: &Shared,
-    listeners: Vec<UdpSocket>,
+    listeners: Vec<StdUdpSocket>,
 ) -> Result<Vec<TaskGuard>, RelayError> {
     let mut tasks = Vec::with_capacity(2 * listeners.len());
     for (link, listener) in shared.links.iter().zip(listeners) {
-        let listener = Arc::new(Socket::register(listener).map_err(RelayError::Thread)?);
+        let listener = Arc::new(UdpSocket::from_std(listener).map_err(RelayError::Thread)?);
         link.lock().open(Arc::clone(&listener));
         tasks.push(TaskGuard(tokio::spawn(listen(Arc::clone(link), listener)).abort_handle()));
         tasks.push(TaskGuard(tokio::spawn(run_timer(Arc::clone(link))).abort_handle()));
@@ -97,7 +98,7 @@ pub(super) fn start(
 }
 
 /// Reads the link's own socket: what clients send.
-async fn listen(link: Arc<Link>, listener: Arc<Socket>) {
+async fn listen(link: Arc<Link>, listener: Arc<UdpSocket>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let result = read_batch(&link, &listener, &mut buffer, |core, now, client, datagram| {
@@ -111,7 +112,7 @@ async fn listen(link: Arc<Link>, listener: Arc<Socket>) {
 }
 
 /// Reads one client's upstream socket: what the target answers.
-async fn answer(link: Arc<Link>, client: SocketAddr, upstream: Arc<Socket>) {
+async fn answer(link: Arc<Link>, client: SocketAddr, upstream: Arc<UdpSocket>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let result = read_batch(&link, &upstream, &mut buffer, |core, now, source, datagram| {
@@ -146,20 +147,17 @@ async fn run_timer(link: Arc<Link>) {
 /// Takes up to a batch of datagrams under one lock, then sends what is due under the same one.
 async fn read_batch(
     link: &Link,
-    socket: &Socket,
+    socket: &UdpSocket,
     buffer: &mut [u8],
     mut receive: impl FnMut(&mut LinkCore, Instant, SocketAddr, &[u8]),
 ) -> io::Result<()> {
-    let mut ready = socket.readable().await?;
+    socket.readable().await?;
     let mut core = link.lock();
     let now = Instant::now();
     for _ in 0..RECV_BATCH_PACKETS {
-        match socket.get_ref().recv_from(buffer) {
+        match socket.try_recv_from(buffer) {
             Ok((length, source)) => receive(&mut core, now, source, &buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready.clear_ready();
-                break;
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => {
                 link.deliver(&mut core, now);
                 return Err(error);
