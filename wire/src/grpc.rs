@@ -1,0 +1,24 @@
+//! Generated messages, clients and servers of the services on the federation node's sockets.
+//!
+//! The modules are nested as the packages are, because generated code refers to its neighbours so.
+
+#![expect(
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+#[rustfmt::skip]
+pub mod fedgate {
+    pub mod resource {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.resource.v1");
+        }
+    }
+
+    pub mod operator {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.operator.v1");
+        }
+    }
+}

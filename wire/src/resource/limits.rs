@@ -1,0 +1,41 @@
+//! Every limit of the resource stream and of enrolment. What is beyond one is refused, not cut.
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Longest message from the node to a gateway: a snapshot is one message, so that it is atomic.
+pub const FEDERATION_MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// Longest message from a gateway to the node.
+pub const GATEWAY_MESSAGE_BYTES_MAX: usize = 4 * MIB;
+/// Longest enrolment message, either way.
+pub const ENROL_MESSAGE_BYTES_MAX: usize = 256 * KIB;
+/// Longest encoded object.
+pub const RESOURCE_BYTES_MAX: usize = MIB;
+/// Most objects in one delta.
+pub const RESOURCES_PER_DELTA_MAX: usize = 200_000;
+/// Most entries of any one list inside an object.
+pub const LIST_ENTRIES_MAX: usize = 4096;
+/// Longest path prefix of an HTTPRoute.
+pub const PATH_PREFIX_BYTES_MAX: usize = 1024;
+/// Longest name of a port (Kubernetes: an IANA service name or RFC 1123 label).
+pub const PORT_NAME_BYTES_MAX: usize = 63;
+/// Longest certificate, DER.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * KIB;
+/// Most certificates in a chain or a bundle.
+pub const CERTIFICATES_MAX: usize = 32;
+/// Longest certificate signing request, DER.
+pub const CSR_BYTES_MAX: usize = 8 * KIB;
+/// Most diagnostics in one Ack; a gateway that has more sends the first ones.
+pub const DIAGNOSTICS_MAX: usize = 1024;
+/// Longest text of a diagnostic's or error's field.
+pub const TEXT_BYTES_MAX: usize = 4 * KIB;
+/// Most links in a report: 32 workers, two classes, 64 peers with a few gateways each, and some.
+pub const LINKS_MAX: usize = 8192;
+/// Most listeners in a report.
+pub const LISTENERS_MAX: usize = 1024;
+/// Most service ports in a report.
+pub const SERVICES_MAX: usize = 16_384;
+/// Most counters in a report.
+pub const COUNTERS_MAX: usize = 256;
+/// Longest name of a counter.
+pub const COUNTER_NAME_BYTES_MAX: usize = 128;
