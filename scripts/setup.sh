@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 policy=/usr/sbin/policy-rc.d
+as_root=()
 
 main() {
     [ $# -gt 0 ] || fail "name a group: build or test"
@@ -28,8 +29,29 @@ install_toolchain() {
     local channel
     channel=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
     command -v rustup >/dev/null || fail "Rust $channel with rustfmt and clippy is missing, and so is rustup"
-    say "missing: Rust $channel with rustfmt and clippy (rust-toolchain.toml); installing it with rustup"
+    say "missing: Rust $channel with rustfmt and clippy, which rust-toolchain.toml asks for"
+    if adopt_toolchain "$channel"; then
+        return
+    fi
+    say "installing it with rustup"
     rustup toolchain install "$channel" --profile minimal --component rustfmt --component clippy
+}
+
+# If the wanted release is installed under another name (such as `stable`), gives it its own name too.
+# rustup would download it a second time.
+adopt_toolchain() {
+    local channel=$1 home toolchain host
+    home=$(rustup show home)
+    for toolchain in "$home"/toolchains/*; do
+        [ -x "$toolchain/bin/cargo-clippy" ] && [ -x "$toolchain/bin/rustfmt" ] || continue
+        if "$toolchain/bin/rustc" --version | grep -qF "rustc $channel "; then
+            host=$("$toolchain/bin/rustc" -vV | sed -n 's/^host: //p')
+            say "using $(basename "$toolchain"), which is that release"
+            ln -sfn "$toolchain" "$home/toolchains/$channel-$host"
+            return 0
+        fi
+    done
+    return 1
 }
 
 install_packages() {
@@ -44,28 +66,47 @@ install_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
 
     command -v apt-get >/dev/null || fail "install these packages by hand: ${missing[*]}"
-    local root=()
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || fail "run as root: apt-get install --no-install-recommends ${missing[*]}"
-        root=(sudo)
+        command -v sudo >/dev/null ||
+            fail "run as root: apt-get install --no-install-recommends ${missing[*]}"
+        as_root=(sudo)
     fi
     say "installing with apt-get: ${missing[*]}"
     forbid_services
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq install -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+    apt update
+    apt install --yes --no-install-recommends "${missing[@]}"
     for package in "${missing[@]}"; do
         dpkg -s "$package" >/dev/null 2>&1 || fail "apt-get did not install $package"
+        keep_off_at_boot "$package"
     done
+}
+
+# Runs apt-get, which is wordy, and shows its words only if it fails.
+apt() {
+    local log
+    log=$(mktemp)
+    if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        fail "apt-get $1 failed; its words are above"
+    fi
+    rm -f "$log"
 }
 
 # A package's scripts ask policy-rc.d before they start a service; 101 means no. An existing policy
 # is the machine owner's and stays.
 forbid_services() {
     [ ! -e "$policy" ] || return 0
-    trap '"${root[@]}" rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
-    "${root[@]}" chmod 755 "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+}
+
+# The tests start their own servers; the one of the package would take a port at the next boot.
+keep_off_at_boot() {
+    case $1 in nginx | redis-server) ;; *) return 0 ;; esac
+    command -v systemctl >/dev/null || return 0
+    "${as_root[@]}" systemctl --quiet disable "$1" 2>/dev/null || say "could not disable the service $1"
 }
 
 say() { printf 'setup: %s\n' "$*"; }
