@@ -9,7 +9,8 @@ use super::frame::{FrameType, MoveToken};
 use super::head::{self, RequestHead, ResponseHead};
 use super::hello::{Beacon, Drain, Hello};
 use super::limits::DATA_BYTES_MAX;
-use super::open::{Open, Refused};
+use super::open::Open;
+use super::refused::Refused;
 use super::varint;
 
 pub fn encode_hello(hello: &Hello, out: &mut BytesMut) -> Result<(), EncodeError> {

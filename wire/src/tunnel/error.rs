@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::code::{Dispatched, ErrorCode};
-use super::open::Refused;
+use super::refused::Refused;
 
 /// Longest piece of a peer's value that an error repeats.
 const VALUE_CHARS_MAX: usize = 80;
@@ -79,6 +79,8 @@ impl std::error::Error for DecodeError {}
 /// Why a value cannot be sent: it breaks a limit or a rule of the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
+    #[error("not sent, since a peer would refuse it: {0}")]
+    Refused(DecodeError),
     #[error("{frame} is {bytes} bytes long, more than {max}; send less in it")]
     TooLarge { frame: &'static str, bytes: usize, max: usize },
     #[error("{frame} has {fields} fields, more than {max}; send fewer fields")]

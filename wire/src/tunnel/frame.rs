@@ -8,11 +8,13 @@ use http::HeaderMap;
 
 use super::code::ErrorCode;
 use super::error::DecodeError;
+use super::fields::{decode_message, fixed};
 use super::head::{self, Head};
 use super::hello::{Beacon, Drain, Hello};
 use super::limits;
-use super::open::{Open, Refused, decode_message, fixed};
+use super::open::Open;
 use super::pb;
+use super::refused::Refused;
 use super::varint;
 
 /// The registered frame types. Whoever does not know an odd one must refuse it, an even one must
@@ -122,7 +124,7 @@ impl fmt::Debug for MoveToken {
 }
 
 /// One frame, decoded; DATA comes in pieces.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Hello(Box<Hello>),
     Beacon(Beacon),

@@ -13,14 +13,14 @@ use super::static_table::{self, FIRST_FIELD, FIRST_NAME, LITERAL, NameEntry};
 use super::varint;
 
 /// A HEAD frame's content.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Head {
     Request(RequestHead),
     Response(ResponseHead),
 }
 
 /// An HTTP request without its body.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: Method,
     /// Absolute (`http://api.shop/path`), or only an authority for CONNECT without `protocol`.
@@ -31,7 +31,7 @@ pub struct RequestHead {
 }
 
 /// An HTTP response without its body: interim (1xx) or final.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -120,7 +120,7 @@ impl RequestHead {
         let path = take_string("HEAD.path", input)?;
         let protocol = take_string("HEAD.protocol", input)?;
         let connect = method == Method::CONNECT;
-        if !protocol.is_empty() && !(connect && is_token(&protocol)) {
+        if !(protocol.is_empty() || connect && is_token(&protocol)) {
             let shown = show(&protocol);
             return Err(malformed("HEAD.protocol", shown, PROTOCOL_PROBLEM, PROTOCOL_FIX));
         }

@@ -6,11 +6,11 @@ use prost::Message;
 
 use super::code::ErrorCode;
 use super::error::{DecodeError, EncodeError};
+use super::fields::{decode_message, fixed, number};
 use super::limits::{
     DEADLINE_MS_MAX, FEATURES_MAX, LOAD_PERMILLE_MAX, STREAM_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX,
     WORKERS_MAX,
 };
-use super::open::{decode_message, fixed, number};
 use super::pb;
 
 /// The minor versions that this code speaks. The major version is in the ALPN.
@@ -98,7 +98,7 @@ pub struct Beacon {
     pub draining: bool,
 }
 
-/// The sender takes no new streams; what is open may go on for `grace_ms`.
+/// The sender takes no new streams; what is open may go on for `grace_ms`, at most a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
     pub grace_ms: u32,
@@ -125,10 +125,7 @@ impl Hello {
             worker: self.worker.into(),
         };
         // One set of rules: what a peer would refuse is not sent.
-        Self::convert(raw.clone()).map_err(|error| {
-            let fix = "mend the configuration that it comes from";
-            EncodeError::invalid("HELLO", error.field(), "a peer would refuse this field", fix)
-        })?;
+        Self::convert(raw.clone()).map_err(EncodeError::Refused)?;
         raw.encode_raw(out);
         Ok(())
     }

@@ -12,6 +12,7 @@ mod connection_id;
 mod datagram;
 mod encode;
 mod error;
+mod fields;
 mod frame;
 mod head;
 mod hello;
@@ -19,6 +20,7 @@ mod open;
 mod order;
 mod pb;
 mod protobuf;
+mod refused;
 mod static_table;
 
 pub use code::{Blame, Dispatched, ERROR_CODES, ErrorCode, ErrorEntry, Retry, StreamReset};
@@ -33,8 +35,9 @@ pub use error::{DecodeError, EncodeError};
 pub use frame::{Frame, FrameDecoder, FrameType, MoveToken};
 pub use head::{Head, RequestHead, ResponseHead};
 pub use hello::{Beacon, ConnectionClass, Drain, Hello, PeerLimits, VERSIONS, VersionRange};
-pub use open::{Open, Refused, RouteRevision, RouteSide, StreamKind, TraceContext, Via};
+pub use open::{Open, RouteRevision, RouteSide, StreamKind, TraceContext, Via};
 pub use order::FrameOrder;
+pub use refused::Refused;
 pub use static_table::{FIELDS, NAMES};
 
 /// Traffic between gateways: the protocol of this module.

@@ -1,4 +1,4 @@
-//! OPEN and its answers: what a stream is for, on whose behalf, and whether it is served.
+//! OPEN: what a stream is for, and on whose behalf.
 
 use std::fmt;
 
@@ -6,11 +6,10 @@ use bytes::{Bytes, BytesMut};
 use model::{ClusterId, Namespace, ObjectName, RequestId, Revision, ServiceName, SpiffeId};
 use prost::Message;
 
-use super::code::{Dispatched, ErrorCode};
+use super::code::ErrorCode;
 use super::error::{DecodeError, EncodeError};
-use super::limits::{
-    ATTEMPTS_MAX, DEADLINE_MS_MAX, MESSAGE_BYTES_MAX, TRACE_STATE_BYTES_MAX, VIA_CLUSTERS_MAX,
-};
+use super::fields::{bad_name, decode_message, fixed, not_protobuf, number, text};
+use super::limits::{ATTEMPTS_MAX, DEADLINE_MS_MAX, TRACE_STATE_BYTES_MAX, VIA_CLUSTERS_MAX};
 use super::pb;
 use super::protobuf::{self, Value};
 
@@ -115,64 +114,6 @@ impl Via {
 impl fmt::Debug for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.clusters()).finish()
-    }
-}
-
-/// The acceptor does not serve the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub code: ErrorCode,
-    pub dispatched: Dispatched,
-    /// For people.
-    pub message: String,
-}
-
-impl Refused {
-    /// `message` is cut to what the format allows.
-    pub fn new(code: ErrorCode, dispatched: Dispatched, message: &str) -> Self {
-        let message = message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned();
-        Self { code, dispatched, message }
-    }
-
-    pub(crate) fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let message = pb::Refused {
-            code: self.code.number(),
-            dispatched: match self.dispatched {
-                Dispatched::No => pb::Dispatched::No,
-                Dispatched::Maybe => pb::Dispatched::Maybe,
-                Dispatched::Yes => pb::Dispatched::Yes,
-            }
-            .into(),
-            message: self.message.clone(),
-        };
-        message.encode_raw(out);
-        Ok(())
-    }
-
-    pub(crate) fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let raw: pb::Refused = decode_message("REFUSED", payload)?;
-        let dispatched = match pb::Dispatched::try_from(raw.dispatched) {
-            Ok(pb::Dispatched::No) => Dispatched::No,
-            Ok(pb::Dispatched::Yes) => Dispatched::Yes,
-            Ok(pb::Dispatched::Maybe) => Dispatched::Maybe,
-            Ok(pb::Dispatched::Unspecified) | Err(_) => {
-                return Err(DecodeError::malformed(
-                    "REFUSED.dispatched",
-                    raw.dispatched,
-                    "it is not no (1), maybe (2) or yes (3)",
-                    "say whether the application may have seen the exchange",
-                ));
-            }
-        };
-        if raw.message.len() > MESSAGE_BYTES_MAX {
-            return Err(DecodeError::malformed(
-                "REFUSED.message",
-                format!("{:?}", raw.message),
-                format!("it is {} bytes long, more than {MESSAGE_BYTES_MAX}", raw.message.len()),
-                "shorten it",
-            ));
-        }
-        Ok(Self { code: ErrorCode::from_number(raw.code), dispatched, message: raw.message })
     }
 }
 
@@ -483,65 +424,127 @@ impl RouteRevision {
     }
 }
 
-/// Decodes a protobuf body with the generated code.
-pub(crate) fn decode_message<M: Message + Default>(
-    frame: &'static str,
-    payload: Bytes,
-) -> Result<M, DecodeError> {
-    let length = payload.len();
-    M::decode(payload).map_err(|error| {
-        DecodeError::malformed(
-            frame,
-            format!("{length} bytes"),
-            format!("it is not the protobuf message of the schema ({error})"),
-            "encode it as tunnel.proto has it",
-        )
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn not_protobuf(frame: &'static str, broken: protobuf::Broken) -> DecodeError {
-    let fix = "encode it as tunnel.proto has it";
-    DecodeError::malformed(frame, "the payload", broken.as_str(), fix)
-}
-
-/// A bytes field of a fixed width.
-pub(crate) fn fixed<const N: usize>(
-    field: &'static str,
-    value: &[u8],
-) -> Result<[u8; N], DecodeError> {
-    value.try_into().map_err(|_| {
-        let problem = format!("it is not {N} bytes long");
-        DecodeError::malformed(
-            field,
-            format!("{} bytes", value.len()),
-            problem,
-            format!("send {N}"),
-        )
-    })
-}
-
-/// A number field with both bounds included.
-pub(crate) fn number(
-    field: &'static str,
-    value: u64,
-    min: u32,
-    max: u32,
-    problem: &'static str,
-    fix: &'static str,
-) -> Result<u32, DecodeError> {
-    match u32::try_from(value) {
-        Ok(value) if (min..=max).contains(&value) => Ok(value),
-        _ => Err(DecodeError::malformed(field, value, problem, fix)),
+    fn sample() -> Open {
+        let via = Via::new(ClusterId::from_bytes([1; 16]));
+        Open {
+            kind: StreamKind::Http,
+            service: ServiceName::parse("shop/api").unwrap(),
+            port: 8080,
+            source: SpiffeId::parse("spiffe://east.fed/ns/shop/sa/web").unwrap(),
+            unattested: true,
+            trace: Some(TraceContext {
+                trace_id: [3; 16],
+                parent_id: [4; 8],
+                flags: 1,
+                state: "a=b".into(),
+            }),
+            deadline_ms: Some(30_000),
+            request_id: RequestId::from_bytes([2; 16]),
+            attempt: 1,
+            retries_left: 2,
+            via: via.with(ClusterId::from_bytes([5; 16])).unwrap(),
+            route: Some(RouteRevision {
+                side: RouteSide::Consumer,
+                revision: Revision { epoch: 1, index: u64::MAX },
+            }),
+        }
     }
-}
 
-fn text<'a>(field: &'static str, value: &'a [u8]) -> Result<&'a str, DecodeError> {
-    std::str::from_utf8(value).map_err(|_| {
-        let shown = format!("{:?}", String::from_utf8_lossy(value));
-        DecodeError::malformed(field, shown, "it is not UTF-8", "send text as UTF-8")
-    })
-}
+    /// The same OPEN as the generated code has it.
+    fn generated(open: &Open) -> pb::Open {
+        pb::Open {
+            kind: pb::Kind::Http.into(),
+            namespace: open.service.namespace.as_str().into(),
+            service: open.service.name.as_str().into(),
+            port: open.port.into(),
+            source: open.source.as_str().into(),
+            unattested: open.unattested,
+            trace_context: open
+                .trace
+                .as_ref()
+                .map(|trace| Bytes::copy_from_slice(&trace.to_bytes()))
+                .unwrap_or_default(),
+            trace_state: open
+                .trace
+                .as_ref()
+                .map(|trace| trace.state.to_string())
+                .unwrap_or_default(),
+            deadline_ms: open.deadline_ms,
+            request_id: Bytes::copy_from_slice(open.request_id.as_bytes()),
+            attempt: open.attempt,
+            retries_left: open.retries_left,
+            via: open
+                .via
+                .clusters()
+                .iter()
+                .map(|cluster| Bytes::copy_from_slice(cluster.as_bytes()))
+                .collect(),
+            route: open.route.map(|route| pb::Route {
+                side: pb::RouteSide::Consumer.into(),
+                epoch: route.revision.epoch,
+                generation: route.revision.index,
+            }),
+        }
+    }
 
-fn bad_name(field: &'static str, value: &str, reason: &'static str) -> DecodeError {
-    DecodeError::malformed(field, format!("{value:?}"), reason, "send a valid name")
+    #[test]
+    fn open_is_written_and_read_as_the_schema_has_it() {
+        let full = sample();
+        let bare = Open {
+            unattested: false,
+            trace: None,
+            deadline_ms: None,
+            retries_left: 0,
+            via: Via::new(ClusterId::from_bytes([9; 16])),
+            route: None,
+            ..sample()
+        };
+        for open in [full, bare] {
+            let mut ours = BytesMut::new();
+            open.encode(&mut ours).unwrap();
+            let ours = ours.freeze();
+            assert_eq!(ours, generated(&open).encode_to_vec(), "{open:?}");
+            assert_eq!(pb::Open::decode(ours.clone()).unwrap(), generated(&open));
+            assert_eq!(Open::decode(ours).unwrap(), open);
+        }
+    }
+
+    #[test]
+    fn values_that_a_peer_would_refuse_are_not_sent() {
+        type Spoil = fn(&mut Open);
+        let cases: [(Spoil, &str); 6] = [
+            (|open| open.port = 0, "OPEN.port = 0: it is not in 1..=65535"),
+            (|open| open.deadline_ms = Some(0), "OPEN.deadline_ms = 0: it is not in 1..=86400000"),
+            (|open| open.attempt = 0, "OPEN.attempt = 0: it is not in 1..=16"),
+            (|open| open.retries_left = 17, "OPEN.retries_left = 17: it is above 16"),
+            (
+                |open| open.trace.as_mut().unwrap().trace_id = [0; 16],
+                "OPEN.trace_context = zeros: W3C trace context forbids",
+            ),
+            (
+                |open| open.trace.as_mut().unwrap().state = "é".into(),
+                "OPEN.trace_state = é: it is longer than 512 bytes or not printable ASCII",
+            ),
+        ];
+        for (spoil, text) in cases {
+            let mut open = sample();
+            spoil(&mut open);
+            let error = open.encode(&mut BytesMut::new()).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn via_holds_three_clusters() {
+        let cluster = |byte| ClusterId::from_bytes([byte; 16]);
+        let via = Via::new(cluster(1)).with(cluster(2)).unwrap().with(cluster(3)).unwrap();
+        assert_eq!(via.clusters(), [cluster(1), cluster(2), cluster(3)]);
+        assert_eq!(via.initiator(), cluster(3));
+        assert!(via.contains(cluster(2)) && !via.contains(cluster(4)));
+        assert_eq!(via.with(cluster(4)), None);
+    }
 }
