@@ -120,7 +120,7 @@ fn add_http_route(
                     backend: backend.clone(),
                 };
                 if !table.insert(host, entry) {
-                    let host = host.map_or("*".to_string(), Hostname::to_string);
+                    let host = host.map_or_else(|| "*".to_string(), Hostname::to_string);
                     let message = format!("{host}{prefix} on port {} is taken", listener.port);
                     let field = format!("spec.rules[{rule}].matches");
                     let fix = "make host or path more specific, or remove one of the two routes";

@@ -29,7 +29,8 @@ pub(super) fn compile(
         }
         let mut kept = peer.clone();
         kept.trust_bundles.retain(|bundle| {
-            let owner = owners.entry(bundle.trust_domain.clone()).or_insert(peer.name.clone());
+            let owner =
+                owners.entry(bundle.trust_domain.clone()).or_insert_with(|| peer.name.clone());
             let mine = *owner == peer.name;
             if !mine {
                 let message = format!("trust domain {} belongs to {owner}", bundle.trust_domain);
