@@ -40,3 +40,14 @@ pub const CAPTURE_PACKET_BYTES_MAX: u32 = 256 * 1024;
 pub const CAPTURE_NEEDLE_BYTES_MAX: usize = 4096;
 /// Flows whose last bytes are remembered while a capture file is searched.
 pub const CAPTURE_FLOWS_MAX: usize = 65_536;
+
+/// Ports of one router.
+pub const PORTS_MAX: usize = 64;
+/// Addresses, and prefixes besides, of one port.
+pub const PORT_PREFIXES_MAX: usize = 64;
+/// Largest IP packet that a TUN device hands over.
+pub const PACKET_BYTES_MAX: usize = 65_535;
+/// Packets that the kernel keeps for us per TUN device; it drops silently above, so this is generous.
+pub const TUN_QUEUE_PACKETS: u32 = 4_096;
+/// Longest time that the router's timer sleeps without being woken.
+pub const TIMER_SLEEP_MAX: Duration = Duration::from_secs(10);

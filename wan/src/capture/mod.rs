@@ -4,14 +4,15 @@
 //! target's real addresses: Wireshark and tcpdump read the file as it is.
 
 mod read;
+mod tap;
 mod write;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use read::{Reader, Record, contains};
-pub(crate) use write::Recorder;
+pub(crate) use tap::Tap;
+use write::Recorder;
 pub use write::Recording;
 
 /// Nanosecond pcap in the writer's byte order (little endian here, always).
@@ -54,9 +55,4 @@ pub enum CaptureError {
         /// Its length.
         bytes: usize,
     },
-}
-
-/// Locks; a panic elsewhere must not take the network down with it, and every update is complete.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,6 +56,11 @@ impl Recorder {
         self.record_parts(at, &[&headers, datagram]);
     }
 
+    /// Records an IP packet as it is.
+    pub(crate) fn record_ip(&mut self, at: SystemTime, packet: &[u8]) {
+        self.record_parts(at, &[packet]);
+    }
+
     fn record_parts(&mut self, at: SystemTime, parts: &[&[u8]]) {
         let packet_bytes: usize = parts.iter().map(|part| part.len()).sum();
         let record_bytes = (RECORD_HEADER_BYTES + packet_bytes) as u64;

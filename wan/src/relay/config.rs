@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::limits::{LINKS_MAX, SITE_NAME_BYTES_MAX};
+use crate::limits::LINKS_MAX;
+use crate::sites::check_name;
 use crate::{Impairment, SettingError};
 
 /// A relay: its links and its seed.
@@ -65,8 +66,8 @@ impl LinkConfig {
     }
 
     fn validate(&self) -> Result<(), SettingError> {
-        site("from", &self.from)?;
-        site("to", &self.to)?;
+        check_name("from", &self.from)?;
+        check_name("to", &self.to)?;
         if self.from == self.to {
             return Err(SettingError::new("to", &self.to, "must be another site than `from`"));
         }
@@ -116,17 +117,6 @@ pub(super) fn check_target(target: SocketAddr) -> Result<(), SettingError> {
             "target",
             target,
             "must be an address and port that a socket is bound to; bind first, then set the target",
-        ));
-    }
-    Ok(())
-}
-
-fn site(field: &str, name: &str) -> Result<(), SettingError> {
-    if name.is_empty() || name.len() > SITE_NAME_BYTES_MAX {
-        return Err(SettingError::new(
-            field,
-            format!("{name:?}"),
-            format!("must be a site's name of 1 to {SITE_NAME_BYTES_MAX} bytes"),
         ));
     }
     Ok(())

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::handle::Direction;
 use super::tasks::TaskGuard;
-use crate::capture::{Recorder, lock};
+use crate::capture::Tap;
 use crate::impair::{DropReason, Pipe};
 use crate::limits::{CLIENT_IDLE_MAX, CLIENTS_PER_LINK_MAX};
 
@@ -31,7 +31,7 @@ pub(super) struct LinkCore {
     clients: HashMap<SocketAddr, Client>,
     forward: Pipe<SocketAddr>,
     back: Pipe<SocketAddr>,
-    recorder: Arc<Mutex<Option<Recorder>>>,
+    tap: Tap,
     /// When the timer task will look again; written by it, read by whoever pushes.
     pub(super) timer_at: Option<Instant>,
 }
@@ -49,7 +49,7 @@ impl LinkCore {
         config: super::LinkConfig,
         addr: SocketAddr,
         seeds: [u64; 2],
-        recorder: Arc<Mutex<Option<Recorder>>>,
+        tap: Tap,
     ) -> Result<Self, crate::SettingError> {
         let [mut forward, mut back] = seeds.map(Pipe::new);
         forward.set(config.forward)?;
@@ -63,7 +63,7 @@ impl LinkCore {
             clients: HashMap::new(),
             forward,
             back,
-            recorder,
+            tap,
             timer_at: None,
         })
     }
@@ -154,7 +154,7 @@ impl LinkCore {
             match sent {
                 Ok(target) => {
                     self.forward.count_forwarded(datagram.len());
-                    self.record(client, target, &datagram);
+                    self.tap.udp(client, target, &datagram);
                 }
                 Err(reason) => self.forward.count_dropped(reason),
             }
@@ -167,7 +167,7 @@ impl LinkCore {
             match sent {
                 Ok(_) => {
                     self.back.count_forwarded(datagram.len());
-                    self.record(self.target.unwrap_or(self.addr), client, &datagram);
+                    self.tap.udp(self.target.unwrap_or(self.addr), client, &datagram);
                 }
                 Err(reason) => self.back.count_dropped(reason),
             }
@@ -204,12 +204,6 @@ impl LinkCore {
             }
         }
         Ok(())
-    }
-
-    fn record(&self, source: SocketAddr, target: SocketAddr, datagram: &[u8]) {
-        if let Some(recorder) = lock(&self.recorder).as_mut() {
-            recorder.record_udp(SystemTime::now(), source, target, datagram);
-        }
     }
 }
 

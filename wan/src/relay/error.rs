@@ -24,24 +24,6 @@ pub enum RelayError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// There is no such link.
-    #[error("link = {from} -> {to}: there is no such link; use one of {known}")]
-    UnknownLink {
-        /// The dialling site asked for.
-        from: String,
-        /// The dialled site asked for.
-        to: String,
-        /// The links there are.
-        known: String,
-    },
-    /// No link has this site.
-    #[error("site = {site}: no link begins or ends there; use one of {known}")]
-    UnknownSite {
-        /// The site asked for.
-        site: String,
-        /// The sites there are.
-        known: String,
-    },
     /// [`super::UdpRelay::spawn`] outside a runtime.
     #[error(
         "failed to start the relay: no tokio runtime here; call it inside one, or use spawn_thread"

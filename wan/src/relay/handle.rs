@@ -1,6 +1,5 @@
 //! The relay's controls: cut, heal, set, count, record. Every call takes effect before it returns.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,8 +8,9 @@ use std::sync::Arc;
 use super::RelayError;
 use super::config::check_target;
 use super::tasks::{Link, Shared};
-use crate::capture::{Recorder, Recording, lock};
-use crate::{Counters, Impairment};
+use crate::capture::Recording;
+use crate::sites::Sites;
+use crate::{Counters, Impairment, SettingError, lock};
 
 /// One of a link's two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,22 +99,22 @@ impl RelayHandle {
 
     /// Drops every packet from and to this site on all links, those under way too.
     pub fn cut(&self, site: &str) -> Result<(), RelayError> {
-        self.set_site(site, true)
+        self.change_cuts(|sites| sites.set_cut(site, true))
     }
 
     /// Undoes [`Self::cut`].
     pub fn heal(&self, site: &str) -> Result<(), RelayError> {
-        self.set_site(site, false)
+        self.change_cuts(|sites| sites.set_cut(site, false))
     }
 
     /// Drops every packet that travels from one site to the other, whichever link it uses; not the other way.
     pub fn cut_path(&self, from: &str, to: &str) -> Result<(), RelayError> {
-        self.set_path(from, to, true)
+        self.change_cuts(|sites| sites.set_path_cut(from, to, true))
     }
 
     /// Undoes [`Self::cut_path`].
     pub fn heal_path(&self, from: &str, to: &str) -> Result<(), RelayError> {
-        self.set_path(from, to, false)
+        self.change_cuts(|sites| sites.set_path_cut(from, to, false))
     }
 
     /// Every link's counters, in the order of the configuration.
@@ -133,77 +133,48 @@ impl RelayHandle {
         if self.shared.links.first().is_some_and(|link| !link.lock().is_open()) {
             return Err(RelayError::Stopped);
         }
-        let recorder = Recorder::create(path.as_ref())?;
-        if let Some(before) = lock(&self.shared.recorder).replace(recorder) {
-            before.finish()?;
-        }
-        Ok(())
+        Ok(self.shared.tap.start(path.as_ref())?)
     }
 
     /// Writes out what was recorded so far, so that the file can be read; the recording goes on.
     pub fn flush_recording(&self) -> Result<Option<Recording>, RelayError> {
-        match lock(&self.shared.recorder).as_mut() {
-            Some(recorder) => Ok(Some(recorder.flush()?)),
-            None => Ok(None),
-        }
+        Ok(self.shared.tap.flush()?)
     }
 
     /// Ends the recording and says what is in the file; none if nothing was being recorded.
     pub fn stop_recording(&self) -> Result<Option<Recording>, RelayError> {
-        let recorder = lock(&self.shared.recorder).take();
-        Ok(recorder.map(Recorder::finish).transpose()?)
+        Ok(self.shared.tap.stop()?)
     }
 
-    fn set_site(&self, site: &str, cut: bool) -> Result<(), RelayError> {
-        self.check_site(site)?;
-        let mut cuts = lock(&self.shared.cuts);
-        cuts.set_site(site, cut);
-        self.apply_cuts(&cuts);
-        Ok(())
-    }
-
-    fn set_path(&self, from: &str, to: &str, cut: bool) -> Result<(), RelayError> {
-        self.check_site(from)?;
-        self.check_site(to)?;
-        let mut cuts = lock(&self.shared.cuts);
-        cuts.set_path(from, to, cut);
-        self.apply_cuts(&cuts);
-        Ok(())
-    }
-
-    fn apply_cuts(&self, cuts: &crate::cuts::Cuts) {
+    fn change_cuts(
+        &self,
+        change: impl FnOnce(&mut Sites) -> Result<(), SettingError>,
+    ) -> Result<(), RelayError> {
+        let mut sites = lock(&self.shared.sites);
+        change(&mut sites)?;
         for link in &self.shared.links {
             let mut core = link.lock();
-            let forward = cuts.is_cut(&core.from, &core.to);
-            let back = cuts.is_cut(&core.to, &core.from);
+            let forward = sites.is_cut(&core.from, &core.to);
+            let back = sites.is_cut(&core.to, &core.from);
             core.pipe_mut(Direction::Forward).set_cut(forward);
             core.pipe_mut(Direction::Back).set_cut(back);
         }
+        Ok(())
     }
 
-    fn link(&self, from: &str, to: &str) -> Result<&Link, RelayError> {
+    fn link(&self, from: &str, to: &str) -> Result<&Link, SettingError> {
         let found = self.shared.links.iter().find(|link| {
             let core = link.lock();
             core.from == from && core.to == to
         });
         found.map(|link| &**link).ok_or_else(|| {
-            let known: Vec<String> =
-                self.shared.links.iter().map(|link| link.lock().to_string()).collect();
-            RelayError::UnknownLink { from: from.into(), to: to.into(), known: known.join(", ") }
+            let known = self.shared.links.iter().map(|link| link.lock().to_string());
+            let fix = format!(
+                "there is no such link; use one of {}",
+                known.collect::<Vec<_>>().join(", ")
+            );
+            SettingError::new("link", format!("{from} -> {to}"), fix)
         })
-    }
-
-    fn check_site(&self, site: &str) -> Result<(), RelayError> {
-        let mut known = BTreeSet::new();
-        for link in &self.shared.links {
-            let core = link.lock();
-            known.extend([core.from.clone(), core.to.clone()]);
-        }
-        if known.contains(site) {
-            return Ok(());
-        }
-        let known = known.into_iter().collect::<Vec<_>>().join(", ");
-        Err(RelayError::UnknownSite { site: site.into(), known })
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::task::AbortHandle;
 
 use super::core::{LinkCore, TICK_HALF};
 use super::{RelayConfig, RelayError};
-use crate::capture::{Recorder, lock};
-use crate::cuts::Cuts;
+use crate::capture::Tap;
 use crate::limits::{CLIENT_SWEEP_INTERVAL, DATAGRAM_BYTES_MAX, RECV_BATCH_PACKETS};
+use crate::lock;
+use crate::sites::Sites;
 
 /// After an unexpected error of a socket; without it a lasting error would spin.
 const RECV_ERROR_PAUSE: Duration = Duration::from_millis(10);
@@ -22,8 +23,8 @@ const RECV_ERROR_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) links: Vec<Arc<Link>>,
-    pub(super) cuts: Mutex<Cuts>,
-    pub(super) recorder: Arc<Mutex<Option<Recorder>>>,
+    pub(super) sites: Mutex<Sites>,
+    pub(super) tap: Tap,
 }
 
 /// One link: its state, and a bell for its timer.
@@ -35,24 +36,28 @@ pub(super) struct Link {
 
 impl Shared {
     pub(super) fn new(config: RelayConfig, listeners: &[StdUdpSocket]) -> Result<Self, RelayError> {
-        let recorder = Arc::new(Mutex::new(None));
+        let sites = config.links.iter().flat_map(|link| [link.from.clone(), link.to.clone()]);
+        let sites = Mutex::new(Sites::new(sites));
+        let tap = Tap::default();
         let mut links = Vec::with_capacity(config.links.len());
         for (index, (link, listener)) in config.links.into_iter().zip(listeners).enumerate() {
             let addr = listener.local_addr().map_err(RelayError::Thread)?;
             // Each direction of each link gets a sequence of its own.
             let seeds = [0, 1]
                 .map(|direction| config.seed.wrapping_add((2 * index as u64 + direction) << 32));
-            let core = LinkCore::new(link, addr, seeds, Arc::clone(&recorder))?;
+            let core = LinkCore::new(link, addr, seeds, tap.clone())?;
             links.push(Arc::new(Link { core: Mutex::new(core), wake: Notify::new() }));
         }
-        Ok(Self { links, cuts: Mutex::new(Cuts::default()), recorder })
+        Ok(Self { links, sites, tap })
     }
 
     pub(super) fn close(&self) {
         for link in &self.links {
             link.lock().close();
         }
-        lock(&self.recorder).take();
+        if let Err(error) = self.tap.stop() {
+            tracing::warn!(%error, "the recording is incomplete");
+        }
     }
 }
 

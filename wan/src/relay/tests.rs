@@ -369,11 +369,11 @@ fn each_wrong_order_names_what_was_wrong() {
         ),
         (
             relay.cut("south"),
-            "site = south: no link begins or ends there; use one of east, west".into(),
+            "site = south: there is no such site; use one of east, west".into(),
         ),
         (
             relay.cut_path("west", "wets"),
-            "site = wets: no link begins or ends there; use one of east, west".into(),
+            "to = wets: there is no such site; use one of east, west".into(),
         ),
         (
             relay.set("west", "east", Direction::Back, loss),
