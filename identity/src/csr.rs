@@ -63,7 +63,7 @@ pub(crate) fn check_csr(der: &[u8], id: &SpiffeId) -> Result<SubjectPublicKeyInf
     let (rest, csr) = X509CertificationRequest::from_der(der)
         .map_err(|problem| malformed(problem.to_string()))?;
     if !rest.is_empty() {
-        return Err(malformed(format!("{} bytes follow it", rest.len())));
+        return Err(malformed(format!("it has {} trailing byte(s)", rest.len())));
     }
     let info = &csr.certification_request_info;
     if info.version != X509Version::V1 {
@@ -101,9 +101,11 @@ fn check_key(spki_der: &[u8]) -> Result<SubjectPublicKeyInfo, IssueError> {
 fn key_type(spki_der: &[u8]) -> String {
     match x509_parser::x509::SubjectPublicKeyInfo::from_der(spki_der) {
         Ok((_, key)) => {
-            let curve = key.algorithm.parameters.and_then(|p| p.oid().ok());
-            let curve = curve.map_or_else(String::new, |oid| format!(" {oid}"));
-            format!("{}{curve}", key.algorithm.algorithm)
+            let kind = key.algorithm.algorithm.to_id_string();
+            match key.algorithm.parameters.and_then(|parameters| parameters.oid().ok()) {
+                Some(curve) if !curve.as_bytes().is_empty() => format!("{kind} {curve}"),
+                _ => kind,
+            }
         }
         Err(_) => "unreadable".into(),
     }

@@ -23,9 +23,6 @@ mod svid;
 mod tls;
 mod verify;
 
-#[cfg(test)]
-mod testing;
-
 pub use bundle::{BundleChange, BundleError, BundleSet};
 pub use ca::{Ca, CaError};
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};

@@ -49,6 +49,13 @@ impl TrustDomainOwners {
     }
 }
 
+/// What `model::compile` found out; our own cluster's domains are claimed on top of it.
+impl From<BTreeMap<TrustDomain, ClusterName>> for TrustDomainOwners {
+    fn from(owners: BTreeMap<TrustDomain, ClusterName>) -> Self {
+        Self(owners)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

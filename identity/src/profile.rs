@@ -175,7 +175,7 @@ pub(crate) fn parse(index: usize, der: &[u8]) -> Result<X509Certificate<'_>, Ver
     let (rest, certificate) =
         X509Certificate::from_der(der).map_err(|problem| malformed(problem.to_string()))?;
     if !rest.is_empty() {
-        return Err(malformed(format!("{} bytes follow it", rest.len())));
+        return Err(malformed(format!("it has {} trailing byte(s)", rest.len())));
     }
     // RFC 5280 §4.2 forbids an extension twice: two readers could each see another one.
     if certificate.extensions_map().is_err() {

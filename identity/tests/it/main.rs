@@ -1,0 +1,13 @@
+//! What `identity` promises, proved with real certificates and real handshakes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod bundles;
+mod ca;
+mod certificates;
+mod handshakes;
+mod issuing;
+mod property;
+mod rotation;
+mod store;
+mod toy;
