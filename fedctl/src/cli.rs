@@ -1,0 +1,120 @@
+//! The command line: what can be said, not what it does. One file per command does that.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::printer::OutputFormat;
+
+/// Operates a Fedgate federation.
+#[derive(Debug, Parser)]
+#[command(name = "fedctl", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Name of a context: which federation node to ask. `fedctl demo up` makes demo-east and so on
+    #[arg(long, global = true, env = "FEDCTL_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// The node itself instead of a context: unix:PATH of its operator socket
+    #[arg(long, global = true, value_name = "unix:PATH", conflicts_with = "context")]
+    pub server: Option<String>,
+    /// Output format
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A whole federation on this machine, without Kubernetes
+    #[command(subcommand)]
+    Demo(Demo),
+    /// One screen: the node, its gateways, links, services and warnings
+    Status,
+    /// The other clusters, and whether they can be reached
+    Clusters,
+    /// Connections between this cluster's gateways and others
+    Links,
+    /// Services of this cluster and of the clusterset
+    Services,
+    /// What was found wrong with the objects in service
+    Diagnostics,
+    /// This cluster's own ClusterPeer manifest, to be given to another cluster
+    Peer,
+    /// What a FED code means and what to do about it
+    Explain(Explain),
+    /// A shell's completion script
+    Completion(Completion),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Demo {
+    /// Start east, west and south, show them talk, fail over and recover
+    Up(DemoUp),
+    /// Where the running demo's parts are
+    Status(DemoFolder),
+    /// Drop every packet from and to a cluster
+    Cut(DemoCluster),
+    /// Let a cluster's packets pass again
+    Heal(DemoCluster),
+    /// Stop the running demo
+    Down(DemoFolder),
+}
+
+#[derive(Debug, Args)]
+pub struct DemoUp {
+    /// Go on in the background, once everything is up
+    #[arg(long)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub folder: DemoFolder,
+    /// Set by --detach for the process that it starts
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub in_background: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoFolder {
+    /// The demo's data folder [default: fedgate/demo in the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoCluster {
+    /// east, west or south
+    pub cluster: String,
+    #[command(flatten)]
+    pub folder: DemoFolder,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A code such as FED2001; without one, all of them
+    pub code: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// The whole tree, for completions and for the reference page.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_tree_is_sound() {
+        super::command().debug_assert();
+    }
+}

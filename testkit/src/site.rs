@@ -1,0 +1,157 @@
+//! A site: one cluster's real processes, `fedgate-federation` and `fedgate-gateway`, as an operator
+//! would start them, perhaps in a network namespace of its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+
+use crate::{Process, programs, wait};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a site needs to know of itself.
+#[derive(Debug, Clone)]
+pub struct SiteSpec {
+    pub name: String,
+    /// Configuration, manifests, data and logs; keep it short (Unix socket paths).
+    pub folder: PathBuf,
+    pub namespace: Option<String>,
+    /// Where other sites reach its gateway.
+    pub advertise: SocketAddr,
+    pub tunnel: SocketAddr,
+    pub routes: IpAddr,
+    pub admin: SocketAddr,
+    pub workers: usize,
+}
+
+/// A prepared site. Its processes end when it is dropped.
+#[derive(Debug)]
+pub struct Site {
+    pub spec: SiteSpec,
+    pub federation: Option<Process>,
+    pub gateway: Option<Process>,
+}
+
+impl Site {
+    /// Writes folders and configuration; starts nothing.
+    pub fn prepare(spec: SiteSpec) -> anyhow::Result<Self> {
+        let SiteSpec { name, folder, advertise, tunnel, routes, admin, workers, .. } = &spec;
+        std::fs::create_dir_all(folder.join("manifests"))?;
+        let data = folder.display();
+        let federation = format!(
+            "\
+apiVersion: fedgate.dev/v1alpha1
+kind: FederationConfig
+cluster: {name}
+trustDomain: {name}.example
+dataDir: {data}/federation
+manifests: {data}/manifests
+sockets: {{resource: {data}/resource.sock, operator: {data}/operator.sock}}
+advertise: [{{transport: quic, host: \"{host}\", port: {port}}}]
+",
+            host = advertise.ip(),
+            port = advertise.port(),
+        );
+        std::fs::write(folder.join("federation.yaml"), federation)?;
+        let gateway = format!(
+            "\
+apiVersion: fedgate.dev/v1alpha1
+kind: GatewayConfig
+name: gw-0
+cluster: {name}
+trustDomain: {name}.example
+dataDir: {data}/gateway
+listen: {{tunnel: \"{tunnel}\", routes: \"{routes}\"}}
+federation: {{socket: {data}/resource.sock}}
+admin: {{listen: \"{admin}\"}}
+workers: {workers}
+accessLog: {{path: {data}/access.log}}
+"
+        );
+        std::fs::write(folder.join("gateway.yaml"), gateway)?;
+        Ok(Self { spec, federation: None, gateway: None })
+    }
+
+    /// Starts the federation node and waits until its operator API answers.
+    pub fn start_federation(&mut self) -> anyhow::Result<()> {
+        self.federation = Some(self.start("fedgate-federation", "federation")?);
+        let what = format!("the federation node of {}", self.spec.name);
+        wait::until(&what, START_LIMIT, || {
+            let alive = self.federation.as_mut().is_some_and(Process::is_running);
+            assert!(alive, "{what} ended: {}", self.log("federation"));
+            self.fedctl(&["status"]).ok()
+        });
+        Ok(())
+    }
+
+    pub fn start_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway = Some(self.start("fedgate-gateway", "gateway")?);
+        Ok(())
+    }
+
+    /// SIGTERM, and the drain to its end.
+    pub fn stop_gateway(&mut self) -> anyhow::Result<()> {
+        let gateway = self.gateway.take().context("no gateway is running")?;
+        let status = gateway.terminate(STOP_LIMIT)?;
+        ensure!(status.success(), "the gateway ended with {status}: {}", self.log("gateway"));
+        Ok(())
+    }
+
+    pub fn kill_federation(&mut self) -> anyhow::Result<()> {
+        self.federation.take().context("no federation node is running")?.kill()
+    }
+
+    pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway.take().context("no gateway is running")?.kill()
+    }
+
+    /// Puts a manifest into the site's folder in one step.
+    pub fn write_manifest(&self, name: &str, yaml: &str) -> anyhow::Result<()> {
+        let folder = self.spec.folder.join("manifests");
+        let fresh = folder.join(format!(".{name}.new"));
+        std::fs::write(&fresh, yaml)?;
+        Ok(std::fs::rename(fresh, folder.join(format!("{name}.yaml")))?)
+    }
+
+    /// Runs `fedctl` against this site's node and returns what it printed.
+    pub fn fedctl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let server = format!("unix:{}/operator.sock", self.spec.folder.display());
+        let mut command = Command::new(programs::path("fedctl"));
+        let output = command.args(["--server", &server]).args(arguments).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    pub fn log(&self, part: &str) -> String {
+        let path = self.spec.folder.join(format!("{part}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    pub fn access_log(&self) -> PathBuf {
+        self.spec.folder.join("access.log")
+    }
+
+    fn start(&self, program: &str, part: &str) -> anyhow::Result<Process> {
+        let config = self.spec.folder.join(format!("{part}.yaml"));
+        let log = self.spec.folder.join(format!("{part}.log"));
+        let name = format!("{program} of {}", self.spec.name);
+        let arguments = [Path::new("--config"), &config];
+        let namespace = self.spec.namespace.as_deref();
+        Process::start(&name, programs::path(program), &arguments, namespace, &log)
+    }
+}
+
+/// Gives every site every other one's own ClusterPeer, as operators would by `fedctl peer`.
+pub fn introduce(sites: &[Site]) -> anyhow::Result<()> {
+    for site in sites {
+        let manifest = site.fedctl(&["peer"])?;
+        for other in sites.iter().filter(|other| other.spec.name != site.spec.name) {
+            other.write_manifest(&format!("peer-{}", site.spec.name), &manifest)?;
+        }
+    }
+    Ok(())
+}
