@@ -12,6 +12,7 @@ pub mod limits;
 pub mod netns;
 pub mod relay;
 mod sites;
+mod timer;
 pub mod tun;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

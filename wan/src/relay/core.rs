@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
@@ -15,9 +15,7 @@ use super::tasks::TaskGuard;
 use crate::capture::Tap;
 use crate::impair::{DropReason, Pipe};
 use crate::limits::{CLIENT_IDLE_MAX, CLIENTS_PER_LINK_MAX};
-
-/// Tokio's timers tick in milliseconds; what is due within half a tick goes now.
-pub(super) const TICK_HALF: Duration = Duration::from_micros(500);
+use crate::timer::SLACK;
 
 /// One link's state, behind one lock; whoever holds it never waits.
 #[derive(Debug)]
@@ -32,8 +30,6 @@ pub(super) struct LinkCore {
     forward: Pipe<SocketAddr>,
     back: Pipe<SocketAddr>,
     tap: Tap,
-    /// When the timer task will look again; written by it, read by whoever pushes.
-    pub(super) timer_at: Option<Instant>,
 }
 
 /// A source address of packets, with the socket that stands for it on the other side.
@@ -64,7 +60,6 @@ impl LinkCore {
             forward,
             back,
             tap,
-            timer_at: None,
         })
     }
 
@@ -144,7 +139,7 @@ impl LinkCore {
 
     /// Sends everything that is due, both ways.
     pub(super) fn deliver(&mut self, now: Instant) {
-        let due = now + TICK_HALF;
+        let due = now + SLACK;
         while let Some((client, datagram)) = self.forward.pop(due) {
             let sent = match (self.clients.get(&client), self.target) {
                 (Some(state), Some(target)) => send(&state.upstream, &datagram, target),

@@ -4,8 +4,8 @@
 //! datagrams on to its target, as a NAT does: one upstream socket per client address, so that the
 //! target sees different clients as different sources. Datagrams are never joined or split.
 //!
-//! Timers have a resolution of one millisecond; a packet is delivered up to half a millisecond early
-//! or late, so that round-trip times come out around what was set.
+//! Delays are exact to a few tenths of a millisecond: due packets are sent by a thread of the relay's own,
+//! since tokio's timers would round each delay up by one to two milliseconds.
 
 mod config;
 mod core;
@@ -16,7 +16,7 @@ mod tasks;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Handle};
@@ -38,13 +38,9 @@ pub struct UdpRelay {
     shared: Arc<Shared>,
     /// Tasks on the caller's runtime; empty when a thread of ours runs them.
     tasks: Vec<TaskGuard>,
-    thread: Option<RelayThread>,
-}
-
-#[derive(Debug)]
-struct RelayThread {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    /// Stops the runtime of ours, if there is one.
+    stop: Option<oneshot::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl UdpRelay {
@@ -52,32 +48,52 @@ impl UdpRelay {
     pub fn spawn(config: RelayConfig) -> Result<Self, RelayError> {
         let runtime = Handle::try_current().map_err(|_| RelayError::NoRuntime)?;
         let (shared, listeners) = bind(config)?;
+        let mut relay = Self::idle(shared);
         let _entered = runtime.enter();
-        let tasks = tasks::start(&shared, listeners)?;
-        Ok(Self { handle: RelayHandle::new(Arc::clone(&shared)), shared, tasks, thread: None })
+        relay.tasks = tasks::start(&relay.shared, listeners)?;
+        relay.start_timer()?;
+        Ok(relay)
     }
 
-    /// Starts a relay on a thread of its own, so that it neither disturbs nor waits for the caller's workers.
+    /// Starts a relay on threads of its own, so that it neither disturbs nor waits for the caller's workers.
     pub fn spawn_thread(config: RelayConfig) -> Result<Self, RelayError> {
         let (shared, listeners) = bind(config)?;
+        let mut relay = Self::idle(shared);
         let runtime =
-            Builder::new_current_thread().enable_all().build().map_err(RelayError::Thread)?;
+            Builder::new_current_thread().enable_io().build().map_err(RelayError::Thread)?;
         let tasks = {
             let _entered = runtime.enter();
-            tasks::start(&shared, listeners)?
+            tasks::start(&relay.shared, listeners)?
         };
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("wan-relay".to_owned())
-            .spawn(move || {
-                // Ends when the sender is dropped, too: that is how `Drop` stops us.
-                let _ = runtime.block_on(stopped);
-                drop(tasks);
-            })
-            .map_err(RelayError::Thread)?;
+        relay.stop = Some(stop);
+        relay.start_thread("wan-relay", move || {
+            // Ends when the sender is dropped: that is how `Drop` stops us.
+            let _ = runtime.block_on(stopped);
+            drop(tasks);
+        })?;
+        relay.start_timer()?;
+        Ok(relay)
+    }
+
+    fn idle(shared: Arc<Shared>) -> Self {
         let handle = RelayHandle::new(Arc::clone(&shared));
-        let thread = Some(RelayThread { stop, thread });
-        Ok(Self { handle, shared, tasks: Vec::new(), thread })
+        Self { handle, shared, tasks: Vec::new(), stop: None, threads: Vec::new() }
+    }
+
+    fn start_timer(&mut self) -> Result<(), RelayError> {
+        let shared = Arc::clone(&self.shared);
+        self.start_thread("wan-relay-timer", move || shared.run_timer())
+    }
+
+    fn start_thread(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), RelayError> {
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.map_err(RelayError::Thread)?);
+        Ok(())
     }
 
     /// A handle that can be cloned and outlives the relay (it then controls nothing).
@@ -97,13 +113,13 @@ impl Deref for UdpRelay {
 impl Drop for UdpRelay {
     fn drop(&mut self) {
         self.tasks.clear();
-        if let Some(RelayThread { stop, thread }) = self.thread.take() {
-            drop(stop);
+        self.stop = None;
+        self.shared.close();
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("the relay's thread panicked");
+                tracing::error!("a thread of the relay panicked");
             }
         }
-        self.shared.close();
     }
 }
 

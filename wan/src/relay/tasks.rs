@@ -1,23 +1,20 @@
-//! What runs: per link one task that reads the listener, one timer, and one task per client.
+//! What runs: per link one task that reads the listener and one per client, and one timer thread.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::net::UdpSocket;
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::core::{LinkCore, TICK_HALF};
+use super::core::LinkCore;
 use super::{RelayConfig, RelayError};
 use crate::capture::Tap;
 use crate::limits::{CLIENT_SWEEP_INTERVAL, DATAGRAM_BYTES_MAX, RECV_BATCH_PACKETS};
 use crate::lock;
 use crate::sites::Sites;
-
-/// After an unexpected error of a socket; without it a lasting error would spin.
-const RECV_ERROR_PAUSE: Duration = Duration::from_millis(10);
+use crate::timer::Timer;
 
 /// What the relay, its tasks and its handles share.
 #[derive(Debug)]
@@ -25,20 +22,21 @@ pub(super) struct Shared {
     pub(super) links: Vec<Arc<Link>>,
     pub(super) sites: Mutex<Sites>,
     pub(super) tap: Tap,
+    timer: Arc<Timer>,
 }
 
-/// One link: its state, and a bell for its timer.
+/// One link's state, and the timer that all links share.
 #[derive(Debug)]
 pub(super) struct Link {
     core: Mutex<LinkCore>,
-    wake: Notify,
+    timer: Arc<Timer>,
 }
 
 impl Shared {
     pub(super) fn new(config: RelayConfig, listeners: &[StdUdpSocket]) -> Result<Self, RelayError> {
         let sites = config.links.iter().flat_map(|link| [link.from.clone(), link.to.clone()]);
         let sites = Mutex::new(Sites::new(sites));
-        let tap = Tap::default();
+        let (tap, timer) = (Tap::default(), Arc::new(Timer::default()));
         let mut links = Vec::with_capacity(config.links.len());
         for (index, (link, listener)) in config.links.into_iter().zip(listeners).enumerate() {
             let addr = listener.local_addr().map_err(RelayError::Thread)?;
@@ -46,12 +44,33 @@ impl Shared {
             let seeds = [0, 1]
                 .map(|direction| config.seed.wrapping_add((2 * index as u64 + direction) << 32));
             let core = LinkCore::new(link, addr, seeds, tap.clone())?;
-            links.push(Arc::new(Link { core: Mutex::new(core), wake: Notify::new() }));
+            links.push(Arc::new(Link { core: Mutex::new(core), timer: Arc::clone(&timer) }));
         }
-        Ok(Self { links, sites, tap })
+        Ok(Self { links, sites, tap, timer })
+    }
+
+    /// Delivers what becomes due and forgets idle clients, until the relay is closed.
+    pub(super) fn run_timer(&self) {
+        let mut sweep_at = Instant::now() + CLIENT_SWEEP_INTERVAL;
+        self.timer.run(|now| {
+            let is_sweep = now >= sweep_at;
+            if is_sweep {
+                sweep_at = now + CLIENT_SWEEP_INTERVAL;
+            }
+            let next = self.links.iter().filter_map(|link| {
+                let mut core = link.lock();
+                if is_sweep {
+                    core.sweep(now);
+                }
+                core.deliver(now);
+                core.next_at()
+            });
+            next.chain([sweep_at]).min()
+        });
     }
 
     pub(super) fn close(&self) {
+        self.timer.stop();
         for link in &self.links {
             link.lock().close();
         }
@@ -66,13 +85,11 @@ impl Link {
         lock(&self.core)
     }
 
-    /// Sends what is due and, if something is due before the timer looks again, rings it.
+    /// Sends what is due, and lets the timer know of the rest.
     fn deliver(&self, core: &mut LinkCore, now: Instant) {
         core.deliver(now);
-        if let Some(next_at) = core.next_at()
-            && core.timer_at.is_none_or(|timer_at| next_at < timer_at)
-        {
-            self.wake.notify_one();
+        if let Some(next_at) = core.next_at() {
+            self.timer.ring(next_at);
         }
     }
 }
@@ -92,12 +109,11 @@ pub(super) fn start(
     shared: &Shared,
     listeners: Vec<StdUdpSocket>,
 ) -> Result<Vec<TaskGuard>, RelayError> {
-    let mut tasks = Vec::with_capacity(2 * listeners.len());
+    let mut tasks = Vec::with_capacity(listeners.len());
     for (link, listener) in shared.links.iter().zip(listeners) {
         let listener = Arc::new(UdpSocket::from_std(listener).map_err(RelayError::Thread)?);
         link.lock().open(Arc::clone(&listener));
         tasks.push(TaskGuard(tokio::spawn(listen(Arc::clone(link), listener)).abort_handle()));
-        tasks.push(TaskGuard(tokio::spawn(run_timer(Arc::clone(link))).abort_handle()));
     }
     Ok(tasks)
 }
@@ -112,7 +128,7 @@ async fn listen(link: Arc<Link>, listener: Arc<UdpSocket>) {
                 TaskGuard(tokio::spawn(task).abort_handle())
             });
         });
-        pause_on_error(result.await, &link).await;
+        yield_on_error(result.await, &link).await;
     }
 }
 
@@ -123,29 +139,7 @@ async fn answer(link: Arc<Link>, client: SocketAddr, upstream: Arc<UdpSocket>) {
         let result = read_batch(&link, &upstream, &mut buffer, |core, now, source, datagram| {
             core.receive_back(now, client, source, datagram);
         });
-        pause_on_error(result.await, &link).await;
-    }
-}
-
-/// Delivers what becomes due, and forgets idle clients.
-async fn run_timer(link: Arc<Link>) {
-    loop {
-        let wake_at = {
-            let now = Instant::now();
-            let mut core = link.lock();
-            core.deliver(now);
-            core.sweep(now);
-            let sweep_at = now + CLIENT_SWEEP_INTERVAL;
-            let wake_at = core.next_at().map_or(sweep_at, |next_at| next_at.min(sweep_at));
-            core.timer_at = Some(wake_at);
-            wake_at
-        };
-        // The timer rounds up to its next tick: aim half a tick early, to be early as often as late.
-        let sleep = tokio::time::sleep_until((wake_at - TICK_HALF).into());
-        tokio::select! {
-            () = sleep => {}
-            () = link.wake.notified() => {}
-        }
+        yield_on_error(result.await, &link).await;
     }
 }
 
@@ -173,9 +167,10 @@ async fn read_batch(
     Ok(())
 }
 
-async fn pause_on_error(result: io::Result<()>, link: &Link) {
+async fn yield_on_error(result: io::Result<()>, link: &Link) {
     if let Err(error) = result {
         tracing::debug!(link = %link.lock(), %error, "a socket of the relay failed to receive");
-        tokio::time::sleep(RECV_ERROR_PAUSE).await;
+        // Without it a lasting error would starve the runtime's other tasks.
+        tokio::task::yield_now().await;
     }
 }

@@ -1,7 +1,7 @@
 //! The router's state: one pipe per pair of ports, behind one lock; and its timer.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::config::Parsed;
@@ -10,9 +10,10 @@ use super::packet::{PortDrop, forward};
 use super::table::Table;
 use crate::capture::Tap;
 use crate::impair::{DropReason, Pipe};
-use crate::limits::{RECV_BATCH_PACKETS, TIMER_SLEEP_MAX};
+use crate::limits::RECV_BATCH_PACKETS;
 use crate::lock;
 use crate::sites::Sites;
+use crate::timer::{SLACK, Timer};
 
 /// What the router's threads and its handles share.
 #[derive(Debug)]
@@ -21,8 +22,7 @@ pub(super) struct Shared {
     sites: Vec<String>,
     pub(super) tap: Tap,
     core: Mutex<Core>,
-    /// Rung when something becomes due before the timer would look.
-    wake: Condvar,
+    timer: Timer,
 }
 
 /// Everything that changes.
@@ -33,7 +33,6 @@ pub(super) struct Core {
     /// The pipe from port `a` to port `b` is at `a * ports + b`.
     paths: Vec<Pipe<()>>,
     table: Table,
-    timer_at: Option<Instant>,
     closed: bool,
 }
 
@@ -68,10 +67,9 @@ impl Shared {
             ports: ports.collect(),
             paths,
             table: config.table,
-            timer_at: None,
             closed: false,
         };
-        Ok(Self { sites, tap: Tap::default(), core: Mutex::new(core), wake: Condvar::new() })
+        Ok(Self { sites, tap: Tap::default(), core: Mutex::new(core), timer: Timer::default() })
     }
 
     /// The site's name of a port.
@@ -97,8 +95,8 @@ impl Shared {
         let mut core = lock(&self.core);
         core.closed = true;
         core.ports.iter_mut().for_each(|port| port.device = None);
-        self.wake.notify_all();
         drop(core);
+        self.timer.stop();
         if let Err(error) = self.tap.stop() {
             tracing::warn!(%error, "the recording is incomplete");
         }
@@ -122,28 +120,18 @@ impl Shared {
             }
         }
         core.deliver(now, &self.tap);
-        if let Some(next_at) = core.next_at()
-            && core.timer_at.is_none_or(|timer_at| next_at < timer_at)
-        {
-            self.wake.notify_one();
+        if let Some(next_at) = core.next_at() {
+            self.timer.ring(next_at);
         }
     }
 
     /// Delivers what becomes due, until the router stops.
     pub(super) fn run_timer(&self) {
-        let mut core = lock(&self.core);
-        while !core.closed {
-            let now = Instant::now();
+        self.timer.run(|now| {
+            let mut core = lock(&self.core);
             core.deliver(now, &self.tap);
-            let sleep = core.next_at().map_or(TIMER_SLEEP_MAX, |next_at| {
-                next_at.saturating_duration_since(now).min(TIMER_SLEEP_MAX)
-            });
-            core.timer_at = Some(now + sleep);
-            core = match self.wake.wait_timeout(core, sleep) {
-                Ok((core, _)) => core,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
+            core.next_at()
+        });
     }
 }
 
@@ -176,7 +164,7 @@ impl Core {
     fn deliver(&mut self, now: Instant, tap: &Tap) {
         let ports = self.ports.len();
         for (index, path) in self.paths.iter_mut().enumerate() {
-            while let Some(((), packet)) = path.pop(now) {
+            while let Some(((), packet)) = path.pop(now + SLACK) {
                 let sent = match &self.ports[index % ports].device {
                     Some(device) => device.send(&packet),
                     None => Err(io::Error::other("the router has stopped")),

@@ -50,6 +50,10 @@ fn forward_v4(packet: &mut [u8]) -> Result<IpAddr, PortDrop> {
     if packet.len() < HEADER_BYTES_MIN || be_u16(packet, 2) != packet.len() {
         return Err(PortDrop::Malformed);
     }
+    let header_bytes = usize::from(packet[0] & 0x0f) * 4;
+    if header_bytes < HEADER_BYTES_MIN || header_bytes > packet.len() {
+        return Err(PortDrop::Malformed);
+    }
     let source = Ipv4Addr::from(octets::<4>(packet, 12));
     let target = Ipv4Addr::from(octets::<4>(packet, 16));
     let is_noise = |ip: Ipv4Addr| {
@@ -153,6 +157,11 @@ mod tests {
     #[test]
     fn each_bad_packet_has_its_reason_and_stays_as_it_was() {
         let (a, b) = ([10, 9, 1, 2], [10, 9, 2, 2]);
+        let with_header_words = |words: u8| {
+            let mut packet = v4(a, b, 64);
+            packet[0] = 0x40 | words;
+            packet
+        };
         let mut lies_about_its_length = v4(a, b, 64);
         lies_about_its_length.push(0);
         let mut v6_lies_about_its_length = v6("fd00:1::2", "fd00:2::2", 64);
@@ -162,6 +171,8 @@ mod tests {
             (vec![0x50; 40], PortDrop::Malformed),
             (v4(a, b, 64)[..19].to_vec(), PortDrop::Malformed),
             (lies_about_its_length, PortDrop::Malformed),
+            (with_header_words(4), PortDrop::Malformed),
+            (with_header_words(15), PortDrop::Malformed),
             (v6("fd00:1::2", "fd00:2::2", 64)[..39].to_vec(), PortDrop::Malformed),
             (v6_lies_about_its_length, PortDrop::Malformed),
             (v4(a, [224, 0, 0, 22], 64), PortDrop::Noise),
