@@ -38,7 +38,7 @@ pub(crate) fn fixed<const N: usize>(
             field,
             format!("{} bytes", value.len()),
             problem,
-            format!("send {N}"),
+            format!("send {N} bytes"),
         )
     })
 }

@@ -228,6 +228,20 @@ impl FrameDecoder {
         matches!(self.state, State::Header) && self.partial.is_empty() && self.input.is_empty()
     }
 
+    /// Accepts the end (FIN) of the stream, or says that it came within a frame.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        if self.is_between_frames() {
+            return Ok(());
+        }
+        Err(DecodeError::new(
+            ErrorCode::Truncated,
+            "stream",
+            "FIN",
+            "the stream ended within a frame",
+            "send frames whole, or reset the stream",
+        ))
+    }
+
     /// The bytes that are left when what follows the frames is something else.
     pub fn into_rest(self) -> Bytes {
         self.input

@@ -283,7 +283,7 @@ fn put_fields(
     Ok(())
 }
 
-const FORBIDDEN_PROBLEM: &str = "the field belongs to one connection only";
+const FORBIDDEN_PROBLEM: &str = "it belongs to one connection, or the head carries it elsewhere";
 const FORBIDDEN_FIX: &str = "strip it before the message enters the tunnel";
 
 /// Rules for single fields: `te` (RFC 9113 §8.2.2) and `content-length` (RFC 9110 §8.6).

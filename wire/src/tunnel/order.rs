@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 
 use super::code::ErrorCode;
 use super::error::DecodeError;
-use super::frame::{Frame, FrameType};
+use super::frame::Frame;
 use super::head::{Head, ResponseHead, content_length};
 use super::limits::INTERIM_HEADS_MAX;
 use super::open::StreamKind;
@@ -109,7 +109,10 @@ impl FrameOrder {
                 Stage::Moved
             }
             (Stage::Moved, Frame::Resume(_)) => Stage::Body,
-            (stage, frame) => return Err(out_of_order(stage, frame.frame_type())),
+            (Stage::Body, Frame::Moved(_)) => {
+                return Err(out_of_order(frame, "a direction moves only once"));
+            }
+            (stage, frame) => return Err(out_of_order(frame, due(stage, self.message))),
         };
         Ok(())
     }
@@ -123,7 +126,7 @@ impl FrameOrder {
                 ErrorCode::Truncated,
                 "stream",
                 "FIN",
-                format!("it ended where {} was due", stage.expects()),
+                format!("the stream ended where {}", due(stage, self.message)),
                 "end each direction with END, or reset the stream",
             )),
         }
@@ -214,31 +217,26 @@ impl Body {
     }
 }
 
-impl Stage {
-    fn expects(self) -> &'static str {
-        match self {
-            Self::ControlStart => "HELLO",
-            Self::Control => "BEACON or DRAIN",
-            Self::Open => "OPEN",
-            Self::Answer => "OPENED or REFUSED",
-            Self::Head => "HEAD",
-            Self::Body => "DATA, TRAILERS, END or MOVED",
-            Self::Trailed => "END",
-            Self::Moved => "RESUME on another stream",
-            Self::Ended => "nothing after END",
-            Self::Refused => "nothing after REFUSED",
-        }
+/// What the direction is waiting for, for an error's text.
+fn due(stage: Stage, message: Message) -> &'static str {
+    match stage {
+        Stage::ControlStart => "HELLO was due",
+        Stage::Control => "BEACON or DRAIN was due",
+        Stage::Open => "OPEN was due",
+        Stage::Answer => "OPENED or REFUSED was due",
+        Stage::Head => "HEAD was due",
+        Stage::Body if message == Message::Raw => "DATA, END or MOVED was due",
+        Stage::Body => "DATA, TRAILERS, END or MOVED was due",
+        Stage::Trailed => "END was due",
+        Stage::Moved => "the rest of the direction follows on the RESUME stream",
+        Stage::Ended => "nothing may follow END",
+        Stage::Refused => "nothing may follow REFUSED",
     }
 }
 
-fn out_of_order(stage: Stage, frame: FrameType) -> DecodeError {
-    DecodeError::new(
-        ErrorCode::FrameOutOfOrder,
-        "frame",
-        frame,
-        format!("{} was due", stage.expects()),
-        "send frames in the order of the stream's kind",
-    )
+fn out_of_order(frame: &Frame, problem: &'static str) -> DecodeError {
+    let fix = "send frames in the order of the stream's kind";
+    DecodeError::new(ErrorCode::FrameOutOfOrder, "frame", frame.frame_type(), problem, fix)
 }
 
 fn wrong_head(got: &'static str, due: &'static str) -> DecodeError {

@@ -1,0 +1,3 @@
+//! Integration tests of `wire`: one binary, a module per format.
+
+mod tunnel;
