@@ -1,1 +1,22 @@
-//! federation
+//! The federation node of a cluster: it watches the cluster's objects, serves them to gateways as a
+//! stream of deltas, issues their SVIDs, and answers operators.
+//!
+//! [`app::build`] is the whole wiring, top to bottom. The flow of one change is: `discovery` sees
+//! it -> [`intake`] takes it up -> [`revisions`] makes a revision of it -> [`stream`] sends each
+//! gateway the difference to what that gateway has.
+
+pub mod app;
+pub mod config;
+mod enrol;
+mod epoch;
+mod folder;
+mod gateways;
+mod intake;
+pub mod limits;
+mod operator;
+mod peer;
+mod refusal;
+mod revisions;
+mod socket;
+mod stream;
+mod svid;

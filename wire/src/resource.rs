@@ -21,7 +21,7 @@ pub use delta::{Ack, Delta, DeltaError, Subscribe, decode_key, encode_key};
 pub use diagnostic::{decode_diagnostic, encode_diagnostic};
 pub use enrol::{EnrolRequest, EnrolResponse};
 pub use object::{SCHEMA_VERSION, decode_resource};
-pub use object_encode::{encode_bundle, encode_resource};
+pub use object_encode::{encode_bundle, encode_resource, encode_service_port};
 pub use report::{
     ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,
     StatusReport,

@@ -64,13 +64,17 @@ pub fn encode_bundle(bundle: &TrustBundle) -> proto::TrustBundle {
     }
 }
 
-fn service_ports(ports: &[ServicePort]) -> Vec<proto::ServicePort> {
-    let port = |port: &ServicePort| proto::ServicePort {
+/// Encodes a service's port, as Services, ServiceImports and the operator API carry it.
+pub fn encode_service_port(port: &ServicePort) -> proto::ServicePort {
+    proto::ServicePort {
         name: port.name.clone().unwrap_or_default(),
         port: port.port.into(),
         protocol: encode_app_protocol(port.protocol).into(),
-    };
-    ports.iter().map(port).collect()
+    }
+}
+
+fn service_ports(ports: &[ServicePort]) -> Vec<proto::ServicePort> {
+    ports.iter().map(encode_service_port).collect()
 }
 
 fn endpoint_slice(slice: &EndpointSlice) -> proto::EndpointSlice {

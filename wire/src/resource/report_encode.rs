@@ -29,7 +29,12 @@ impl StatusReport {
             version: cut(&self.version),
             links: self.links.iter().take(limits::LINKS_MAX).map(link).collect(),
             listeners: self.listeners.iter().take(limits::LISTENERS_MAX).map(listener).collect(),
-            services: self.services.iter().take(limits::SERVICES_MAX).map(service).collect(),
+            services: self
+                .services
+                .iter()
+                .take(limits::SERVICES_MAX)
+                .map(ServiceHealth::encode)
+                .collect(),
             counters: self.counters.iter().take(limits::COUNTERS_MAX).map(counter).collect(),
         }
     }
@@ -60,13 +65,15 @@ fn link(link: &Link) -> proto::Link {
         bytes_sent: link.bytes_sent,
         bytes_received: link.bytes_received,
         since_age_ms: link.since_age_ms,
-        last_error: link.last_error.as_ref().map(link_error),
+        last_error: link.last_error.as_ref().map(LinkError::encode),
     }
 }
 
-fn link_error(error: &LinkError) -> proto::LinkError {
-    let code = error.code.map_or(0, |code| code.number().into());
-    proto::LinkError { code, text: cut(&error.text), age_ms: error.age_ms }
+impl LinkError {
+    pub fn encode(&self) -> proto::LinkError {
+        let code = self.code.map_or(0, |code| code.number().into());
+        proto::LinkError { code, text: cut(&self.text), age_ms: self.age_ms }
+    }
 }
 
 fn listener(listener: &Listener) -> proto::Listener {
@@ -78,13 +85,15 @@ fn listener(listener: &Listener) -> proto::Listener {
     }
 }
 
-fn service(health: &ServiceHealth) -> proto::ServiceHealth {
-    proto::ServiceHealth {
-        namespace: health.service.namespace.to_string(),
-        name: health.service.name.to_string(),
-        port: health.port.into(),
-        protocol: encode_app_protocol(health.protocol).into(),
-        clusters: health.clusters.iter().map(cluster_health).collect(),
+impl ServiceHealth {
+    pub fn encode(&self) -> proto::ServiceHealth {
+        proto::ServiceHealth {
+            namespace: self.service.namespace.to_string(),
+            name: self.service.name.to_string(),
+            port: self.port.into(),
+            protocol: encode_app_protocol(self.protocol).into(),
+            clusters: self.clusters.iter().map(cluster_health).collect(),
+        }
     }
 }
 

@@ -1,0 +1,265 @@
+//! The wiring of a federation node, read from top to bottom.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context as _;
+use discovery::file::{FileProvider, FileProviderConfig};
+use identity::{Ca, SvidStore};
+use model::code::{Code, DATA_FOLDER_UNUSABLE, FILE_UNREADABLE};
+use model::spiffe::Part;
+use model::{SpiffeId, TrustBundle};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::RoutesBuilder;
+use tonic::transport::Server;
+use wire::operator::proto::operator_service_server::OperatorServiceServer;
+use wire::resource::limits::{ENROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
+use wire::resource::proto::enrolment_service_server::EnrolmentServiceServer;
+use wire::resource::proto::resource_service_server::ResourceServiceServer;
+
+use crate::config::FederationConfig;
+use crate::enrol::Enrolment;
+use crate::epoch;
+use crate::folder::DataFolder;
+use crate::gateways::Gateways;
+use crate::intake::Intake;
+use crate::limits::{CALLS_PER_CONNECTION_MAX, STOP_TIMEOUT};
+use crate::operator::{Operator, Started};
+use crate::peer::{AllowedUsers, own_uid};
+use crate::revisions::Revisions;
+use crate::socket::{self, Socket, SocketFile};
+use crate::stream::ResourceStreams;
+use crate::svid::OwnSvid;
+
+/// Only the owner may connect ...
+const PRIVATE_SOCKET_MODE: u32 = 0o600;
+/// ... or anyone may, and each call is judged by its peer credentials.
+const SHARED_SOCKET_MODE: u32 = 0o666;
+
+/// A running federation node. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct App {
+    resource_socket: PathBuf,
+    operator_socket: PathBuf,
+    bundle: TrustBundle,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    provider: Option<FileProvider>,
+    /// Last: the folder stays locked until all else has ended.
+    held: Option<(Vec<SocketFile>, DataFolder)>,
+}
+
+/// Starts a node. When this returns, its sockets answer and the first revision is there.
+pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
+    let started = Started { at: Instant::now(), wall: SystemTime::now() };
+    let uid = own_uid().context("ask the kernel for this process's user")?;
+    let folder = DataFolder::open(&config.data_dir).map_err(|e| coded(e.code(), e))?;
+    let (ca, svid) = open_identity(&config, &folder, started.wall)?;
+
+    let provider = FileProvider::start(FileProviderConfig::new(&config.manifests))
+        .map_err(|e| coded(FILE_UNREADABLE, e))?;
+    let epoch = epoch::begin(&config.data_dir).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
+    let revisions = Arc::new(Revisions::new(epoch));
+    let (cluster, trust_domain) = (config.cluster.clone(), config.trust_domain.clone());
+    let intake = Arc::new(Intake::new(cluster.clone(), trust_domain.clone(), revisions.clone()));
+    let mut catalogs = provider.subscribe();
+    let first = catalogs.borrow_and_update().clone();
+    intake.take_up(&first);
+
+    let users = Arc::new(enrolment_users(&config, uid)?);
+    let (resource_socket, operator_socket) = bind_sockets(&config, users.is_only(uid))?;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let gateways = Gateways::default();
+    let streams = ResourceStreams {
+        cluster: cluster.clone(),
+        trust_domain,
+        users: users.clone(),
+        revisions: revisions.clone(),
+        gateways: gateways.clone(),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    };
+    let enrolment = Enrolment { ca: ca.clone(), users, gateways: gateways.clone() };
+    let operator = Operator {
+        cluster,
+        advertise: config.advertise.clone(),
+        resource_socket: config.resource_socket.clone(),
+        users: admins(uid),
+        ca: ca.clone(),
+        svid: svid.clone(),
+        revisions,
+        intake: intake.clone(),
+        gateways,
+        started,
+    };
+    let files = vec![
+        serve(resource_socket, resource_routes(streams, enrolment), &stop, &tasks),
+        serve(operator_socket, operator_routes(operator), &stop, &tasks),
+    ];
+    tasks.spawn(intake.run(catalogs, stop.clone()));
+    let renewal_stop = stop.clone();
+    tasks.spawn(async move { svid.keep_renewed(renewal_stop).await });
+    log_start(&config);
+    Ok(App {
+        resource_socket: config.resource_socket,
+        operator_socket: config.operator_socket,
+        bundle: ca.bundle(),
+        stop,
+        tasks,
+        provider: Some(provider),
+        held: Some((files, folder)),
+    })
+}
+
+impl App {
+    /// Where gateways subscribe and enrol.
+    pub fn resource_socket(&self) -> &Path {
+        &self.resource_socket
+    }
+
+    /// Where operators ask.
+    pub fn operator_socket(&self) -> &Path {
+        &self.operator_socket
+    }
+
+    /// What other clusters verify this one's SVIDs with.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// Ends streams with a word to the gateways, waits for open calls a little, removes the
+    /// sockets and unlocks the data folder.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some calls were still open at the end");
+        }
+        let provider = self.provider.take();
+        // Its drop joins a thread.
+        let joined = tokio::task::spawn_blocking(move || drop(provider)).await;
+        if let Err(problem) = joined {
+            tracing::error!(%problem, "the provider did not end well");
+        }
+        self.held = None;
+        tracing::info!("federation node stopped");
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The cluster's CA, and this node's own SVID.
+fn open_identity(
+    config: &FederationConfig,
+    folder: &DataFolder,
+    now: SystemTime,
+) -> anyhow::Result<(Arc<Ca>, Arc<OwnSvid>)> {
+    let ca = Ca::load_or_create(&folder.join("ca"), &config.trust_domain, now);
+    let ca = Arc::new(ca.map_err(|e| coded(e.code(), e))?);
+    let id = SpiffeId::of_part(&config.trust_domain, Part::Federation, &config.name);
+    let store = SvidStore::open(&folder.join("svid")).map_err(|e| coded(e.code(), e))?;
+    let svid = OwnSvid::load_or_issue(id, ca.clone(), store, now)?;
+    Ok((ca, Arc::new(svid)))
+}
+
+/// An error as people see it: its registered code first.
+fn coded(code: Code, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    anyhow::Error::new(error).context(code.to_string())
+}
+
+fn bind_sockets(config: &FederationConfig, private: bool) -> anyhow::Result<(Socket, Socket)> {
+    let mode = if private { PRIVATE_SOCKET_MODE } else { SHARED_SOCKET_MODE };
+    let resource = socket::bind("sockets.resource", &config.resource_socket, mode)
+        .map_err(|e| coded(e.code(), e))?;
+    let mode = PRIVATE_SOCKET_MODE;
+    let operator = socket::bind("sockets.operator", &config.operator_socket, mode)
+        .map_err(|e| coded(e.code(), e))?;
+    Ok((resource, operator))
+}
+
+fn log_start(config: &FederationConfig) {
+    tracing::info!(
+        cluster = %config.cluster,
+        trust_domain = %config.trust_domain,
+        resource_socket = %config.resource_socket.display(),
+        operator_socket = %config.operator_socket.display(),
+        "federation node started"
+    );
+}
+
+/// Who may subscribe and enrol.
+fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<AllowedUsers> {
+    let fix = "list it under `enrolment.uids` of the federation node's configuration, or run the \
+               gateway as a user that is listed";
+    if config.enrolment_uids.is_empty() {
+        return Ok(AllowedUsers::new(BTreeSet::from([own]), fix));
+    }
+    let foreign = config.enrolment_uids.iter().find(|uid| **uid != own && **uid != 0);
+    if let Some(uid) = foreign
+        && config.resource_socket.starts_with(&config.data_dir)
+    {
+        anyhow::bail!(
+            "enrolment.uids lists Unix user {uid}, which cannot reach {} because only this node's \
+             user may enter dataDir; set `sockets.resource` to a path outside of it",
+            config.resource_socket.display()
+        );
+    }
+    Ok(AllowedUsers::new(config.enrolment_uids.clone(), fix))
+}
+
+/// The node's own user and root administer it.
+fn admins(own: u32) -> AllowedUsers {
+    AllowedUsers::new(
+        BTreeSet::from([own, 0]),
+        "run fedctl as the federation node's user or as root",
+    )
+}
+
+fn resource_routes(streams: ResourceStreams, enrolment: Enrolment) -> RoutesBuilder {
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(
+        ResourceServiceServer::new(streams).max_decoding_message_size(GATEWAY_MESSAGE_BYTES_MAX),
+    );
+    routes.add_service(
+        EnrolmentServiceServer::new(enrolment).max_decoding_message_size(ENROL_MESSAGE_BYTES_MAX),
+    );
+    routes
+}
+
+fn operator_routes(operator: Operator) -> RoutesBuilder {
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(
+        OperatorServiceServer::new(operator)
+            .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX),
+    );
+    routes
+}
+
+/// Serves until the node stops; the socket's file is for the caller to keep till then.
+fn serve(
+    socket: Socket,
+    routes: RoutesBuilder,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> SocketFile {
+    let (file, incoming) = socket.into_incoming();
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = Server::builder()
+            .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+            .add_routes(routes.routes())
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await;
+        if let Err(problem) = served {
+            tracing::error!(%problem, "serving a socket ended");
+        }
+    });
+    file
+}

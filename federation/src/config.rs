@@ -1,0 +1,292 @@
+//! The bootstrap configuration of a federation node: strict YAML, every error with its place.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDomain};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, ENROLMENT_UIDS_MAX, SOCKET_PATH_BYTES_MAX};
+
+pub const API_VERSION: &str = "fedgate.dev/v1alpha1";
+pub const KIND: &str = "FederationConfig";
+/// The node's name in its SPIFFE ID when the file has none.
+const NAME_DEFAULT: &str = "node-0";
+
+/// What a node needs to know before it can read any resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FederationConfig {
+    /// The last part of the node's own SPIFFE ID.
+    pub name: ObjectName,
+    pub cluster: ClusterName,
+    pub trust_domain: TrustDomain,
+    pub data_dir: PathBuf,
+    /// Folder of Kubernetes manifests.
+    pub manifests: PathBuf,
+    pub resource_socket: PathBuf,
+    pub operator_socket: PathBuf,
+    /// Where other clusters reach this one's gateways.
+    pub advertise: Vec<PeerAddress>,
+    /// Unix users whose gateways may subscribe and enrol; empty means the node's own user alone.
+    pub enrolment_uids: BTreeSet<u32>,
+}
+
+/// Why a configuration was refused; each message has the place, the field, the value and the fix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}: {problem}", path.display(), Line(*line))]
+pub struct ConfigError {
+    pub path: PathBuf,
+    /// From 1; `None` when the whole file is meant.
+    pub line: Option<u64>,
+    pub problem: String,
+}
+
+impl FederationConfig {
+    /// `path` is for messages and for paths in the file, which are relative to its folder.
+    pub fn from_yaml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let source = Source { text, path };
+        if text.len() > CONFIG_BYTES_MAX {
+            let problem =
+                format!("the file has {} bytes; the limit is {CONFIG_BYTES_MAX}", text.len());
+            return Err(source.error(None, problem));
+        }
+        let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+        let raw: Raw = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| source.syntax_error(&error))?;
+        source.expect("apiVersion", &raw.api_version, API_VERSION)?;
+        source.expect("kind", &raw.kind, KIND)?;
+        let data_dir = source.path("dataDir", &raw.data_dir)?;
+        let socket = |field, given: Option<&Text>, default| match given {
+            Some(text) => source.socket(field, text),
+            None => source.default_socket(field, &raw.data_dir, &data_dir, default),
+        };
+        Ok(Self {
+            name: match &raw.name {
+                Some(name) => source.parse("name", name, ObjectName::parse)?,
+                None => ObjectName::parse(NAME_DEFAULT).expect("the default is a valid name"),
+            },
+            cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
+            trust_domain: source.parse("trustDomain", &raw.trust_domain, TrustDomain::parse)?,
+            manifests: source.path("manifests", &raw.manifests)?,
+            resource_socket: socket(
+                "sockets.resource",
+                raw.sockets.resource.as_ref(),
+                "resource.sock",
+            )?,
+            operator_socket: socket(
+                "sockets.operator",
+                raw.sockets.operator.as_ref(),
+                "operator.sock",
+            )?,
+            advertise: source.advertise(&raw.advertise)?,
+            enrolment_uids: source.uids(&raw.enrolment)?,
+            data_dir,
+        })
+    }
+}
+
+type Text = Spanned<String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Raw {
+    api_version: Text,
+    kind: Text,
+    name: Option<Text>,
+    cluster: Text,
+    trust_domain: Text,
+    data_dir: Text,
+    manifests: Text,
+    #[serde(default)]
+    sockets: RawSockets,
+    #[serde(default)]
+    advertise: Vec<RawAddress>,
+    #[serde(default)]
+    enrolment: RawEnrolment,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawSockets {
+    resource: Option<Text>,
+    operator: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAddress {
+    transport: Text,
+    host: Text,
+    port: Spanned<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawEnrolment {
+    uids: Option<Spanned<Vec<Spanned<i64>>>>,
+}
+
+/// The file, for messages that point into it.
+struct Source<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl Source<'_> {
+    fn error(&self, line: Option<u64>, problem: String) -> ConfigError {
+        ConfigError { path: self.path.into(), line, problem }
+    }
+
+    fn refuse<T: fmt::Debug>(
+        &self,
+        field: &str,
+        value: &Spanned<T>,
+        problem: impl fmt::Display,
+    ) -> ConfigError {
+        let line = value.referenced.line();
+        self.error(Some(line), format!("{field} = {:?}: {problem}", value.value))
+    }
+
+    /// The parser does not always name the field, but it knows the line: that is quoted.
+    fn syntax_error(&self, error: &serde_saphyr::Error) -> ConfigError {
+        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
+        let full = error.without_snippet().to_string();
+        let problem = full.split(" at line ").next().unwrap_or_default().trim_end_matches(',');
+        let index = line.and_then(|line| usize::try_from(line - 1).ok());
+        let quoted = index.and_then(|index| self.text.lines().nth(index)).map(str::trim);
+        let fix = "docs/reference/config.md lists the fields";
+        match quoted.filter(|quoted| !quoted.is_empty()) {
+            Some(quoted) => self.error(line, format!("`{quoted}`: {problem}; {fix}")),
+            None => self.error(line, format!("{problem}; {fix}")),
+        }
+    }
+
+    fn expect(&self, field: &str, value: &Text, wanted: &str) -> Result<(), ConfigError> {
+        if value.value == wanted {
+            return Ok(());
+        }
+        Err(self.refuse(field, value, format_args!("write {wanted}")))
+    }
+
+    fn parse<T, E: fmt::Display>(
+        &self,
+        field: &str,
+        value: &Text,
+        rule: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        rule(&value.value).map_err(|error| self.refuse(field, value, error))
+    }
+
+    fn path(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
+        if value.value.is_empty() {
+            return Err(self.refuse(field, value, "it is empty; give a path"));
+        }
+        let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
+        Ok(folder.join(&value.value))
+    }
+
+    fn socket(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
+        let path = self.path(field, value)?;
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(self.refuse(field, value, too_long(&path, field)));
+        }
+        Ok(path)
+    }
+
+    fn default_socket(
+        &self,
+        field: &str,
+        data_dir: &Text,
+        folder: &Path,
+        name: &str,
+    ) -> Result<PathBuf, ConfigError> {
+        let path = folder.join("run").join(name);
+        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(self.refuse("dataDir", data_dir, too_long(&path, field)));
+        }
+        Ok(path)
+    }
+
+    fn advertise(&self, addresses: &[RawAddress]) -> Result<Vec<PeerAddress>, ConfigError> {
+        if addresses.len() > ADVERTISE_MAX {
+            let line = addresses[ADVERTISE_MAX].host.referenced.line();
+            let problem = format!(
+                "advertise = {} entries: at most {ADVERTISE_MAX} are allowed; remove the others",
+                addresses.len()
+            );
+            return Err(self.error(Some(line), problem));
+        }
+        let converted = addresses.iter().enumerate().map(|(i, address)| self.address(i, address));
+        converted.collect()
+    }
+
+    fn address(&self, index: usize, address: &RawAddress) -> Result<PeerAddress, ConfigError> {
+        let field = |name: &str| format!("advertise[{index}].{name}");
+        if address.transport.value != Transport::Quic.as_str() {
+            let problem = "the one transport is quic";
+            return Err(self.refuse(&field("transport"), &address.transport, problem));
+        }
+        let port = u16::try_from(address.port.value).ok().filter(|port| *port > 0);
+        let port =
+            port.ok_or_else(|| self.refuse(&field("port"), &address.port, "a port is 1 to 65535"))?;
+        let host = self.parse(&field("host"), &address.host, dialled_host)?;
+        Ok(PeerAddress { transport: Transport::Quic, host, port })
+    }
+
+    fn uids(&self, enrolment: &RawEnrolment) -> Result<BTreeSet<u32>, ConfigError> {
+        const FIELD: &str = "enrolment.uids";
+        let Some(uids) = &enrolment.uids else { return Ok(BTreeSet::new()) };
+        if uids.value.is_empty() || uids.value.len() > ENROLMENT_UIDS_MAX {
+            let line = uids.referenced.line();
+            let problem = format!(
+                "{FIELD} = {} entries: list 1 to {ENROLMENT_UIDS_MAX} Unix users, or leave the \
+                 field out for the node's own user",
+                uids.value.len()
+            );
+            return Err(self.error(Some(line), problem));
+        }
+        let mut converted = BTreeSet::new();
+        for (index, uid) in uids.value.iter().enumerate() {
+            let field = format!("{FIELD}[{index}]");
+            let Ok(number) = u32::try_from(uid.value) else {
+                let problem = "a Unix user's number is 0 to 4294967295; `id -u NAME` prints it";
+                return Err(self.refuse(&field, uid, problem));
+            };
+            if !converted.insert(number) {
+                return Err(self.refuse(&field, uid, "it is listed twice; remove one"));
+            }
+        }
+        Ok(converted)
+    }
+}
+
+fn too_long(path: &Path, field: &str) -> String {
+    format!(
+        "the socket's path {} has {} bytes, and Unix allows {SOCKET_PATH_BYTES_MAX}; set {field} \
+         to a shorter one",
+        path.display(),
+        path.as_os_str().len()
+    )
+}
+
+fn dialled_host(host: &str) -> Result<String, String> {
+    if host.parse::<IpAddr>().is_ok_and(|address| !address.is_unspecified()) {
+        return Ok(host.to_string());
+    }
+    match Hostname::parse(host) {
+        Ok(Hostname::Exact(name)) => Ok(name.to_string()),
+        _ => Err("others dial it: give an IP address or a DNS name in lower case".to_string()),
+    }
+}
+
+/// `:7` or nothing.
+struct Line(Option<u64>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}

@@ -1,0 +1,181 @@
+//! The gateways of this cluster: who is connected, and what each one last said of itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::{Diagnostic, ObjectName, Revision};
+use wire::resource::{Ack, StatusReport};
+
+use crate::limits::GATEWAYS_MAX;
+use crate::peer::Caller;
+
+/// Every gateway that is connected, or was since the node started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gateways(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    gateways: BTreeMap<ObjectName, Entry>,
+    /// Numbers the leases, so that an old one's end does not end its successor.
+    leases: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// The stream that speaks for the gateway.
+    lease: Option<(u64, Caller)>,
+    since: Instant,
+    report: Option<(StatusReport, Instant)>,
+    ack: Option<Ack>,
+}
+
+/// What an operator is told of a gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct GatewayView {
+    pub(crate) name: ObjectName,
+    pub(crate) connected: bool,
+    pub(crate) since_age: Duration,
+    /// With every age brought up to now, and how old the report itself is.
+    pub(crate) report: Option<(StatusReport, Duration)>,
+    pub(crate) acknowledged: Option<Revision>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// Why a gateway may not take a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameTaken {
+    #[error(
+        "another process ({}) is the gateway {name} of this cluster at the moment; stop that one, \
+         or give this one another `name`",
+        pid.map_or("its number is not visible".to_string(), |pid| format!("pid {pid}"))
+    )]
+    Live { name: ObjectName, pid: Option<i32> },
+    #[error("{GATEWAYS_MAX} gateways are connected, and no more are served; stop one")]
+    Full,
+}
+
+impl Gateways {
+    /// Makes a stream the voice of the gateway. A newer stream of the same process replaces the
+    /// older one; one of another process is refused, since two gateways with one SPIFFE ID would
+    /// displace each other in every peer's tables.
+    pub(crate) fn connect(
+        &self,
+        name: &ObjectName,
+        caller: Caller,
+        now: Instant,
+    ) -> Result<Lease, NameTaken> {
+        let mut table = self.lock();
+        table.check_free(name, caller)?;
+        table.make_room(name)?;
+        table.leases += 1;
+        let number = table.leases;
+        let entry = table.gateways.entry(name.clone()).or_insert_with(|| Entry {
+            lease: None,
+            since: now,
+            report: None,
+            ack: None,
+        });
+        entry.lease = Some((number, caller));
+        entry.since = now;
+        Ok(Lease { gateways: self.clone(), name: name.clone(), number })
+    }
+
+    /// Whether `caller` may be given an SVID with this name.
+    pub(crate) fn check_free(&self, name: &ObjectName, caller: Caller) -> Result<(), NameTaken> {
+        self.lock().check_free(name, caller)
+    }
+
+    pub(crate) fn view(&self, now: Instant) -> Vec<GatewayView> {
+        let table = self.lock();
+        let view = |(name, entry): (&ObjectName, &Entry)| GatewayView {
+            name: name.clone(),
+            connected: entry.lease.is_some(),
+            since_age: now.saturating_duration_since(entry.since),
+            report: entry.report.as_ref().map(|(report, at)| {
+                let age = now.saturating_duration_since(*at);
+                (aged(report, age), age)
+            }),
+            acknowledged: entry.ack.as_ref().map(|ack| ack.revision),
+            diagnostics: entry.ack.iter().flat_map(|ack| ack.diagnostics.clone()).collect(),
+        };
+        table.gateways.iter().map(view).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn check_free(&self, name: &ObjectName, caller: Caller) -> Result<(), NameTaken> {
+        match self.gateways.get(name).and_then(|entry| entry.lease) {
+            Some((_, holder)) if holder.is_other_process(caller) => {
+                Err(NameTaken::Live { name: name.clone(), pid: holder.pid })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets the gateway that has been gone longest, if the table is full.
+    fn make_room(&mut self, name: &ObjectName) -> Result<(), NameTaken> {
+        if self.gateways.len() < GATEWAYS_MAX || self.gateways.contains_key(name) {
+            return Ok(());
+        }
+        let gone = self.gateways.iter().filter(|(_, entry)| entry.lease.is_none());
+        let oldest = gone.min_by_key(|(_, entry)| entry.since).map(|(name, _)| name.clone());
+        self.gateways.remove(&oldest.ok_or(NameTaken::Full)?);
+        Ok(())
+    }
+}
+
+/// The right of one stream to speak for a gateway, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    gateways: Gateways,
+    name: ObjectName,
+    number: u64,
+}
+
+impl Lease {
+    /// `false`: a newer stream speaks for the gateway now.
+    pub(crate) fn report(&self, report: StatusReport, now: Instant) -> bool {
+        self.with_entry(|entry| entry.report = Some((report, now)))
+    }
+
+    pub(crate) fn acknowledge(&self, ack: Ack) -> bool {
+        self.with_entry(|entry| entry.ack = Some(ack))
+    }
+
+    fn with_entry(&self, change: impl FnOnce(&mut Entry)) -> bool {
+        let mut table = self.gateways.lock();
+        let entry = table.gateways.get_mut(&self.name);
+        let own =
+            entry.filter(|entry| entry.lease.is_some_and(|(number, _)| number == self.number));
+        own.map(change).is_some()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.with_entry(|entry| {
+            entry.lease = None;
+            entry.since = now;
+        });
+    }
+}
+
+/// The gateway measured its ages when it sent the report; time has passed since.
+fn aged(report: &StatusReport, age: Duration) -> StatusReport {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let mut report = report.clone();
+    report.uptime_ms = report.uptime_ms.saturating_add(age_ms);
+    for link in &mut report.links {
+        link.since_age_ms = link.since_age_ms.saturating_add(age_ms);
+        if let Some(error) = &mut link.last_error {
+            error.age_ms = error.age_ms.saturating_add(age_ms);
+        }
+    }
+    report
+}

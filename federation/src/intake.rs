@@ -1,0 +1,122 @@
+//! Takes up what the provider publishes: makes a revision of it, compiles it, keeps the findings.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use discovery::Catalog;
+use model::code::TRUST_DOMAIN_CONFLICT;
+use model::{
+    ClusterName, Diagnostic, Resource, ResourceSet, Severity, Snapshot, TrustDomain, compile,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::DIAGNOSTICS_MAX;
+use crate::revisions::Revisions;
+
+/// What the node found out about the objects that it serves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Findings {
+    pub(crate) discovery: Vec<Diagnostic>,
+    pub(crate) revisions: Vec<Diagnostic>,
+    pub(crate) compile: Vec<Diagnostic>,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// From catalogs to revisions.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    cluster: ClusterName,
+    trust_domain: TrustDomain,
+    revisions: Arc<Revisions>,
+    findings: Mutex<Findings>,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        cluster: ClusterName,
+        trust_domain: TrustDomain,
+        revisions: Arc<Revisions>,
+    ) -> Self {
+        Self { cluster, trust_domain, revisions, findings: Mutex::default() }
+    }
+
+    pub(crate) fn findings(&self) -> Findings {
+        self.lock().clone()
+    }
+
+    /// One catalog. Computes for a while on a large one: not for a runtime's worker.
+    pub(crate) fn take_up(&self, catalog: &Catalog) {
+        let published = self.revisions.publish(&catalog.resources);
+        let compiled = published.intent_changed.then(|| self.compile());
+        if let Some(revision) = published.revision {
+            let objects = catalog.resources.len();
+            tracing::info!(%revision, objects, "new revision");
+        }
+        let mut findings = self.lock();
+        findings.discovery = bounded(catalog.diagnostics.clone());
+        findings.revisions = bounded(published.diagnostics);
+        if let Some((snapshot, diagnostics)) = compiled {
+            findings.snapshot = Arc::new(snapshot);
+            findings.compile = bounded(diagnostics);
+        }
+    }
+
+    /// Takes up catalogs until the node stops. The provider coalesces changes, and the channel has
+    /// only the newest catalog, so this cannot fall behind.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut catalogs: watch::Receiver<Arc<Catalog>>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            match stop.run_until_cancelled(catalogs.changed()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return tracing::error!("the provider has ended"),
+                None => return,
+            }
+            let catalog = catalogs.borrow_and_update().clone();
+            let intake = self.clone();
+            let done = tokio::task::spawn_blocking(move || intake.take_up(&catalog)).await;
+            if let Err(problem) = done {
+                tracing::error!(%problem, "a catalog was not taken up; the last one stays");
+            }
+        }
+    }
+
+    fn compile(&self) -> (Snapshot, Vec<Diagnostic>) {
+        let (revision, resources) = self.revisions.resources();
+        let (snapshot, mut diagnostics) = compile(&self.cluster, revision, &resources);
+        diagnostics.extend(self.own_domain_claims(&resources));
+        for diagnostic in &diagnostics {
+            tracing::warn!(%diagnostic, "finding");
+        }
+        (snapshot, diagnostics)
+    }
+
+    /// Peers that claim this cluster's own trust domain: gateways give them none of it.
+    fn own_domain_claims(&self, resources: &ResourceSet) -> Vec<Diagnostic> {
+        let own = |resource: &Resource| {
+            let Resource::ClusterPeer(peer) = resource else { return None };
+            let mut bundles = peer.trust_bundles.iter();
+            let index = bundles.position(|bundle| bundle.trust_domain == self.trust_domain)?;
+            Some(Diagnostic {
+                severity: Severity::Error,
+                code: TRUST_DOMAIN_CONFLICT,
+                object: resource.key().to_string(),
+                field: format!("spec.trustDomains[{index}].name"),
+                message: format!("{} is this cluster's own trust domain", self.trust_domain),
+                fix: "remove the entry; each trust domain has one owner".into(),
+            })
+        };
+        resources.values().filter_map(own).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Findings> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.truncate(DIAGNOSTICS_MAX);
+    diagnostics
+}

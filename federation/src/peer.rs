@@ -1,0 +1,70 @@
+//! Who is at the other end of a Unix socket, and whether it may call.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use model::code::{Code, ENROLMENT_REFUSED};
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Status};
+
+use crate::refusal::refuse;
+
+/// A calling process, as the kernel vouches for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) uid: u32,
+    /// `None` when it is in a PID namespace that is not visible from here.
+    pub(crate) pid: Option<i32>,
+}
+
+impl Caller {
+    /// Whether both are known to be different processes.
+    pub(crate) fn is_other_process(self, other: Self) -> bool {
+        matches!((self.pid, other.pid), (Some(a), Some(b)) if a != b)
+    }
+}
+
+/// The Unix users that may call on a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AllowedUsers {
+    uids: BTreeSet<u32>,
+    /// What to do when a user is missing.
+    fix: &'static str,
+}
+
+impl AllowedUsers {
+    pub(crate) fn new(uids: BTreeSet<u32>, fix: &'static str) -> Self {
+        Self { uids, fix }
+    }
+
+    /// Whether nobody else than `uid` may call.
+    pub(crate) fn is_only(&self, uid: u32) -> bool {
+        self.uids.iter().eq([&uid])
+    }
+
+    /// Names the caller, or refuses it.
+    pub(crate) fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let info = request.extensions().get::<UdsConnectInfo>();
+        let credentials = info.and_then(|info| info.peer_cred);
+        let Some(credentials) = credentials else {
+            return Err(denied(ENROLMENT_REFUSED, "the kernel does not say which user calls"));
+        };
+        let caller =
+            Caller { uid: credentials.uid(), pid: credentials.pid().filter(|pid| *pid > 0) };
+        if self.uids.contains(&caller.uid) {
+            return Ok(caller);
+        }
+        let text = format!("Unix user {} may not call here; {}", caller.uid, self.fix);
+        Err(denied(ENROLMENT_REFUSED, &text))
+    }
+}
+
+fn denied(code: Code, text: &str) -> Status {
+    refuse(tonic::Code::PermissionDenied, code, text)
+}
+
+/// The user of this process, as the other end of a socket sees it.
+pub(crate) fn own_uid() -> io::Result<u32> {
+    let (one, _other) = tokio::net::UnixStream::pair()?;
+    one.peer_cred().map(|credentials| credentials.uid())
+}

@@ -1,0 +1,202 @@
+//! The resource stream: deltas to a gateway, acknowledgements and reports back.
+//!
+//! Nothing queues up for a slow gateway. There is room for one delta on its way, and the next one
+//! is made only when that room is free, from what the gateway was last sent to what is served then.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::code::{CONFIG_INVALID, ENROLMENT_REFUSED, FEDERATION_UNREACHABLE};
+use model::{ClusterName, Revision, TrustDomain};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use wire::resource::proto::resource_service_server::ResourceService;
+use wire::resource::proto::{
+    FederationMessage, GatewayMessage, federation_message, gateway_message,
+};
+use wire::resource::{Ack, StatusReport, Subscribe, WireError};
+
+use crate::gateways::{Gateways, Lease};
+use crate::limits::SUBSCRIBE_TIMEOUT;
+use crate::peer::{AllowedUsers, Caller};
+use crate::refusal::refuse;
+use crate::revisions::Revisions;
+
+type Outgoing = mpsc::Sender<Result<FederationMessage, Status>>;
+
+/// The service behind `resource.sock`.
+#[derive(Debug, Clone)]
+pub(crate) struct ResourceStreams {
+    pub(crate) cluster: ClusterName,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) users: Arc<AllowedUsers>,
+    pub(crate) revisions: Arc<Revisions>,
+    pub(crate) gateways: Gateways,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+#[tonic::async_trait]
+impl ResourceService for ResourceStreams {
+    type StreamStream = ReceiverStream<Result<FederationMessage, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<GatewayMessage>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let caller = self.users.admit(&request)?;
+        let (outgoing, receiver) = mpsc::channel(1);
+        let streams = self.clone();
+        let incoming = request.into_inner();
+        self.tasks.spawn(async move {
+            let ended = tokio::select! {
+                ended = streams.serve(caller, incoming, &outgoing) => ended,
+                () = streams.stop.cancelled() => Err(stopping()),
+            };
+            if let Err(status) = ended {
+                // A gateway that reads no more is not waited for when the node stops.
+                let _ = tokio::time::timeout(SUBSCRIBE_TIMEOUT, outgoing.send(Err(status))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl ResourceStreams {
+    async fn serve(
+        &self,
+        caller: Caller,
+        mut incoming: Streaming<GatewayMessage>,
+        outgoing: &Outgoing,
+    ) -> Result<(), Status> {
+        let subscribe = self.subscribe(&mut incoming).await?;
+        let name = &subscribe.gateway;
+        let lease = self
+            .gateways
+            .connect(name, caller, Instant::now())
+            .map_err(|taken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken))?;
+        tracing::info!(gateway = %name, resume = ?subscribe.resume, "gateway subscribed");
+        let ended = tokio::select! {
+            ended = self.receive(&mut incoming, &subscribe, &lease) => ended,
+            ended = self.send(subscribe.resume, outgoing) => ended,
+        };
+        match &ended {
+            Ok(()) => tracing::info!(gateway = %name, "gateway left"),
+            Err(status) => tracing::warn!(gateway = %name, %status, "gateway's stream ended"),
+        }
+        ended
+    }
+
+    /// The first message, checked.
+    async fn subscribe(
+        &self,
+        incoming: &mut Streaming<GatewayMessage>,
+    ) -> Result<Subscribe, Status> {
+        let first = tokio::time::timeout(SUBSCRIBE_TIMEOUT, incoming.message()).await;
+        let first = first.map_err(|_| {
+            let seconds = SUBSCRIBE_TIMEOUT.as_secs();
+            Status::deadline_exceeded(format!(
+                "no Subscribe came within {seconds} s; send it first"
+            ))
+        })?;
+        let message = first?.and_then(|message| message.message);
+        let Some(gateway_message::Message::Subscribe(message)) = message else {
+            return Err(Status::invalid_argument("the first message of a stream is Subscribe"));
+        };
+        let subscribe = Subscribe::decode(message).map_err(malformed)?;
+        if subscribe.cluster != self.cluster {
+            let text = format!(
+                "Subscribe.cluster = {:?}: this node serves cluster {:?}; mend `cluster` or \
+                 `federation.socket` in the gateway's configuration",
+                subscribe.cluster, self.cluster
+            );
+            return Err(refuse(tonic::Code::FailedPrecondition, CONFIG_INVALID, text));
+        }
+        Ok(subscribe)
+    }
+
+    /// Ends when the gateway closes its side, breaks a rule, or is replaced by a newer stream.
+    async fn receive(
+        &self,
+        incoming: &mut Streaming<GatewayMessage>,
+        subscribe: &Subscribe,
+        lease: &Lease,
+    ) -> Result<(), Status> {
+        while let Some(message) = incoming.message().await? {
+            let current = match message.message {
+                Some(gateway_message::Message::Report(report)) => {
+                    let report = StatusReport::decode(report).map_err(malformed)?;
+                    self.check_report(&report, subscribe)?;
+                    lease.report(report, Instant::now())
+                }
+                Some(gateway_message::Message::Ack(ack)) => {
+                    lease.acknowledge(Ack::decode(ack).map_err(malformed)?)
+                }
+                Some(gateway_message::Message::Subscribe(_)) => {
+                    let text = "Subscribe came twice; open a new stream to subscribe again";
+                    return Err(Status::invalid_argument(text));
+                }
+                // A newer gateway's message.
+                None => true,
+            };
+            if !current {
+                return Err(Status::aborted(
+                    "a newer stream of this gateway has replaced this one",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A gateway speaks for itself only.
+    fn check_report(&self, report: &StatusReport, subscribe: &Subscribe) -> Result<(), Status> {
+        if report.gateway != subscribe.gateway {
+            return Err(Status::invalid_argument(format!(
+                "StatusReport.gateway = {:?}: this stream is {:?}'s",
+                report.gateway, subscribe.gateway
+            )));
+        }
+        match &report.spiffe_id {
+            Some(id) if *id.trust_domain() != self.trust_domain => {
+                Err(Status::invalid_argument(format!(
+                    "StatusReport.spiffe_id = {:?}: this cluster's trust domain is {}",
+                    id.as_str(),
+                    self.trust_domain
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a delta whenever there is a newer revision and room for it.
+    async fn send(&self, resume: Option<Revision>, outgoing: &Outgoing) -> Result<(), Status> {
+        let mut sent = resume;
+        let mut current = self.revisions.watch();
+        loop {
+            let newer = current.wait_for(|revision| revision.is_some() && *revision != sent);
+            if newer.await.is_err() {
+                return Err(stopping());
+            }
+            let Ok(room) = outgoing.reserve().await else { return Ok(()) };
+            let Some(delta) = self.revisions.delta_from(sent) else { continue };
+            if delta.snapshot && sent.is_some() {
+                tracing::info!(have = ?sent, "a gateway is resynced by a snapshot");
+            }
+            sent = delta.to.as_ref().map(|to| Revision { epoch: to.epoch, index: to.index });
+            let message = Some(federation_message::Message::Delta(delta));
+            room.send(Ok(FederationMessage { message }));
+        }
+    }
+}
+
+fn malformed(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopping() -> Status {
+    let text = "the federation node is stopping; traffic goes on, subscribe again later";
+    refuse(tonic::Code::Unavailable, FEDERATION_UNREACHABLE, text)
+}

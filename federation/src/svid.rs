@@ -1,0 +1,78 @@
+//! The node's own SVID, `spiffe://<trust domain>/fedgate/federation/<name>`: kept on disk, renewed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use identity::{BundleSet, Ca, Svid, SvidKeyPair, SvidStore, verify_chain};
+use model::SpiffeId;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{RENEWAL_CHECK_INTERVAL, SVID_LIFETIME};
+
+/// The SVID in force, and what is needed to renew it.
+#[derive(Debug)]
+pub(crate) struct OwnSvid {
+    id: SpiffeId,
+    ca: Arc<Ca>,
+    store: SvidStore,
+    current: Mutex<Arc<Svid>>,
+}
+
+impl OwnSvid {
+    /// Takes the one on disk, or issues one.
+    pub(crate) fn load_or_issue(
+        id: SpiffeId,
+        ca: Arc<Ca>,
+        store: SvidStore,
+        now: SystemTime,
+    ) -> anyhow::Result<Self> {
+        let kept = store.load()?.filter(|svid| is_usable(svid, &id, &ca, now));
+        let svid = match kept {
+            Some(svid) => svid,
+            None => issue(&id, &ca, &store, now)?,
+        };
+        Ok(Self { id, ca, store, current: Mutex::new(Arc::new(svid)) })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Svid> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Renews until the node stops. A failure is tried again; the old SVID lives on meanwhile.
+    pub(crate) async fn keep_renewed(&self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let now = SystemTime::now();
+            if !self.current().renewal_due(now) {
+                continue;
+            }
+            match issue(&self.id, &self.ca, &self.store, now) {
+                Ok(svid) => {
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(svid);
+                }
+                Err(problem) => tracing::error!(%problem, "the node's SVID was not renewed"),
+            }
+        }
+    }
+}
+
+/// A kept SVID may be another name's, or of a CA that is no more.
+fn is_usable(svid: &Svid, id: &SpiffeId, ca: &Ca, now: SystemTime) -> bool {
+    let mut bundles = BundleSet::default();
+    bundles.insert(ca.bundle()).is_ok()
+        && svid.id() == id
+        && !svid.renewal_due(now)
+        && verify_chain(svid.chain(), &bundles, now).is_ok()
+}
+
+fn issue(id: &SpiffeId, ca: &Ca, store: &SvidStore, now: SystemTime) -> anyhow::Result<Svid> {
+    let context = || format!("issue the SVID {id}");
+    let key = SvidKeyPair::generate().with_context(context)?;
+    let csr = key.csr_der(id).with_context(context)?;
+    let chain = ca.issue(&csr, id, SVID_LIFETIME, now).with_context(context)?;
+    let svid = key.into_svid(chain).with_context(context)?;
+    store.save(&svid).with_context(context)?;
+    tracing::info!(target: "fedgate::audit", spiffe_id = %id, "SVID issued to this node");
+    Ok(svid)
+}
