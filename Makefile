@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --workspace --locked
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test check tidy fix docs
+.PHONY: help setup setup-build build demo test tidy fix docs fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,3 +37,6 @@ fix: ## Format the code and apply what clippy can mend
 
 docs: ## Write the generated pages under docs/reference/
 	@$(XTASK) gen
+
+fuzz-smoke: setup-build ## Fuzz every decoder for a short time
+	@scripts/fuzz-smoke.sh
