@@ -1,3 +1,4 @@
 //! Integration tests of `wire`: one binary, a module per format.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod tunnel;
