@@ -1,6 +1,6 @@
 //! Which frame may come when: one small state machine per direction of a stream.
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::code::ErrorCode;
 use super::error::DecodeError;
@@ -152,8 +152,10 @@ impl FrameOrder {
     fn head(&mut self, head: &Head) -> Result<Stage, DecodeError> {
         match (self.message, head) {
             (Message::Request, Head::Request(head)) => {
-                let length = head.headers.get(http::header::CONTENT_LENGTH);
-                self.body.promised = length.and_then(|value| content_length(value.as_bytes()));
+                // What follows CONNECT is not content (RFC 9110 §9.3.6).
+                if head.method != Method::CONNECT {
+                    self.body.promised = promised_length(&head.headers);
+                }
                 Ok(Stage::Body)
             }
             (Message::Response { .. }, Head::Response(head)) if head.is_interim() => {
@@ -187,7 +189,11 @@ fn response_length(head: &ResponseHead, to_head: bool, to_connect: bool) -> Opti
     if to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }
-    content_length(head.headers.get(http::header::CONTENT_LENGTH)?.as_bytes())
+    promised_length(&head.headers)
+}
+
+fn promised_length(headers: &HeaderMap) -> Option<u64> {
+    content_length(headers.get(http::header::CONTENT_LENGTH)?.as_bytes())
 }
 
 impl Body {

@@ -124,8 +124,15 @@ fn tolerated() -> Built {
         ("tolerated-open-fields", raw_frame(0x05, &unknown_fields)),
         ("tolerated-opened-fields", raw_frame(0x07, &[0x08, 1])),
         ("tolerated-code", raw_frame(0x09, &[0x08, 0xff, 0x7f, 0x10, 2])),
+        ("tolerated-connect-length", encode_all(&connect_with_length())),
         ("tolerated-spelt-name", raw_frame(0x0b, b"\x40\xc8\x01\x00\x06accept\x03*/*")),
     ])
+}
+
+fn connect_with_length() -> [Frame; 4] {
+    let length = [("content-length", "0")];
+    let connect = head(request(Method::CONNECT, "db.shop:5432", &length));
+    [open_frame(StreamKind::Http), connect, data("raw"), Frame::End]
 }
 
 fn open_payload() -> (Vec<u8>, Vec<u8>) {
