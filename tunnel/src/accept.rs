@@ -1,0 +1,285 @@
+//! What peers begin: connections, exchanges on them, and the streams that directions move to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use quinn::{Connecting, Endpoint, Incoming, RecvStream, SendStream};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::timeout;
+use wire::tunnel::limits::{OPEN_TIMEOUT_MS, RESUME_TIMEOUT_MS};
+use wire::tunnel::{
+    ConnectionClass, Dispatched, ErrorCode, Frame, FrameDecoder, FrameOrder, MoveToken, Open,
+    Refused, StreamKind, StreamReset,
+};
+
+use crate::control;
+use crate::error::{StreamError, StreamErrorKind};
+use crate::hello::{Purpose, greet};
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
+use crate::link::Link;
+use crate::stream::{FrameReader, Resumed, stream_code};
+use crate::transport::{ServerConfigs, class_of_first_id};
+use crate::tunnel::Shared;
+use crate::worker::{IncomingExchange, WorkerContext, refuse_stream};
+
+const OPEN_TIMEOUT: Duration = Duration::from_millis(OPEN_TIMEOUT_MS as u64);
+const RESUME_TIMEOUT: Duration = Duration::from_millis(RESUME_TIMEOUT_MS as u64);
+/// Handshakes under way from which on a peer must first show that its address is its own.
+const RETRY_FROM: usize = HANDSHAKES_MAX / 4;
+
+/// Accepts a worker's connections until the tunnel is closed.
+pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: Arc<WorkerContext>) {
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let closing = context.shared.closing.clone();
+    loop {
+        let incoming = tokio::select! {
+            () = closing.cancelled() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        let Some(connecting) = begin(incoming, &servers, &under_way, &context.shared) else {
+            continue;
+        };
+        let handshake = UnderWay::begin(&under_way);
+        let context = Arc::clone(&context);
+        tokio::spawn(async move {
+            welcome(connecting.0, connecting.1, context).await;
+            drop(handshake);
+        });
+    }
+    endpoint.close(crate::link::close_code(ErrorCode::NoError), b"the gateway stops");
+    // The endpoint's own task sends what is left and ends with its last connection.
+    endpoint.wait_idle().await;
+}
+
+fn begin(
+    incoming: Incoming,
+    servers: &ServerConfigs,
+    under_way: &AtomicUsize,
+    shared: &Shared,
+) -> Option<(Connecting, ConnectionClass)> {
+    let count = under_way.load(Ordering::Relaxed);
+    if count >= HANDSHAKES_MAX {
+        shared.counts.handshakes_refused();
+        incoming.refuse();
+        return None;
+    }
+    if count >= RETRY_FROM && !incoming.remote_address_validated() {
+        let _ = incoming.retry();
+        return None;
+    }
+    let first_id = incoming.orig_dst_cid();
+    let class = class_of_first_id(&first_id);
+    match incoming.accept_with(servers.choose(&first_id)) {
+        Ok(connecting) => Some((connecting, class)),
+        Err(error) => {
+            tracing::debug!(%error, "a handshake could not begin");
+            None
+        }
+    }
+}
+
+/// Counts a handshake for as long as it lasts.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<WorkerContext>) {
+    let remote = connecting.remote_address();
+    let connection = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            context.shared.counts.peers_refused();
+            tracing::warn!(%remote, %error, "a peer's handshake failed");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!(%remote, "a peer's handshake took too long");
+            return;
+        }
+    };
+    let purpose = Purpose { worker: context.index, class, dialled: None };
+    match greet(&context.shared, connection, purpose).await {
+        Ok(greeted) => {
+            control::start(&context, greeted);
+        }
+        Err(error) => {
+            context.shared.counts.peers_refused();
+            tracing::warn!(%remote, code = %error.code(), %error, "a peer was refused");
+        }
+    }
+}
+
+/// Takes the exchanges that the peer opens on a link. As many may wait for their OPEN as the link
+/// has streams.
+pub(crate) async fn accept_exchanges(context: Arc<WorkerContext>, link: Arc<Link>) {
+    let mut opening = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            streams = link.connection.accept_bi() => {
+                let Ok((send, recv)) = streams else { break };
+                opening.push(take_exchange(&context, &link, send, recv));
+            }
+            Some(()) = opening.next() => {}
+        }
+    }
+}
+
+async fn take_exchange(
+    context: &Arc<WorkerContext>,
+    link: &Arc<Link>,
+    mut send: SendStream,
+    recv: RecvStream,
+) {
+    let mut reader = FrameReader::new(link, recv, FrameOrder::initiator());
+    let open = match timeout(OPEN_TIMEOUT, reader.next(None)).await {
+        Ok(Ok(Frame::Open(open))) => *open,
+        Ok(Ok(_)) => unreachable!("the order lets only OPEN be first"),
+        Ok(Err(error)) => return answer_bad_open(&mut send, &reader, &error).await,
+        Err(_) => {
+            let text = "OPEN did not come in time";
+            let error = StreamError::timeout(ErrorCode::Cancelled, text);
+            return answer_bad_open(&mut send, &reader, &error).await;
+        }
+    };
+    if let Err(refused) = judge_open(&context.shared, link, &open) {
+        refuse_stream(&mut send, &refused).await;
+        reader.stop(StreamReset::new(refused.code, refused.dispatched));
+        return;
+    }
+    let exchange = IncomingExchange::new(link, &context.shared, open, send, reader);
+    match context.incoming.try_send(exchange) {
+        Ok(()) => {}
+        Err(TrySendError::Full(exchange)) => {
+            context.shared.counts.exchanges_shed();
+            let text = "too many exchanges wait here: incoming_exchanges_max is reached";
+            exchange.refuse(Refused::new(ErrorCode::Overloaded, Dispatched::No, text)).await;
+        }
+        Err(TrySendError::Closed(exchange)) => {
+            let text = "the gateway takes nothing any more";
+            exchange.refuse(Refused::new(ErrorCode::Draining, Dispatched::No, text)).await;
+        }
+    }
+}
+
+/// What the tunnel itself refuses; services and policies are the gateway's.
+fn judge_open(shared: &Shared, link: &Link, open: &Open) -> Result<(), Refused> {
+    let refuse = |code, text: &str| Err(Refused::new(code, Dispatched::No, text));
+    let identity = shared.identity.load();
+    let owner = identity.owners.owner(open.source.trust_domain());
+    if owner != Some(&link.peer.cluster) {
+        let text = format!(
+            "OPEN.source = {}: its trust domain does not belong to cluster {:?}: assert identities \
+             of your own trust domains only",
+            open.source, link.peer.cluster
+        );
+        return refuse(ErrorCode::BadIdentity, &text);
+    }
+    if open.unattested && open.source != link.peer.spiffe_id {
+        let text = format!(
+            "OPEN.source = {}: an unattested caller travels as its gateway, {}: send that",
+            open.source, link.peer.spiffe_id
+        );
+        return refuse(ErrorCode::BadIdentity, &text);
+    }
+    if open.kind == StreamKind::Udp {
+        return refuse(
+            ErrorCode::UnsupportedKind,
+            "OPEN.kind = udp: flows are not served: use tcp",
+        );
+    }
+    if shared.is_draining() {
+        return refuse(ErrorCode::Draining, "the gateway is draining: use another one");
+    }
+    Ok(())
+}
+
+async fn answer_bad_open(send: &mut SendStream, reader: &FrameReader, error: &StreamError) {
+    match error.kind {
+        StreamErrorKind::Malformed | StreamErrorKind::Timeout | StreamErrorKind::Truncated => {
+            let refused = Refused::new(error.code, Dispatched::No, &error.to_string());
+            refuse_stream(send, &refused).await;
+            reader.stop(StreamReset::new(error.code, Dispatched::No));
+        }
+        // The peer gave it up, or the connection ended: there is nobody to be told.
+        _ => {
+            let reset = StreamReset::new(ErrorCode::Cancelled, Dispatched::No);
+            let _ = send.reset(stream_code(reset));
+        }
+    }
+}
+
+/// Takes the streams that directions of exchanges move to.
+pub(crate) async fn accept_resumes(shared: Arc<Shared>, link: Arc<Link>) {
+    let mut arriving = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = link.connection.accept_uni() => {
+                let Ok(stream) = stream else { break };
+                arriving.push(take_resume(&shared, &link, stream));
+            }
+            Some(()) = arriving.next() => {}
+        }
+    }
+}
+
+async fn take_resume(shared: &Arc<Shared>, link: &Arc<Link>, mut stream: RecvStream) {
+    let stop = |stream: &mut RecvStream, code| {
+        let _ = stream.stop(stream_code(StreamReset::new(code, Dispatched::Maybe)));
+    };
+    let (token, decoder) = match timeout(OPEN_TIMEOUT, read_resume(&mut stream)).await {
+        Ok(Ok(resume)) => resume,
+        Ok(Err(code)) => return stop(&mut stream, code),
+        Err(_) => return stop(&mut stream, ErrorCode::ResumeTimeout),
+    };
+    let gateway = link.peer.gateway;
+    let resumed = Resumed { stream, decoder, link: Arc::clone(link) };
+    match shared.resumes.arrive(token, resumed) {
+        Ok(false) => {}
+        Ok(true) => {
+            tokio::time::sleep(RESUME_TIMEOUT).await;
+            if let Some(mut unclaimed) = shared.resumes.expire(gateway, token) {
+                stop(&mut unclaimed.stream, ErrorCode::ResumeTimeout);
+            }
+        }
+        Err(unwanted) => {
+            let code = unwanted.code();
+            let mut resumed = unwanted.resumed;
+            stop(&mut resumed.stream, code);
+        }
+    }
+}
+
+async fn read_resume(stream: &mut RecvStream) -> Result<(MoveToken, FrameDecoder), ErrorCode> {
+    let mut decoder = FrameDecoder::new();
+    loop {
+        match decoder.next() {
+            Ok(Some(Frame::Resume(token))) => return Ok((token, decoder)),
+            Ok(Some(_)) => return Err(ErrorCode::FrameOutOfOrder),
+            Ok(None) => {}
+            Err(error) => return Err(error.code()),
+        }
+        match stream.read_chunk(RESUME_CHUNK_BYTES, true).await {
+            Ok(Some(chunk)) => decoder.push(chunk.bytes),
+            Ok(None) => return Err(ErrorCode::Truncated),
+            Err(_) => return Err(ErrorCode::Cancelled),
+        }
+    }
+}
+
+/// RESUME is 18 bytes; what lies behind it in the same chunk is kept for the reader.
+const RESUME_CHUNK_BYTES: usize = 2048;

@@ -1,0 +1,288 @@
+//! The life of a link: beacons, the judgement of silence, drain, and its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
+use quinn::{ConnectionStats, SendStream};
+use tokio::time::sleep_until;
+use wire::tunnel::{Beacon, Drain, ErrorCode, Frame, encode_beacon, encode_drain};
+
+use crate::accept::{accept_exchanges, accept_resumes};
+use crate::congestion::Steady;
+use crate::health::{Advice, Health, Observation, Verdict, dead_after};
+use crate::hello::{ControlError, ControlReader, ControlStream, Greeted};
+use crate::link::Link;
+use crate::tunnel::Shared;
+use crate::worker::WorkerContext;
+
+/// A connection that retires is closed when it has been without exchanges for so long.
+const RETIRE_AFTER: Duration = Duration::from_secs(1);
+/// Control bytes that wait for the peer to read them; beyond it beacons are left out.
+const UNSENT_BYTES_MAX: usize = 4096;
+
+/// Takes a greeted connection into service and stays with it until it ends. `None`: the pair has
+/// too many connections already.
+pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Arc<Link>> {
+    let shared = &context.shared;
+    let (now, wall) = shared.now();
+    let Greeted { parts, control } = greeted;
+    let link = Arc::new(Link::new(parts, now, wall));
+    if !shared.is_peer(&link.peer.cluster) {
+        let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
+        link.die(ErrorCode::AdmissionRefused, text);
+        return None;
+    }
+    if shared.registry.add(Arc::clone(&link), shared.gateway).is_err() {
+        link.die(ErrorCode::Overloaded, "the pair has too many connections");
+        return None;
+    }
+    if shared.closing.is_cancelled() {
+        shared.end_link(&link, ErrorCode::NoError, "the gateway stops");
+        return None;
+    }
+    shared.changed();
+    tracing::info!(
+        cluster = %link.peer.cluster, gateway = %link.peer.gateway, class = link.class.as_str(),
+        worker = link.worker, dialled = link.dialled, remote = %link.peer.remote, "link up"
+    );
+    tokio::spawn(accept_exchanges(Arc::clone(context), Arc::clone(&link)));
+    if link.class == wire::tunnel::ConnectionClass::Bulk {
+        tokio::spawn(accept_resumes(Arc::clone(shared), Arc::clone(&link)));
+    }
+    let ControlStream { send, reader } = control;
+    let task = ControlTask {
+        shared: Arc::clone(shared),
+        link: Arc::clone(&link),
+        health: Health::new(now),
+        exchanges_seen: 0,
+        drain_told: None,
+        idle_since: now,
+        writer: ControlWriter { send, unsent: BytesMut::new(), sequence: 0 },
+    };
+    tokio::spawn(task.run(reader));
+    Some(link)
+}
+
+struct ControlTask {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    health: Health,
+    exchanges_seen: u64,
+    drain_told: Option<u32>,
+    idle_since: Instant,
+    writer: ControlWriter,
+}
+
+impl ControlTask {
+    async fn run(mut self, mut reader: ControlReader) {
+        let link = Arc::clone(&self.link);
+        let mut next_check_at = Instant::now();
+        let end = loop {
+            tokio::select! {
+                error = link.connection.closed() => break link.lost(&error),
+                () = sleep_until(next_check_at.into()) => {}
+                () = link.wake.notified() => {}
+                frame = reader.next() => {
+                    self.received(frame);
+                    continue;
+                }
+            }
+            next_check_at = self.check();
+        };
+        self.shared.forget_link(&link);
+        tracing::info!(
+            cluster = %link.peer.cluster, gateway = %link.peer.gateway, class = link.class.as_str(),
+            worker = link.worker, code = %end.code, reason = &*end.text, "link down"
+        );
+    }
+
+    /// Looks after the link; when to look again.
+    fn check(&mut self) -> Instant {
+        let now = Instant::now();
+        let link = &self.link;
+        let stats = link.connection.stats();
+        let rtt = stats.path.rtt;
+        let rtt_var = Steady::rtt_var(link.connection.congestion_state());
+        link.set_rtt(rtt);
+        if link.take_probe() {
+            self.health.probe(now);
+        }
+        let exchanges = link.exchanges();
+        let is_busy = link.in_flight() > 0 || exchanges != self.exchanges_seen;
+        self.exchanges_seen = exchanges;
+        let frames_heard = frames_heard(&stats);
+        let seen = Observation { frames_heard, is_busy, rtt, rtt_var };
+        let Advice { verdict, beacon_due, next_check_at } = self.health.check(now, seen);
+        if let Verdict::Silent(silence) | Verdict::Unheard(silence) = verdict {
+            self.declare_dead(verdict, silence);
+            return next_check_at;
+        }
+        let silence = self.health.heard_age(now);
+        link.set_suspect(is_busy && silence * 2 > dead_after(rtt, rtt_var));
+        self.relieve_stalls();
+        self.retire(now, is_busy);
+        let drain = *self.shared.drain.borrow();
+        if drain.is_some() && drain != self.drain_told {
+            self.drain_told = drain;
+            self.writer.drain(drain.unwrap_or_default());
+        }
+        if beacon_due {
+            self.writer.beacon(&self.shared, silence);
+        }
+        next_check_at
+    }
+
+    fn declare_dead(&self, verdict: Verdict, silence: Duration) {
+        let ms = silence.as_millis();
+        let text = match verdict {
+            Verdict::Unheard(_) => format!("the peer has not heard this side for {ms} ms"),
+            _ => format!("nothing was heard for {ms} ms"),
+        };
+        self.shared.counts.links_dead();
+        self.shared.end_link(&self.link, ErrorCode::PeerSilent, text);
+    }
+
+    fn relieve_stalls(&self) {
+        let link = &self.link;
+        let reset = link.stalls.relieve(link.stream_window_bytes, link.connection_window_bytes);
+        for _ in 0..reset {
+            self.shared.counts.stalled_readers_reset();
+        }
+    }
+
+    /// Of two connections in one place, the side with the smaller id closes the one that is to go,
+    /// once nothing uses it.
+    fn retire(&mut self, now: Instant, is_busy: bool) {
+        if is_busy {
+            self.idle_since = now;
+        }
+        if self.link.is_retiring()
+            && self.shared.gateway < self.link.peer.gateway
+            && now.saturating_duration_since(self.idle_since) > RETIRE_AFTER
+        {
+            let text = "another connection is in its place";
+            self.shared.end_link(&self.link, ErrorCode::DuplicateConnection, text);
+        }
+    }
+
+    fn received(&mut self, frame: Result<Option<Frame>, ControlError>) {
+        let link = &self.link;
+        match frame {
+            Ok(Some(Frame::Beacon(beacon))) if beacon.incarnation == link.incarnation => {
+                link.set_peer_load_permille(beacon.load_permille);
+                link.set_peer_draining(beacon.draining);
+                let heard_age = Duration::from_millis(beacon.heard_age_ms.into());
+                self.health.beacon_received(Instant::now(), heard_age);
+            }
+            Ok(Some(Frame::Beacon(_))) => {} // a late packet of an earlier process cannot be here
+            Ok(Some(Frame::Drain(_))) => self.peer_drains(),
+            Ok(Some(frame)) => {
+                let text = format!("{} on the control stream", frame.frame_type());
+                self.shared.end_link(link, ErrorCode::FrameOutOfOrder, text);
+            }
+            Ok(None) => {
+                let text = "the control stream ended: both sides keep it open";
+                self.shared.end_link(link, ErrorCode::FrameOutOfOrder, text);
+            }
+            Err(ControlError::Malformed(error)) => {
+                self.shared.end_link(link, error.code(), error.to_string());
+            }
+            Err(ControlError::Read(error)) => {
+                // Mostly the connection's own end, whose reason stands already.
+                if link.connection.close_reason().is_none() {
+                    let text = format!("the control stream broke: {error}");
+                    self.shared.end_link(link, ErrorCode::FrameOutOfOrder, text);
+                }
+            }
+        }
+    }
+
+    /// DRAIN speaks for the peer's whole gateway.
+    fn peer_drains(&self) {
+        for other in self.shared.registry.load().of_cluster(&self.link.peer.cluster) {
+            if other.peer.gateway == self.link.peer.gateway
+                && other.incarnation == self.link.incarnation
+            {
+                other.set_peer_draining(true);
+            }
+        }
+    }
+}
+
+/// Writes the control stream without ever waiting: a beacon that finds no room is left out.
+#[derive(Debug)]
+struct ControlWriter {
+    send: SendStream,
+    unsent: BytesMut,
+    sequence: u64,
+}
+
+impl ControlWriter {
+    fn beacon(&mut self, shared: &Shared, heard_age: Duration) {
+        if self.unsent.len() > UNSENT_BYTES_MAX {
+            return;
+        }
+        self.sequence += 1;
+        let beacon = Beacon {
+            incarnation: shared.config.incarnation,
+            sequence: self.sequence,
+            heard_age_ms: u32::try_from(heard_age.as_millis()).unwrap_or(u32::MAX),
+            in_flight: shared.in_flight(),
+            load_permille: shared.load_permille(),
+            draining: shared.is_draining(),
+        };
+        encode_beacon(&beacon, &mut self.unsent).expect("load was bounded when it was set");
+        self.flush();
+    }
+
+    fn drain(&mut self, grace_ms: u32) {
+        encode_drain(&Drain { grace_ms }, &mut self.unsent)
+            .expect("the grace was bounded when the drain began");
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.send.write(&self.unsent).now_or_never() {
+                Some(Ok(written)) => self.unsent.advance(written),
+                // No room now, or the connection ended: that is noticed elsewhere.
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Frames of packets that were decrypted: the one count that a stranger cannot make grow.
+fn frames_heard(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_rx;
+    [
+        frames.acks,
+        frames.ack_frequency,
+        frames.crypto,
+        frames.connection_close,
+        frames.data_blocked,
+        frames.datagram,
+        u64::from(frames.handshake_done),
+        frames.immediate_ack,
+        frames.max_data,
+        frames.max_stream_data,
+        frames.max_streams_bidi,
+        frames.max_streams_uni,
+        frames.new_connection_id,
+        frames.new_token,
+        frames.path_challenge,
+        frames.path_response,
+        frames.ping,
+        frames.reset_stream,
+        frames.retire_connection_id,
+        frames.stream_data_blocked,
+        frames.streams_blocked_bidi,
+        frames.streams_blocked_uni,
+        frames.stop_sending,
+        frames.stream,
+    ]
+    .iter()
+    .sum()
+}

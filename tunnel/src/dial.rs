@@ -1,0 +1,381 @@
+//! Dialling before need: one task for each place that a worker may connect to.
+//!
+//! A *place* is an address of a peer, a class and a worker. Which gateway answers at an address is
+//! known after the first contact, so at first worker 0 of *both* sides dials, fast only. From then
+//! on the smaller gateway id dials all slots; the larger one only what has had no connection of the
+//! class for two seconds, so that one side without inbound reachability is enough. Connections that
+//! both dialled at the same time are sorted out by [`crate::registry`].
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use identity::ExpectedPeer;
+use model::code::{self, Code};
+use model::{ClusterPeer, GatewayId, PeerAddress, Transport};
+use quinn::{Connection, Endpoint, TokioRuntime};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use wire::tunnel::ConnectionClass;
+use wire::tunnel::limits::{CONNECTIONS_PER_PAIR_MAX, DIAL_TAKEOVER_MS};
+
+use crate::backoff::Backoff;
+use crate::control;
+use crate::error::BindError;
+use crate::hello::{Dialled, HelloError, Purpose, greet};
+use crate::limits::{
+    ADDRESSES_PER_PEER_MAX, ALIAS_DELAY, DIAL_CHECK_INTERVAL, DIAL_STEADY, HANDSHAKE_TIMEOUT,
+    LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX,
+};
+use crate::link::{Link, describe};
+use crate::socket::{TunnelSocket, bind_dialler};
+use crate::status::{LinkError, LinkState};
+use crate::transport::{client_config, endpoint_config};
+use crate::tunnel::{Place, format_address};
+use crate::worker::WorkerContext;
+
+const DIAL_TAKEOVER: Duration = Duration::from_millis(DIAL_TAKEOVER_MS as u64);
+
+/// Keeps one task per place of the peers that there are now.
+pub(crate) struct Dialler {
+    context: Arc<WorkerContext>,
+    sockets: Arc<DialSockets>,
+    tasks: HashMap<Place, AbortHandle>,
+}
+
+impl Dialler {
+    pub(crate) fn new(context: Arc<WorkerContext>) -> Self {
+        let sockets =
+            Arc::new(DialSockets { context: Arc::clone(&context), shared: Mutex::default() });
+        Self { context, sockets, tasks: HashMap::new() }
+    }
+
+    pub(crate) async fn run(mut self) {
+        // Slots beyond the pair's limit stay without; their workers borrow.
+        if u32::from(self.context.index) >= CONNECTIONS_PER_PAIR_MAX {
+            return;
+        }
+        let shared = Arc::clone(&self.context.shared);
+        let mut peers = shared.peers.subscribe();
+        loop {
+            let current = Arc::clone(&peers.borrow_and_update());
+            self.follow(&current);
+            tokio::select! {
+                () = shared.closing.cancelled() => break,
+                changed = peers.changed() => if changed.is_err() { break },
+            }
+        }
+        self.tasks.values().for_each(AbortHandle::abort);
+    }
+
+    fn follow(&mut self, peers: &[Arc<ClusterPeer>]) {
+        let shared = &self.context.shared;
+        let wanted: Vec<_> =
+            peers.iter().flat_map(|peer| places_of(peer, self.context.index)).collect();
+        self.tasks.retain(|place, task| {
+            let is_wanted = wanted.iter().any(|(wanted, _)| wanted == place);
+            if !is_wanted {
+                task.abort();
+                shared.forget_place(place);
+            }
+            is_wanted
+        });
+        if self.context.index == 0 {
+            shared.prune_addresses(peers);
+        }
+        for (place, rank) in wanted {
+            let (context, sockets) = (&self.context, &self.sockets);
+            self.tasks.entry(place).or_insert_with_key(|place| {
+                let task = PlaceTask {
+                    context: Arc::clone(context),
+                    sockets: Arc::clone(sockets),
+                    place: place.clone(),
+                    rank,
+                    backoff: Backoff::default(),
+                    bare_since: None,
+                };
+                tokio::spawn(task.run()).abort_handle()
+            });
+        }
+    }
+}
+
+/// A peer's places for one worker, each with its address's rank in the list.
+fn places_of(peer: &ClusterPeer, worker: u8) -> impl Iterator<Item = (Place, u32)> {
+    let addresses = peer.addresses.iter().filter(|address| address.transport == Transport::Quic);
+    let addresses = addresses.take(ADDRESSES_PER_PEER_MAX).zip(0..);
+    addresses.flat_map(move |(address, rank)| {
+        [ConnectionClass::Fast, ConnectionClass::Bulk].map(|class| {
+            let (cluster, address) = (peer.name.clone(), address.clone());
+            (Place { cluster, address, class, worker }, rank)
+        })
+    })
+}
+
+struct PlaceTask {
+    context: Arc<WorkerContext>,
+    sockets: Arc<DialSockets>,
+    place: Place,
+    rank: u32,
+    backoff: Backoff,
+    /// Since when the place has had no link that serves it.
+    bare_since: Option<Instant>,
+}
+
+impl PlaceTask {
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.context.shared);
+        let mut changes = shared.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if !self.is_due(Instant::now()) {
+                self.wait(&mut changes).await;
+                continue;
+            }
+            shared.set_place(&self.place, Some(LinkState::Dialling));
+            match self.dial().await {
+                Ok(link) => {
+                    self.bare_since = None;
+                    shared.set_place(&self.place, None);
+                    let error = link.connection.closed().await;
+                    self.link_ended(&link, &error).await;
+                }
+                Err(error) => {
+                    tracing::debug!(
+                        cluster = %self.place.cluster, address = %format_address(&self.place.address),
+                        class = self.place.class.as_str(), error = %error.text, "dial failed"
+                    );
+                    shared.set_place_error(&self.place, error);
+                    sleep(self.backoff.failed(rand::random())).await;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, changes: &mut watch::Receiver<u64>) {
+        // What is due may also come with time alone: the takeover.
+        let _ = timeout(DIAL_CHECK_INTERVAL, changes.changed()).await;
+    }
+
+    /// Whether this place is to be dialled now.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let shared = &self.context.shared;
+        let Place { cluster, address, class, worker } = &self.place;
+        let book = shared.address_book.load();
+        let Some(&gateway) = book.get(&(cluster.clone(), address.clone())) else {
+            // Nobody answered here yet: one connection is enough to learn who does.
+            return *worker == 0 && *class == ConnectionClass::Fast;
+        };
+        let links = shared.registry.load();
+        if links.covers(gateway, *class, *worker) {
+            self.bare_since = None;
+            shared.set_place(&self.place, None);
+            return false;
+        }
+        let peer_dials = shared.gateway > gateway && links.has_accepted(gateway, *class);
+        if peer_dials {
+            self.bare_since = None;
+            shared.set_place(&self.place, None);
+            return false;
+        }
+        let bare_for = now.saturating_duration_since(*self.bare_since.get_or_insert(now));
+        // Of several addresses of one gateway the first is tried first.
+        let delay = ALIAS_DELAY * self.alias_rank(gateway);
+        let takeover = if shared.gateway > gateway { DIAL_TAKEOVER } else { Duration::ZERO };
+        bare_for >= takeover + delay
+    }
+
+    /// How many addresses before this one lead to the same gateway.
+    fn alias_rank(&self, gateway: GatewayId) -> u32 {
+        let shared = &self.context.shared;
+        let book = shared.address_book.load();
+        let peers = shared.peers.borrow();
+        let peer = peers.iter().find(|peer| peer.name == self.place.cluster);
+        let before =
+            peer.into_iter().flat_map(|peer| peer.addresses.iter().take(self.rank as usize));
+        let same = before
+            .filter(|address| {
+                let key = (self.place.cluster.clone(), PeerAddress::clone(address));
+                book.get(&key) == Some(&gateway)
+            })
+            .count();
+        same as u32
+    }
+
+    /// A link that fell soon is dialled again after a pause, one that stood long at once.
+    async fn link_ended(&mut self, link: &Link, error: &quinn::ConnectionError) {
+        let end = link.end().cloned().unwrap_or_else(|| describe(error));
+        let fed = end.code.entry().fed.unwrap_or(code::TUNNEL_DOWN);
+        let shared = &self.context.shared;
+        if end.code != wire::tunnel::ErrorCode::DuplicateConnection {
+            let at = shared.now().1;
+            shared.set_place_error(
+                &self.place,
+                LinkError { code: fed, text: end.text.to_string(), at },
+            );
+        }
+        // The path may be the reason: the next dial comes from another source port.
+        self.sockets.renew();
+        if link.established.elapsed() >= DIAL_STEADY {
+            self.backoff.succeeded();
+        } else {
+            sleep(self.backoff.failed(rand::random())).await;
+        }
+    }
+
+    async fn dial(&mut self) -> Result<Arc<Link>, LinkError> {
+        let address = format_address(&self.place.address);
+        let wall = || self.context.shared.now().1;
+        let remotes = resolve(&self.place.address.host, self.place.address.port).await;
+        let remotes =
+            remotes.map_err(|text| LinkError { code: code::TUNNEL_DOWN, text, at: wall() })?;
+        let mut failures = Vec::with_capacity(remotes.len());
+        for remote in remotes {
+            match self.dial_one(remote, &address).await {
+                Ok(link) => return Ok(link),
+                Err(failure) => {
+                    self.sockets.renew();
+                    failures.push((remote, failure));
+                }
+            }
+        }
+        // Each address failed in its own way, and each is told; the first one's code stands.
+        let code = failures.first().map_or(code::TUNNEL_DOWN, |(_, failure)| failure.code());
+        let texts: Vec<_> =
+            failures.iter().map(|(remote, failure)| format!("{remote}: {failure}")).collect();
+        Err(LinkError { code, text: format!("{address}: {}", texts.join("; ")), at: wall() })
+    }
+
+    async fn dial_one(&self, remote: SocketAddr, address: &str) -> Result<Arc<Link>, DialFailure> {
+        let shared = &self.context.shared;
+        let Place { cluster, class, worker, .. } = &self.place;
+        let connection = self.connect(remote).await?;
+        let dialled = Dialled { cluster: cluster.clone(), address: address.to_owned() };
+        let purpose = Purpose { worker: *worker, class: *class, dialled: Some(dialled) };
+        let greeted = greet(shared, connection, purpose).await?;
+        shared.learn_address(cluster, &self.place.address, greeted.parts.peer.gateway);
+        control::start(&self.context, greeted).ok_or(DialFailure::NotNeeded)
+    }
+
+    async fn connect(&self, remote: SocketAddr) -> Result<Connection, DialFailure> {
+        let shared = &self.context.shared;
+        let expected = ExpectedPeer::Cluster(self.place.cluster.clone());
+        let identity = Arc::clone(&shared.identity);
+        if identity.load().svid.is_none() {
+            return Err(DialFailure::NoSvid);
+        }
+        let config = client_config(
+            &shared.config.limits,
+            Arc::clone(&identity),
+            expected.clone(),
+            self.place.class,
+        )?;
+        let endpoint = self.sockets.endpoint(remote)?;
+        // The name is neither sent nor looked at: a peer is known by its SPIFFE ID.
+        let connecting = endpoint
+            .connect_with(config, remote, self.place.cluster.as_str())
+            .map_err(|error| DialFailure::Address(error.to_string()))?;
+        match timeout(HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                // TLS shows an alert only; the verifier knows what was wrong.
+                let refusal =
+                    identity.last_refusal(&expected).map(|refusal| refusal.error.to_string());
+                Err(DialFailure::handshake(&error, refusal))
+            }
+            Err(_) => Err(DialFailure::NoAnswer),
+        }
+    }
+}
+
+/// Why one address could not be connected to.
+#[derive(Debug, thiserror::Error)]
+enum DialFailure {
+    #[error("no answer within {HANDSHAKE_TIMEOUT:?}: see whether its UDP port is reachable")]
+    NoAnswer,
+    #[error("{0}")]
+    Refused(String),
+    #[error("the handshake failed: {0}")]
+    Handshake(String),
+    #[error("it cannot be dialled: {0}")]
+    Address(String),
+    #[error("no UDP socket to dial from: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("{0}")]
+    Config(#[from] BindError),
+    #[error("{0}")]
+    Hello(#[from] HelloError),
+    #[error("this gateway has no SVID")]
+    NoSvid,
+    #[error("the connection was not needed any more")]
+    NotNeeded,
+}
+
+impl DialFailure {
+    fn handshake(error: &quinn::ConnectionError, refusal: Option<String>) -> Self {
+        let is_tls = matches!(error, quinn::ConnectionError::TransportError(_));
+        match refusal {
+            Some(text) if is_tls => Self::Refused(text),
+            _ => Self::Handshake(describe(error).text.to_string()),
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Refused(_) => code::PEER_IDENTITY_REFUSED,
+            Self::Hello(error) => error.code(),
+            Self::NoSvid => code::SVID_MISSING,
+            _ => code::TUNNEL_DOWN,
+        }
+    }
+}
+
+/// The addresses of a host, asked anew for each dial.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await;
+    let addresses: Vec<_> = match found {
+        Ok(Ok(addresses)) => addresses.take(RESOLVED_ADDRESSES_MAX).collect(),
+        Ok(Err(error)) => return Err(format!("host {host:?} could not be looked up: {error}")),
+        Err(_) => {
+            return Err(format!("host {host:?} could not be looked up within {LOOKUP_TIMEOUT:?}"));
+        }
+    };
+    if addresses.is_empty() {
+        return Err(format!("host {host:?} has no address"));
+    }
+    Ok(addresses)
+}
+
+/// What a worker dials from: one socket for each address family, with a port of its own, so that
+/// answers come to this worker. It is renewed after a failure: a path that is stuck, at a NAT or in
+/// a network that spreads flows by port, is left that way. Links that live keep the old one.
+pub(crate) struct DialSockets {
+    context: Arc<WorkerContext>,
+    shared: Mutex<[Option<Endpoint>; 2]>,
+}
+
+impl DialSockets {
+    fn endpoint(&self, remote: SocketAddr) -> Result<Endpoint, DialFailure> {
+        let mut endpoints = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoint = &mut endpoints[usize::from(remote.is_ipv6())];
+        if let Some(endpoint) = endpoint {
+            return Ok(endpoint.clone());
+        }
+        let shared = &self.context.shared;
+        let config = &shared.config;
+        let socket = bind_dialler(shared.local_addr, remote, config.limits.udp_buffer_bytes)?;
+        let fresh = Endpoint::new_with_abstract_socket(
+            endpoint_config(config, self.context.ids),
+            None,
+            Arc::new(TunnelSocket::of_dialler(socket)?),
+            Arc::new(TokioRuntime),
+        )?;
+        Ok(endpoint.insert(fresh).clone())
+    }
+
+    fn renew(&self) {
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = [None, None];
+    }
+}

@@ -1,0 +1,265 @@
+//! From a QUIC connection to a link: admission, the control stream, HELLO both ways.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use identity::ExpectedPeer;
+use model::code::{self, Code};
+use model::{ClusterName, GatewayId};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
+use rustls_pki_types::CertificateDer;
+use tokio::time::timeout;
+use wire::tunnel::limits::HELLO_TIMEOUT_MS;
+use wire::tunnel::{
+    ConnectionClass, DecodeError, ErrorCode, Frame, FrameDecoder, FrameOrder, Hello, PeerLimits,
+    VERSIONS, encode_hello,
+};
+
+use crate::admit::{Admitted, Refusal, admit};
+use crate::link::{LinkParts, PeerIdentity, close_code, describe};
+use crate::tunnel::Shared;
+
+const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
+/// Between the control stream and sunk exchanges lie those that have just begun, at 0.
+const PRIORITY_CONTROL: i32 = 1;
+
+/// Why a connection did not become a link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HelloError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the connection ended before HELLO: {}", describe(.0).text)]
+    Lost(ConnectionError),
+    #[error("no HELLO came within {HELLO_TIMEOUT:?}")]
+    Timeout,
+    #[error("{0}")]
+    Malformed(#[from] DecodeError),
+    #[error("the control stream {0} before HELLO: both sides keep it open")]
+    NoControl(&'static str),
+    #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
+    WrongGateway { found: GatewayId, expected: GatewayId },
+    #[error("HELLO.connection_class = {found}: the dialler said {expected}: say the same", found = .found.as_str(), expected = .expected.as_str())]
+    WrongClass { found: ConnectionClass, expected: ConnectionClass },
+}
+
+impl HelloError {
+    fn error_code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(refusal) => refusal.error_code(),
+            Self::Lost(error) => describe(error).code,
+            Self::Timeout => ErrorCode::HelloTimeout,
+            Self::Malformed(error) => error.code(),
+            Self::NoControl(_) => ErrorCode::FrameOutOfOrder,
+            Self::WrongGateway { .. } => ErrorCode::BadIdentity,
+            Self::WrongClass { .. } => ErrorCode::MalformedFrame,
+        }
+    }
+
+    /// The code that a person is shown.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            other => other.error_code().entry().fed.unwrap_or(code::TUNNEL_DOWN),
+        }
+    }
+}
+
+/// What a connection is meant to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Purpose {
+    pub(crate) worker: u8,
+    pub(crate) class: ConnectionClass,
+    pub(crate) dialled: Option<Dialled>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Dialled {
+    pub(crate) cluster: ClusterName,
+    pub(crate) address: String,
+}
+
+/// A connection with its control stream, after both HELLOs.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) parts: LinkParts,
+    pub(crate) control: ControlStream,
+}
+
+/// The control stream's two directions.
+#[derive(Debug)]
+pub(crate) struct ControlStream {
+    pub(crate) send: SendStream,
+    pub(crate) reader: ControlReader,
+}
+
+/// Admits the peer and exchanges HELLOs. On failure the connection is closed with the reason.
+pub(crate) async fn greet(
+    shared: &Shared,
+    connection: Connection,
+    purpose: Purpose,
+) -> Result<Greeted, HelloError> {
+    let result = greet_open(shared, &connection, purpose).await;
+    if let Err(error) = &result {
+        let text = error.to_string();
+        let reason = &text.as_bytes()[..text.floor_char_boundary(512)];
+        connection.close(close_code(error.error_code()), reason);
+    }
+    result
+}
+
+async fn greet_open(
+    shared: &Shared,
+    connection: &Connection,
+    purpose: Purpose,
+) -> Result<Greeted, HelloError> {
+    let chain = peer_chain(connection);
+    let expected = match &purpose.dialled {
+        Some(dialled) => ExpectedPeer::Cluster(dialled.cluster.clone()),
+        None => ExpectedPeer::AnyKnown,
+    };
+    let alpn = peer_alpn(connection);
+    let (_, now) = shared.now();
+    let admitted = admit(&alpn, &chain, &shared.identity.load(), &expected, now)?;
+    let own = own_hello(shared, &purpose);
+    let exchange = exchange_hellos(connection, purpose.dialled.is_some(), &own);
+    let (control, hello) =
+        timeout(HELLO_TIMEOUT, exchange).await.unwrap_or(Err(HelloError::Timeout))?;
+    check_hello(&hello, &admitted, purpose.class)?;
+    let gateway = hello.gateway;
+    let remote = connection.remote_address();
+    let Admitted { cluster, spiffe_id, .. } = admitted;
+    let limits = shared.config.limits.of(purpose.class);
+    let dialled = purpose.dialled.is_some();
+    let parts = LinkParts {
+        connection: connection.clone(),
+        peer: Arc::new(PeerIdentity { cluster, gateway, spiffe_id, remote }),
+        chain,
+        class: purpose.class,
+        worker: purpose.worker,
+        slot: if dialled { purpose.worker } else { hello.worker },
+        dialled,
+        address: purpose.dialled.map(|dialled| dialled.address),
+        incarnation: hello.incarnation,
+        stream_window_bytes: limits.stream_window_bytes,
+        connection_window_bytes: limits.connection_window_bytes,
+    };
+    Ok(Greeted { parts, control })
+}
+
+async fn exchange_hellos(
+    connection: &Connection,
+    dialled: bool,
+    own: &Hello,
+) -> Result<(ControlStream, Hello), HelloError> {
+    let streams = if dialled { connection.open_bi().await } else { connection.accept_bi().await };
+    let (mut send, recv) = streams.map_err(HelloError::Lost)?;
+    let _ = send.set_priority(PRIORITY_CONTROL);
+    let mut frame = BytesMut::with_capacity(128);
+    encode_hello(own, &mut frame).expect("what HELLO says was checked when the tunnel was bound");
+    if send.write_chunk(frame.freeze()).await.is_err() {
+        return Err(lost_or(connection, HelloError::NoControl("was stopped")));
+    }
+    let mut reader = ControlReader::new(recv);
+    match reader.next().await {
+        Ok(Some(Frame::Hello(hello))) => Ok((ControlStream { send, reader }, *hello)),
+        Ok(_) => Err(HelloError::NoControl("ended")),
+        Err(ControlError::Malformed(error)) => Err(HelloError::Malformed(error)),
+        Err(ControlError::Read(ReadError::ConnectionLost(error))) => Err(HelloError::Lost(error)),
+        Err(ControlError::Read(_)) => Err(HelloError::NoControl("was reset")),
+    }
+}
+
+fn lost_or(connection: &Connection, error: HelloError) -> HelloError {
+    connection.close_reason().map_or(error, HelloError::Lost)
+}
+
+fn own_hello(shared: &Shared, purpose: &Purpose) -> Hello {
+    let limits = shared.config.limits.of(purpose.class);
+    Hello {
+        versions: VERSIONS,
+        features: Vec::new(),
+        limits: PeerLimits {
+            stream_window_bytes: limits.stream_window_bytes,
+            connection_window_bytes: limits.connection_window_bytes,
+            streams_max: limits.streams_max,
+        },
+        gateway: shared.gateway,
+        incarnation: shared.config.incarnation,
+        class: purpose.class,
+        worker: purpose.worker,
+    }
+}
+
+fn check_hello(
+    hello: &Hello,
+    admitted: &Admitted,
+    class: ConnectionClass,
+) -> Result<(), HelloError> {
+    VERSIONS.common(hello.versions)?;
+    let expected = GatewayId::of(&admitted.spiffe_id);
+    if hello.gateway != expected {
+        return Err(HelloError::WrongGateway { found: hello.gateway, expected });
+    }
+    if hello.class != class {
+        return Err(HelloError::WrongClass { found: hello.class, expected: class });
+    }
+    Ok(())
+}
+
+fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let identity = connection.peer_identity();
+    let chain = identity.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+    chain.map_or_else(Vec::new, |chain| *chain)
+}
+
+fn peer_alpn(connection: &Connection) -> Vec<u8> {
+    let data = connection.handshake_data();
+    let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).unwrap_or_default()
+}
+
+/// Frames of the control stream, in their order.
+pub(crate) struct ControlReader {
+    recv: RecvStream,
+    decoder: FrameDecoder,
+    order: FrameOrder,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("{0}")]
+    Malformed(#[from] DecodeError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+}
+
+impl ControlReader {
+    fn new(recv: RecvStream) -> Self {
+        Self { recv, decoder: FrameDecoder::new(), order: FrameOrder::control() }
+    }
+
+    /// The next frame; `None` at the stream's end. It may be dropped and called again.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, ControlError> {
+        loop {
+            if let Some(frame) = self.decoder.next()? {
+                self.order.check(&frame)?;
+                return Ok(Some(frame));
+            }
+            match self.recv.read_chunk(CONTROL_CHUNK_BYTES_MAX, true).await? {
+                Some(chunk) => self.decoder.push(chunk.bytes),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+const CONTROL_CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+impl fmt::Debug for ControlReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlReader").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,70 @@
+//! Every bound of this crate that is not on the wire; those that are stand in `wire::tunnel::limits`.
+
+use std::time::Duration;
+
+/// Datagram batches of other workers' connections that wait in one worker's inbox. Beyond it they
+/// are dropped and counted, as a full socket buffer would do.
+pub const STEERED_BATCHES_MAX: usize = 512;
+/// UDP buffers that are asked for, each way; the kernel grants less if `net.core.*mem_max` is low.
+pub const UDP_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+/// Handshakes that one worker has under way for peers that dial it; more are refused.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Bytes that a handshake may send before its connection is accepted.
+pub const HANDSHAKE_BUFFER_BYTES: u64 = 64 * 1024;
+/// As above, for all handshakes of one worker.
+pub const HANDSHAKE_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
+/// A handshake that takes longer is given up, on either side.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections that one peer gateway may have to us at once: both classes, replacements included.
+pub const CONNECTIONS_PER_GATEWAY_MAX: usize = 64;
+
+/// Bidirectional streams that a peer may have open on a fast connection (about 100 bytes each).
+pub const FAST_STREAMS_MAX: u32 = 1024;
+/// Bidirectional streams that a peer may have open on a bulk connection.
+pub const BULK_STREAMS_MAX: u32 = 256;
+/// Unidirectional streams (RESUME) that a peer may have open on a bulk connection.
+pub const RESUME_STREAMS_MAX: u32 = 1024;
+/// Bytes of ours that a fast connection keeps until they are acknowledged.
+pub const FAST_SEND_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of ours that a bulk connection keeps until they are acknowledged.
+pub const BULK_SEND_WINDOW_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Admitted exchanges of one worker that the gateway has not taken yet; more are refused.
+pub const INCOMING_EXCHANGES_MAX: usize = 1024;
+/// How long `open` waits for stream credit when every connection of the pair is at its limit.
+pub const OPEN_WAIT: Duration = Duration::from_millis(500);
+/// How long a refusal may take to be handed to the peer.
+pub const REFUSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Addresses of one peer that are dialled; further ones wait until one of these is removed.
+pub const ADDRESSES_PER_PEER_MAX: usize = 16;
+/// Results of one name lookup that are tried.
+pub const RESOLVED_ADDRESSES_MAX: usize = 8;
+/// Longest wait for a name lookup.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// First pause after a failed dial; it doubles up to the longest, and each is drawn from 0 to it.
+pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between two dials of one place.
+pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// A connection that lived this long makes the next backoff begin anew.
+pub const DIAL_STEADY: Duration = Duration::from_secs(10);
+/// How often a worker looks whether a place lost its connection, besides being told.
+pub const DIAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A second address of one gateway is dialled so much later than the first.
+pub const ALIAS_DELAY: Duration = Duration::from_millis(500);
+
+/// How often a talking connection is looked at; a death is noticed this much later than its rule.
+pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// A check that comes this much too late means that our own event loop stood still.
+pub const LOOP_GAP_SLACK: Duration = Duration::from_millis(50);
+/// A reader that took nothing for this long, while something was there to read, is stalled.
+pub const STALL_GRACE: Duration = Duration::from_millis(250);
+
+/// Chunks that one read takes from a stream.
+pub const CHUNKS_PER_READ: usize = 32;
+/// Bytes after which an exchange's direction ranks below exchanges that have just begun.
+pub const SINK_AFTER_BYTES: u64 = 64 * 1024;
+
+/// How often a signed bundle set or owner table is compared for connections that live.
+pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,258 @@
+//! One live connection to one gateway of another cluster, as all workers see it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use model::{ClusterName, GatewayId, SpiffeId};
+use quinn::{Connection, ConnectionError, VarInt};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::Notify;
+use wire::tunnel::{ConnectionClass, Dispatched, ErrorCode};
+
+use crate::error::{StreamError, StreamErrorKind};
+use crate::stall::StallWatch;
+
+/// Who is at the other end, as its certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    pub cluster: ClusterName,
+    pub gateway: GatewayId,
+    pub spiffe_id: SpiffeId,
+    /// Where the connection came from, or went to, when it was made.
+    pub remote: SocketAddr,
+}
+
+/// A connection after HELLO.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: Connection,
+    pub(crate) peer: Arc<PeerIdentity>,
+    /// The peer's certificates, to be judged again when trust changes.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) class: ConnectionClass,
+    /// Our worker that drives the connection.
+    pub(crate) worker: u8,
+    /// The dialler's worker: a pair has one connection of a class in each slot.
+    pub(crate) slot: u8,
+    pub(crate) dialled: bool,
+    /// As configured, if we dialled.
+    pub(crate) address: Option<String>,
+    /// The peer process's.
+    pub(crate) incarnation: u64,
+    pub(crate) established: Instant,
+    pub(crate) established_at: SystemTime,
+    /// Bytes that one stream of ours may receive before its reader reads.
+    pub(crate) stream_window_bytes: u64,
+    pub(crate) connection_window_bytes: u64,
+    pub(crate) stalls: StallWatch,
+    /// Wakes the control task: an exchange began, a drain, a probe.
+    pub(crate) wake: Notify,
+    in_flight: AtomicU32,
+    exchanges: AtomicU64,
+    is_live: AtomicBool,
+    /// Set when silence has gone on for half of what death needs: others are preferred.
+    is_suspect: AtomicBool,
+    /// Set when an equal connection is to stay in this one's place.
+    is_retiring: AtomicBool,
+    peer_draining: AtomicBool,
+    peer_load_permille: AtomicU32,
+    rtt_us: AtomicU64,
+    is_probed: AtomicBool,
+    end: OnceLock<LinkEnd>,
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LinkEnd {
+    pub(crate) code: ErrorCode,
+    pub(crate) text: Arc<str>,
+}
+
+/// What is known of a connection when HELLOs were exchanged.
+#[derive(Debug)]
+pub(crate) struct LinkParts {
+    pub(crate) connection: Connection,
+    pub(crate) peer: Arc<PeerIdentity>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) class: ConnectionClass,
+    pub(crate) worker: u8,
+    pub(crate) slot: u8,
+    pub(crate) dialled: bool,
+    pub(crate) address: Option<String>,
+    pub(crate) incarnation: u64,
+    pub(crate) stream_window_bytes: u64,
+    pub(crate) connection_window_bytes: u64,
+}
+
+impl Link {
+    pub(crate) fn new(parts: LinkParts, now: Instant, wall: SystemTime) -> Self {
+        let rtt_us = parts.connection.rtt().as_micros() as u64;
+        Self {
+            stalls: StallWatch::new(now),
+            connection: parts.connection,
+            peer: parts.peer,
+            chain: parts.chain,
+            class: parts.class,
+            worker: parts.worker,
+            slot: parts.slot,
+            dialled: parts.dialled,
+            address: parts.address,
+            incarnation: parts.incarnation,
+            established: now,
+            established_at: wall,
+            stream_window_bytes: parts.stream_window_bytes,
+            connection_window_bytes: parts.connection_window_bytes,
+            wake: Notify::new(),
+            in_flight: AtomicU32::new(0),
+            exchanges: AtomicU64::new(0),
+            is_live: AtomicBool::new(true),
+            is_suspect: AtomicBool::new(false),
+            is_retiring: AtomicBool::new(false),
+            peer_draining: AtomicBool::new(false),
+            peer_load_permille: AtomicU32::new(0),
+            rtt_us: AtomicU64::new(rtt_us),
+            is_probed: AtomicBool::new(false),
+            end: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn begin_exchange(&self) {
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn end_exchange(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges since the beginning: whether one came and went between two looks.
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live.load(Ordering::Acquire)
+    }
+
+    /// Whether new exchanges may go here at all.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.is_live() && !self.peer_draining()
+    }
+
+    /// Whether others are to be preferred.
+    pub(crate) fn is_second_choice(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed) || self.is_retiring()
+    }
+
+    pub(crate) fn set_suspect(&self, is_suspect: bool) {
+        self.is_suspect.store(is_suspect, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.is_retiring.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn retire(&self) {
+        self.is_retiring.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn peer_draining(&self) -> bool {
+        self.peer_draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_peer_draining(&self, draining: bool) {
+        self.peer_draining.store(draining, Ordering::Relaxed);
+    }
+
+    pub(crate) fn peer_load_permille(&self) -> u32 {
+        self.peer_load_permille.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_peer_load_permille(&self, load: u32) {
+        self.peer_load_permille.store(load, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_rtt(&self, rtt: Duration) {
+        self.rtt_us.store(rtt.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Asks the control task to find out whether the peer is still there.
+    pub(crate) fn probe(&self) {
+        self.is_probed.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_probe(&self) -> bool {
+        self.is_probed.swap(false, Ordering::Relaxed)
+    }
+
+    /// Ends the link: nothing chooses it any more, and every exchange on it fails at once. The
+    /// first reason stays.
+    pub(crate) fn die(&self, code: ErrorCode, text: impl Into<Arc<str>>) {
+        let text = text.into();
+        let reason = text.as_bytes()[..text.floor_char_boundary(REASON_BYTES_MAX)].to_vec();
+        let _ = self.end.set(LinkEnd { code, text });
+        self.is_live.store(false, Ordering::Release);
+        self.connection.close(close_code(code), &reason);
+    }
+
+    /// The connection ended by itself or by the peer.
+    pub(crate) fn lost(&self, error: &ConnectionError) -> LinkEnd {
+        self.is_live.store(false, Ordering::Release);
+        self.end.get_or_init(|| describe(error)).clone()
+    }
+
+    pub(crate) fn end(&self) -> Option<&LinkEnd> {
+        self.end.get()
+    }
+
+    /// What an exchange on this link is told when the connection ended.
+    pub(crate) fn stream_error(&self, error: &ConnectionError) -> StreamError {
+        let end = self.end.get().cloned().unwrap_or_else(|| describe(error));
+        let text = format!("the connection to {} ended: {}", self.peer.spiffe_id, end.text);
+        StreamError::new(StreamErrorKind::ConnectionLost, end.code, Dispatched::Maybe, text)
+    }
+}
+
+/// Longest reason in a CONNECTION_CLOSE frame: it must fit one packet.
+const REASON_BYTES_MAX: usize = 512;
+
+pub(crate) fn close_code(code: ErrorCode) -> VarInt {
+    VarInt::from_u64(code.number()).expect("registered codes are small")
+}
+
+/// An end that we did not choose, in our terms.
+pub(crate) fn describe(error: &ConnectionError) -> LinkEnd {
+    let (code, text) = match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = ErrorCode::from_number(close.error_code.into_inner());
+            let reason = String::from_utf8_lossy(&close.reason);
+            let reason = if reason.is_empty() { "no reason given".into() } else { reason };
+            (code, format!("the peer closed it: {code}: {reason}"))
+        }
+        ConnectionError::TimedOut => {
+            (ErrorCode::PeerSilent, "nothing was heard for the idle timeout".to_owned())
+        }
+        ConnectionError::Reset => {
+            (ErrorCode::PeerSilent, "the peer does not know it any more (it restarted)".to_owned())
+        }
+        ConnectionError::LocallyClosed => (ErrorCode::NoError, "closed here".to_owned()),
+        ConnectionError::ConnectionClosed(close) => {
+            (ErrorCode::Internal, format!("the peer's transport closed it: {close}"))
+        }
+        other => (ErrorCode::Internal, other.to_string()),
+    };
+    LinkEnd { code, text: text.into() }
+}

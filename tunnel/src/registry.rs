@@ -1,0 +1,169 @@
+//! Which links live: read on each exchange without a lock, written when one comes or goes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use model::{ClusterName, GatewayId};
+use wire::tunnel::ConnectionClass;
+use wire::tunnel::limits::DIAL_TAKEOVER_MS;
+
+use crate::limits::CONNECTIONS_PER_GATEWAY_MAX;
+use crate::link::Link;
+use crate::status::PathState;
+
+/// Connections of both sides that began within this of each other were dialled at the same time.
+const SIMULTANEOUS: Duration = Duration::from_millis(DIAL_TAKEOVER_MS as u64);
+
+/// The live links of all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    snapshot: ArcSwap<Snapshot>,
+    writer: Mutex<()>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Snapshot {
+    clusters: HashMap<ClusterName, Vec<Arc<Link>>>,
+}
+
+/// A gateway has more connections to us than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+impl Registry {
+    pub(crate) fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Takes a link into service. Duplicates of it, or it itself, retire; links of an earlier
+    /// process of the same gateway are asked whether they still live.
+    pub(crate) fn add(&self, link: Arc<Link>, own: GatewayId) -> Result<(), TooMany> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let links = next.clusters.entry(link.peer.cluster.clone()).or_default();
+        let siblings = links.iter().filter(|other| other.peer.gateway == link.peer.gateway);
+        if siblings.clone().count() >= CONNECTIONS_PER_GATEWAY_MAX {
+            return Err(TooMany);
+        }
+        for other in siblings {
+            if other.incarnation != link.incarnation {
+                other.probe();
+            } else if other.class == link.class
+                && other.slot == link.slot
+                && other.dialled != link.dialled
+            {
+                loser(other, &link, own).retire();
+            }
+        }
+        links.push(link);
+        self.snapshot.store(Arc::new(next));
+        drop(writer);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, link: &Arc<Link>) {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let Some(links) = next.clusters.get_mut(&link.peer.cluster) else { return };
+        links.retain(|other| !Arc::ptr_eq(other, link));
+        if links.is_empty() {
+            next.clusters.remove(&link.peer.cluster);
+        }
+        self.snapshot.store(Arc::new(next));
+    }
+}
+
+/// Which of two connections of one class and slot, dialled by either side, is to go.
+///
+/// The younger, unless both began at the same time: then the one that the larger gateway id dialled,
+/// so that both sides think the same without a word. Only the side with the smaller id closes it
+/// (`control.rs`), once no exchange is left on it.
+fn loser<'a>(older: &'a Arc<Link>, younger: &'a Arc<Link>, own: GatewayId) -> &'a Arc<Link> {
+    if younger.established.saturating_duration_since(older.established) > SIMULTANEOUS {
+        return younger;
+    }
+    let smaller_dials = own < older.peer.gateway;
+    if older.dialled == smaller_dials { younger } else { older }
+}
+
+impl Snapshot {
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.clusters.values().flatten()
+    }
+
+    pub(crate) fn of_cluster(&self, cluster: &ClusterName) -> &[Arc<Link>] {
+        self.clusters.get(cluster).map_or(&[], Vec::as_slice)
+    }
+
+    /// The link for a new exchange: the caller's own worker's if it has one, else the one of a
+    /// sibling; of several the one with the fewest exchanges.
+    pub(crate) fn choose(
+        &self,
+        cluster: &ClusterName,
+        class: ConnectionClass,
+        worker: u8,
+    ) -> Option<&Arc<Link>> {
+        let links = self.of_cluster(cluster).iter();
+        links
+            .filter(|link| link.class == class && link.is_usable())
+            .min_by_key(|link| (link.is_second_choice(), link.worker != worker, link.in_flight()))
+    }
+
+    /// A bulk link to the same gateway process that `fast` leads to.
+    pub(crate) fn bulk_beside(&self, fast: &Link) -> Option<&Arc<Link>> {
+        self.of_cluster(&fast.peer.cluster)
+            .iter()
+            .filter(|link| {
+                link.class == ConnectionClass::Bulk
+                    && link.is_live()
+                    && link.peer.gateway == fast.peer.gateway
+                    && link.incarnation == fast.incarnation
+            })
+            .min_by_key(|link| {
+                (link.is_second_choice(), link.worker != fast.worker, link.in_flight())
+            })
+    }
+
+    pub(crate) fn path(&self, cluster: &ClusterName) -> Option<PathState> {
+        let live = self.of_cluster(cluster).iter().filter(|link| link.is_live());
+        let mut state: Option<PathState> = None;
+        for link in live {
+            // Who drains counts only if nobody else is there.
+            let seen = PathState {
+                rtt: link.rtt(),
+                draining: link.peer_draining(),
+                load_permille: link.peer_load_permille(),
+                in_flight: link.in_flight(),
+            };
+            state = Some(match state {
+                None => seen,
+                Some(state) => PathState {
+                    rtt: state.rtt.min(seen.rtt),
+                    draining: state.draining && seen.draining,
+                    load_permille: state.load_permille.min(seen.load_permille),
+                    in_flight: state.in_flight + seen.in_flight,
+                },
+            });
+        }
+        state
+    }
+
+    /// Whether a pair has a live link of this class in this slot, whoever dialled it.
+    pub(crate) fn covers(&self, gateway: GatewayId, class: ConnectionClass, slot: u8) -> bool {
+        self.links().any(|link| {
+            link.is_live()
+                && link.peer.gateway == gateway
+                && link.class == class
+                && link.slot == slot
+        })
+    }
+
+    /// Whether the peer dialled us a live link of this class.
+    pub(crate) fn has_accepted(&self, gateway: GatewayId, class: ConnectionClass) -> bool {
+        self.links().any(|link| {
+            link.is_live() && !link.dialled && link.peer.gateway == gateway && link.class == class
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! What the tunnel tells of itself: paths for choosing a cluster, links for people.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use model::code::Code;
+use model::{ClusterName, GatewayId, SpiffeId};
+use wire::tunnel::ConnectionClass;
+
+/// How a cluster can be reached now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathState {
+    /// Of the fastest live connection.
+    pub rtt: Duration,
+    /// Every gateway of the cluster that we reach is draining.
+    pub draining: bool,
+    /// How busy the least busy gateway says it is; 1000 is full.
+    pub load_permille: u32,
+    /// Exchanges that this gateway has open towards the cluster.
+    pub in_flight: u32,
+}
+
+/// One connection, or one place that has none: a row of `fedctl links`.
+#[derive(Debug, Clone)]
+pub struct LinkStatus {
+    pub cluster: ClusterName,
+    /// Unknown until the first contact.
+    pub gateway: Option<GatewayId>,
+    pub spiffe_id: Option<SpiffeId>,
+    /// As configured if we dialled, else where the peer came from.
+    pub address: String,
+    pub remote: Option<SocketAddr>,
+    pub class: ConnectionClass,
+    /// Our worker that drives it.
+    pub worker: u8,
+    pub dialled: bool,
+    pub state: LinkState,
+    pub rtt: Option<Duration>,
+    pub sent_packets: u64,
+    pub lost_packets: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub in_flight: u32,
+    /// When this state began.
+    pub since: SystemTime,
+    /// The latest failure of this place, also after it was overcome.
+    pub last_error: Option<LinkError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkState {
+    Dialling,
+    Live,
+    /// The peer takes no new exchanges.
+    Draining,
+    /// The last dial failed; the next one is waited for.
+    Down,
+}
+
+impl LinkState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dialling => "dialling",
+            Self::Live => "live",
+            Self::Draining => "draining",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A failure that a person can look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkError {
+    pub code: Code,
+    pub text: String,
+    pub at: SystemTime,
+}
+
+impl LinkError {
+    /// How long ago it happened.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.at).unwrap_or_default()
+    }
+}
+
+/// Counts since the start, summed over all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TunnelCounters {
+    /// Packet batches that one worker read and handed to another.
+    pub batches_steered: u64,
+    /// Of these, dropped because the other did not keep up.
+    pub batches_dropped: u64,
+    pub handshakes_refused: u64,
+    pub peers_refused: u64,
+    pub links_dead: u64,
+    pub exchanges_opened: u64,
+    pub exchanges_accepted: u64,
+    /// Exchanges refused because too many waited for the gateway.
+    pub exchanges_shed: u64,
+    /// Directions that moved from a fast to a bulk connection, as their sender.
+    pub directions_moved: u64,
+    /// Streams reset because their readers held the window.
+    pub stalled_readers_reset: u64,
+}

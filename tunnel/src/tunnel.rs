@@ -1,0 +1,452 @@
+//! The process-wide side of the tunnel: peers, links, counters, drain.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use identity::{ExpectedPeer, IdentityCell};
+use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use wire::tunnel::{ConnectionClass, ErrorCode};
+
+use crate::config::TunnelConfig;
+use crate::error::BindError;
+use crate::link::Link;
+use crate::registry::Registry;
+use crate::socket::{Steering, UdpBuffers, bind_group};
+use crate::status::{LinkError, LinkState, LinkStatus, PathState, TunnelCounters};
+use crate::stream::Resumes;
+use crate::worker::Worker;
+
+/// A gateway's tunnels to other clusters. All clones are the same tunnel.
+#[derive(Clone)]
+pub struct Tunnel(pub(crate) Arc<Shared>);
+
+/// What all workers share. Nothing here is locked on the way of an exchange.
+pub(crate) struct Shared {
+    pub(crate) config: TunnelConfig,
+    pub(crate) identity: Arc<IdentityCell>,
+    pub(crate) gateway: GatewayId,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) buffers: UdpBuffers,
+    pub(crate) steering: Arc<Steering>,
+    pub(crate) registry: Registry,
+    pub(crate) resumes: Arc<Resumes>,
+    pub(crate) counts: Counts,
+    pub(crate) peers: watch::Sender<Arc<Vec<Arc<ClusterPeer>>>>,
+    /// Changes whenever a link comes or goes.
+    pub(crate) changes: watch::Sender<u64>,
+    /// Which gateway answered at which address.
+    pub(crate) address_book: ArcSwap<HashMap<(ClusterName, PeerAddress), GatewayId>>,
+    pub(crate) places: Mutex<HashMap<Place, PlaceState>>,
+    pub(crate) closing: CancellationToken,
+    /// Milliseconds of grace, once draining.
+    pub(crate) drain: watch::Sender<Option<u32>>,
+    is_draining: AtomicBool,
+    load_permille: AtomicU32,
+    in_flight: AtomicU32,
+    idle: Notify,
+}
+
+/// A connection that a worker is to have: an address of a peer, in one class.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) cluster: ClusterName,
+    pub(crate) address: PeerAddress,
+    pub(crate) class: ConnectionClass,
+    pub(crate) worker: u8,
+}
+
+/// How it goes with dialling a place.
+#[derive(Debug, Clone)]
+pub(crate) struct PlaceState {
+    /// `None`: nothing is to be done, since the pair has its link or the peer is to dial.
+    pub(crate) state: Option<LinkState>,
+    pub(crate) since: SystemTime,
+    pub(crate) last_error: Option<LinkError>,
+}
+
+impl Tunnel {
+    /// Binds the tunnel's port for all workers. The gateway needs its SVID first: its id is a part
+    /// of every connection id. Each worker is then started in a thread of its own.
+    pub fn bind(
+        config: TunnelConfig,
+        identity: Arc<IdentityCell>,
+    ) -> Result<(Self, Vec<Worker>), BindError> {
+        config.check()?;
+        let svid = identity.load().svid.clone().ok_or(BindError::NoSvid)?;
+        let gateway = GatewayId::of(svid.id());
+        let (sockets, buffers) =
+            bind_group(config.listen, config.workers, config.limits.udp_buffer_bytes)?;
+        let address = |socket: &std::net::UdpSocket| {
+            socket.local_addr().map_err(|source| BindError::Socket {
+                action: "read the address of",
+                address: config.listen,
+                source,
+                fix: "try again",
+            })
+        };
+        let local_addr = address(&sockets[0])?;
+        if buffers.is_clamped() {
+            tracing::warn!(
+                asked_bytes = buffers.asked_bytes,
+                receive_bytes = buffers.receive_bytes,
+                send_bytes = buffers.send_bytes,
+                "the kernel granted smaller UDP buffers: raise net.core.rmem_max and wmem_max"
+            );
+        }
+        let shared = Arc::new(Shared {
+            steering: Arc::new(Steering::new(gateway.server_id(), config.workers)),
+            config,
+            identity,
+            gateway,
+            local_addr,
+            buffers,
+            registry: Registry::default(),
+            resumes: Arc::default(),
+            counts: Counts::default(),
+            peers: watch::Sender::default(),
+            changes: watch::Sender::new(0),
+            address_book: ArcSwap::default(),
+            places: Mutex::default(),
+            closing: CancellationToken::new(),
+            drain: watch::Sender::new(None),
+            is_draining: AtomicBool::new(false),
+            load_permille: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            idle: Notify::new(),
+        });
+        let workers = sockets.into_iter().enumerate();
+        let workers = workers.map(|(n, socket)| Worker::new(n as u8, socket, Arc::clone(&shared)));
+        let workers = workers.collect();
+        Ok((Self(shared), workers))
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr
+    }
+
+    /// This gateway's id, from its SVID.
+    pub fn gateway(&self) -> GatewayId {
+        self.0.gateway
+    }
+
+    /// Makes `peers` the clusters that are connected to: new ones are dialled before they are
+    /// needed, and links to ones that are gone are closed.
+    pub fn set_peers(&self, peers: Vec<Arc<ClusterPeer>>) {
+        self.0.peers.send_replace(Arc::new(peers));
+        for link in self.0.registry.load().links() {
+            if !self.0.is_peer(&link.peer.cluster) {
+                let text = format!("cluster {:?} is no peer any more", link.peer.cluster);
+                self.0.end_link(link, ErrorCode::AdmissionRefused, text);
+            }
+        }
+    }
+
+    /// How to reach a cluster; `None` without a live link. It takes no lock.
+    pub fn path(&self, cluster: &ClusterName) -> Option<PathState> {
+        self.0.registry.load().path(cluster)
+    }
+
+    /// Every link, and every place that has none but should.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        let links = self.0.registry.load();
+        let places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut rows: Vec<_> =
+            links.links().filter(|link| link.is_live()).map(|l| link_row(l, &places)).collect();
+        let book = self.0.address_book.load();
+        for (place, state) in places {
+            let Some(current) = state.state else { continue };
+            let gateway = book.get(&(place.cluster.clone(), place.address.clone())).copied();
+            rows.push(place_row(place, gateway, current, state));
+        }
+        rows.sort_by(|a, b| {
+            let key = |row: &LinkStatus| (row.cluster.clone(), row.gateway, row.class, row.worker);
+            key(a).cmp(&key(b))
+        });
+        rows
+    }
+
+    /// What the kernel granted for each worker's socket.
+    pub fn udp_buffers(&self) -> UdpBuffers {
+        self.0.buffers
+    }
+
+    pub fn counters(&self) -> TunnelCounters {
+        let steering = &self.0.steering;
+        let counters = self.0.counts.read();
+        TunnelCounters {
+            batches_steered: steering.steered(),
+            batches_dropped: steering.dropped(),
+            ..counters
+        }
+    }
+
+    /// How busy this gateway is, for its beacons; 1000 is full.
+    pub fn set_load(&self, permille: u32) {
+        let max = wire::tunnel::limits::LOAD_PERMILLE_MAX;
+        self.0.load_permille.store(permille.min(max), Ordering::Relaxed);
+    }
+
+    /// Exchanges open now, both ways.
+    pub fn in_flight(&self) -> u32 {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Tells all peers to open nothing more here; what is open may go on. From now on new streams
+    /// are refused with `draining`.
+    pub fn start_drain(&self, grace: Duration) {
+        self.0.is_draining.store(true, Ordering::Relaxed);
+        let max = wire::tunnel::limits::DEADLINE_MS_MAX;
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(max).min(max);
+        self.0.drain.send_replace(Some(grace_ms));
+        for link in self.0.registry.load().links() {
+            link.wake.notify_one();
+        }
+    }
+
+    /// Waits until no exchange is open.
+    pub async fn drained(&self) {
+        loop {
+            let idle = self.0.idle.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Closes every connection at once; nothing is dialled or accepted any more.
+    pub fn close(&self) {
+        self.0.closing.cancel();
+        for link in self.0.registry.load().links() {
+            self.0.end_link(link, ErrorCode::NoError, "the gateway stops");
+        }
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tunnel").field(&self.0.local_addr).finish()
+    }
+}
+
+fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) -> LinkStatus {
+    let stats = link.connection.stats();
+    let last_error = places
+        .iter()
+        .filter(|(place, _)| {
+            place.cluster == link.peer.cluster
+                && place.class == link.class
+                && place.worker == link.worker
+        })
+        .filter_map(|(_, state)| state.last_error.clone())
+        .max_by_key(|error| error.at);
+    LinkStatus {
+        cluster: link.peer.cluster.clone(),
+        gateway: Some(link.peer.gateway),
+        spiffe_id: Some(link.peer.spiffe_id.clone()),
+        address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
+        remote: Some(link.connection.remote_address()),
+        class: link.class,
+        worker: link.worker,
+        dialled: link.dialled,
+        state: if link.peer_draining() { LinkState::Draining } else { LinkState::Live },
+        rtt: Some(stats.path.rtt),
+        sent_packets: stats.path.sent_packets,
+        lost_packets: stats.path.lost_packets,
+        bytes_sent: stats.udp_tx.bytes,
+        bytes_received: stats.udp_rx.bytes,
+        in_flight: link.in_flight(),
+        since: link.established_at,
+        last_error,
+    }
+}
+
+fn place_row(
+    place: Place,
+    gateway: Option<GatewayId>,
+    current: LinkState,
+    state: PlaceState,
+) -> LinkStatus {
+    LinkStatus {
+        cluster: place.cluster,
+        gateway,
+        spiffe_id: None,
+        address: format_address(&place.address),
+        remote: None,
+        class: place.class,
+        worker: place.worker,
+        dialled: true,
+        state: current,
+        rtt: None,
+        sent_packets: 0,
+        lost_packets: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        in_flight: 0,
+        since: state.since,
+        last_error: state.last_error,
+    }
+}
+
+pub(crate) fn format_address(address: &PeerAddress) -> String {
+    if address.host.contains(':') {
+        format!("[{}]:{}", address.host, address.port)
+    } else {
+        format!("{}:{}", address.host, address.port)
+    }
+}
+
+impl Shared {
+    pub(crate) fn is_peer(&self, cluster: &ClusterName) -> bool {
+        self.peers.borrow().iter().any(|peer| peer.name == *cluster)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn load_permille(&self) -> u32 {
+        self.load_permille.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_exchange(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_exchange(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Ends a link and forgets it, in this order: who sees it in the registry a moment longer sees
+    /// that it is dead.
+    pub(crate) fn end_link(&self, link: &Arc<Link>, code: ErrorCode, text: impl Into<Arc<str>>) {
+        link.die(code, text);
+        self.forget_link(link);
+    }
+
+    pub(crate) fn forget_link(&self, link: &Arc<Link>) {
+        self.registry.remove(link);
+        self.changed();
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn set_place(&self, place: &Place, state: Option<LinkState>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = SystemTime::now();
+        let entry = places.entry(place.clone()).or_insert(PlaceState {
+            state,
+            since: now,
+            last_error: None,
+        });
+        if entry.state != state {
+            (entry.state, entry.since) = (state, now);
+        }
+    }
+
+    pub(crate) fn set_place_error(&self, place: &Place, error: LinkError) {
+        self.set_place(place, Some(LinkState::Down));
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = places.get_mut(place) {
+            state.last_error = Some(error);
+        }
+    }
+
+    pub(crate) fn forget_place(&self, place: &Place) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    }
+
+    pub(crate) fn learn_address(
+        &self,
+        cluster: &ClusterName,
+        address: &PeerAddress,
+        gateway: GatewayId,
+    ) {
+        let key = (cluster.clone(), address.clone());
+        if self.address_book.load().get(&key) == Some(&gateway) {
+            return;
+        }
+        self.address_book.rcu(|book| {
+            let mut next = HashMap::clone(book);
+            next.insert(key.clone(), gateway);
+            next
+        });
+        self.changed();
+    }
+
+    /// Forgets addresses that no peer has any more.
+    pub(crate) fn prune_addresses(&self, peers: &[Arc<ClusterPeer>]) {
+        let is_current = |cluster: &ClusterName, address: &PeerAddress| {
+            peers.iter().any(|peer| peer.name == *cluster && peer.addresses.contains(address))
+        };
+        self.address_book.rcu(|book| {
+            let kept = book.iter().filter(|((cluster, address), _)| is_current(cluster, address));
+            kept.map(|(key, gateway)| (key.clone(), *gateway)).collect::<HashMap<_, _>>()
+        });
+    }
+
+    /// Judges the links that live by the trust in force now: a bundle or an owner may be gone. The
+    /// certificates are judged as of the handshake, so that a rotation resets nothing.
+    pub(crate) fn judge_links_again(&self) {
+        let identity = self.identity.load();
+        for link in self.registry.load().links() {
+            let expected = ExpectedPeer::Cluster(link.peer.cluster.clone());
+            let verdict = identity.verify_peer(&link.chain, &expected, link.established_at);
+            if let Err(error) = verdict {
+                let text = format!("the peer is not trusted any more: {error}");
+                self.end_link(link, ErrorCode::AdmissionRefused, text);
+            }
+        }
+    }
+
+    pub(crate) fn now(&self) -> (Instant, SystemTime) {
+        (Instant::now(), SystemTime::now())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("gateway", &self.gateway).finish_non_exhaustive()
+    }
+}
+
+macro_rules! counts {
+    ($($name:ident),*) => {
+        /// Counters of all workers.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counts { $($name: AtomicU64),* }
+
+        impl Counts {
+            $(pub(crate) fn $name(&self) {
+                self.$name.fetch_add(1, Ordering::Relaxed);
+            })*
+
+            fn read(&self) -> TunnelCounters {
+                TunnelCounters {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    ..TunnelCounters::default()
+                }
+            }
+        }
+    };
+}
+
+counts! {
+    handshakes_refused, peers_refused, links_dead, exchanges_opened, exchanges_accepted,
+    exchanges_shed, directions_moved, stalled_readers_reset
+}
