@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --workspace --locked
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test tidy fix docs fuzz-smoke
+.PHONY: help setup setup-build build demo test tidy fix docs bench-smoke fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ fix: ## Format the code and apply what clippy can mend
 
 docs: ## Write the generated pages under docs/reference/
 	@$(XTASK) gen
+
+bench-smoke: setup-build ## Measure a pair of gateways beside a direct connection
+	$(BUILD) --release --bins
+	@$(TARGET)/release/bench smoke
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

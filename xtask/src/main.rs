@@ -91,14 +91,20 @@ fn test(root: &Path) -> Result<()> {
         tally.runner_failed();
     }
     let allowed = std::fs::read_to_string(root.join(SKIPPED_LIST));
-    let complaints =
-        tally.complaints(&allowed.with_context(|| format!("cannot read {SKIPPED_LIST}"))?);
-    for complaint in &complaints {
-        say(&format!("error: {complaint}"));
+    let unlisted = tally.unlisted(&allowed.with_context(|| format!("cannot read {SKIPPED_LIST}"))?);
+    let is_complete = unlisted.is_empty() || std::env::var_os("CI").is_none();
+    let level = if is_complete { "note" } else { "error" };
+    for skip in unlisted {
+        say(&format!("{level}: {skip}"));
     }
+    let failure = tally.failure();
     say(&format!("\ntests took {} s", start.elapsed().as_secs()));
     say(&tally.to_string());
-    if complaints.is_empty() { Ok(()) } else { bail!("the tests did not pass") }
+    match failure {
+        Some(failure) => bail!(failure),
+        None if !is_complete => bail!("a test was skipped that must run here"),
+        None => Ok(()),
+    }
 }
 
 fn run(mut command: Command) -> Result<()> {

@@ -1,13 +1,18 @@
 //! Pages under `docs/reference/` that are generated from the code. A test keeps each one current.
 
+mod cli;
 mod codes;
 mod limits;
+mod metrics;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::repo::Repo;
+
+pub use cli::page as cli_page;
+pub use metrics::{Metric, page as metrics_page};
 
 /// The pages that can be made without linking the processes.
 pub fn pages(repo: &Repo) -> Result<Vec<Page>> {

@@ -55,7 +55,11 @@ pub const CRATES: &[CrateRule] = &[
         uses: &["model", "wire", "gateway", "federation", "fedctl", "testkit"],
         tests_use: &[],
     },
-    CrateRule { name: "xtask", uses: &["model"], tests_use: &["api", "gateway", "fedctl"] },
+    CrateRule {
+        name: "xtask",
+        uses: &["model"],
+        tests_use: &["api", "gateway", "federation", "fedctl"],
+    },
 ];
 
 /// A package that only some others may depend on directly.
@@ -107,9 +111,9 @@ pub const WRAPPERS: &[Wrapper] = &[
     },
     Wrapper {
         package: "x509-parser",
-        ours: &["identity"],
+        ours: &["wire", "identity"],
         others: &["rcgen"],
-        reason: "certificates are read in one place",
+        reason: "certificates are read with bundles and with peers",
     },
     Wrapper {
         package: "hyper",
@@ -125,7 +129,7 @@ pub const WRAPPERS: &[Wrapper] = &[
     },
     Wrapper {
         package: "prost",
-        ours: &["wire"],
+        ours: &["wire", "federation"],
         others: &["prost-build", "prost-reflect", "prost-types", "protox", "tonic-prost"],
         reason: "only wire and api types are serialised",
     },

@@ -1,4 +1,5 @@
 //! Applies the rules to the whole tree and compares the generated pages with the code.
 
+mod pages;
 mod reference;
 mod tree;

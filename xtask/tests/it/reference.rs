@@ -1,6 +1,7 @@
 //! The generated pages are current. `make docs` runs these tests with `UPDATE=1`, which writes them.
 
-use xtask::reference;
+use gateway::metrics::CATALOG;
+use xtask::reference::{self, Metric};
 use xtask::repo::Repo;
 
 #[test]
@@ -9,4 +10,21 @@ fn codes_and_limits_are_current() {
     for page in reference::pages(&repo).unwrap() {
         page.settle(&repo.root).unwrap();
     }
+}
+
+#[test]
+fn the_command_line_is_current() {
+    let page = reference::cli_page(fedctl::cli::command());
+    page.settle(&Repo::here().unwrap().root).unwrap();
+}
+
+#[test]
+fn the_metrics_are_current() {
+    let metrics = CATALOG.iter().map(|entry| Metric {
+        name: entry.name,
+        kind: entry.kind.as_str(),
+        labels: entry.labels,
+        help: entry.help,
+    });
+    reference::metrics_page(metrics).settle(&Repo::here().unwrap().root).unwrap();
 }
