@@ -117,7 +117,8 @@ fn x5c(at: At<'_>, value: Option<&Value>) -> Result<Vec<u8>, WireError> {
     let der = STANDARD.decode(first).map_err(|error| {
         at.refuse(first, format!("it must be base64 (RFC 7517 §4.7: not base64url): {error}"))
     })?;
-    certificate(at, &der)?;
+    // What is accepted can also be written again: its key has a form in JWKs.
+    jwk::public_key_members(at, &certificate(at, &der)?)?;
     Ok(der)
 }
 
@@ -137,4 +138,4 @@ fn certificate<'a>(at: At<'_>, der: &'a [u8]) -> Result<X509Certificate<'a>, Wir
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

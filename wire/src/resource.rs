@@ -26,3 +26,6 @@ pub use report::{
     ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,
     StatusReport,
 };
+
+#[cfg(test)]
+mod tests;

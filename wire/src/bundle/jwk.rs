@@ -3,7 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
-use x509_parser::oid_registry::OID_SIG_ED25519;
+use x509_parser::der_parser::oid::Oid;
+use x509_parser::oid_registry::{OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_SIG_ED25519};
 use x509_parser::prelude::X509Certificate;
 use x509_parser::public_key::PublicKey;
 
@@ -24,7 +25,12 @@ pub(super) fn public_key_members(
         return Ok(members([("kty", "OKP".into()), ("crv", "Ed25519".into()), ("x", base64(x))]));
     }
     match key_info.parsed().map_err(|_| unsupported())? {
-        PublicKey::EC(point) => elliptic(point.data()).ok_or_else(unsupported),
+        PublicKey::EC(point) => {
+            let curve = key_info.algorithm.parameters.as_ref();
+            let curve = curve.and_then(|parameters| parameters.as_oid().ok());
+            let curve = curve.as_ref().and_then(named_curve);
+            curve.and_then(|curve| elliptic(curve, point.data())).ok_or_else(unsupported)
+        }
         PublicKey::RSA(key) => Ok(members([
             ("kty", "RSA".into()),
             ("n", base64(without_leading_zeros(key.modulus))),
@@ -34,16 +40,25 @@ pub(super) fn public_key_members(
     }
 }
 
-/// An uncompressed point (SEC 1 §2.3.3); its length tells the NIST curve.
-fn elliptic(point: &[u8]) -> Option<Map<String, Value>> {
+/// A curve's name in JWKs and the bytes of one coordinate.
+type Curve = (&'static str, usize);
+
+fn named_curve(oid: &Oid<'_>) -> Option<Curve> {
+    let curves = [
+        (OID_EC_P256, ("P-256", 32)),
+        (OID_NIST_EC_P384, ("P-384", 48)),
+        (OID_NIST_EC_P521, ("P-521", 66)),
+    ];
+    curves.into_iter().find(|(known, _)| known == oid).map(|(_, curve)| curve)
+}
+
+/// An uncompressed point (SEC 1 §2.3.3).
+fn elliptic((crv, bytes): Curve, point: &[u8]) -> Option<Map<String, Value>> {
     let (&[4], coordinates) = point.split_at_checked(1)? else { return None };
-    let crv = match coordinates.len() {
-        64 => "P-256",
-        96 => "P-384",
-        132 => "P-521",
-        _ => return None,
-    };
-    let (x, y) = coordinates.split_at(coordinates.len() / 2);
+    if coordinates.len() != 2 * bytes {
+        return None;
+    }
+    let (x, y) = coordinates.split_at(bytes);
     let (x, y) = (base64(x), base64(y));
     Some(members([("kty", "EC".into()), ("crv", crv.into()), ("x", x), ("y", y)]))
 }

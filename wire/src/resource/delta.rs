@@ -1,5 +1,7 @@
 //! The stream's own messages: Subscribe, Delta, Ack, and the keys of objects.
 
+use std::collections::BTreeSet;
+
 use model::{
     ClusterName, Diagnostic, Namespace, ObjectName, Resource, ResourceKey, ResourceKind,
     ResourceSet, Revision,
@@ -56,23 +58,33 @@ pub struct Delta {
 impl Delta {
     pub fn decode(message: proto::Delta) -> Result<Self, WireError> {
         let at = At::message("Delta");
-        at.field("upserts").check_len(message.upserts.len(), RESOURCES_PER_DELTA_MAX)?;
-        at.field("removes").check_len(message.removes.len(), RESOURCES_PER_DELTA_MAX)?;
+        let entries = message.upserts.len() + message.removes.len();
+        at.field("upserts and removes").check_len(entries, RESOURCES_PER_DELTA_MAX)?;
         let to = convert::revision(at.field("to"), message.to)?;
         let from = convert::optional_revision(at.field("from"), message.from)?;
         check_step(&at, message.snapshot, from, to)?;
         let mut delta = Self { from, to, upserts: Vec::new(), removes: Vec::new(), skipped: 0 };
+        let mut named = BTreeSet::new();
         for (index, key) in message.removes.into_iter().enumerate() {
-            match decode_key_at(&at.entry("removes", index), Some(key))? {
-                Some(key) => delta.removes.push(key),
+            let at = at.entry("removes", index);
+            match decode_key_at(&at, Some(key))? {
+                Some(key) => {
+                    check_unique(&at, &mut named, &key)?;
+                    delta.removes.push(key);
+                }
                 None => delta.skipped += 1,
             }
         }
         for (index, object) in message.upserts.into_iter().enumerate() {
-            match decode_at(&at.entry("upserts", index), object)? {
-                Decoded::Resource(resource) => delta.upserts.push(resource),
+            let at = at.entry("upserts", index);
+            match decode_at(&at, object)? {
+                Decoded::Resource(resource) => {
+                    check_unique(&at, &mut named, &resource.key())?;
+                    delta.upserts.push(resource);
+                }
                 Decoded::NewerKind => delta.skipped += 1,
                 Decoded::NewerSchema(key) => {
+                    check_unique(&at, &mut named, &key)?;
                     delta.skipped += 1;
                     if !message.snapshot {
                         delta.removes.push(key);
@@ -136,6 +148,19 @@ fn check_step(
         }
         _ => Ok(()),
     }
+}
+
+/// What a delta means must not depend on the order in which it is read.
+fn check_unique(
+    at: &At<'_>,
+    named: &mut BTreeSet<ResourceKey>,
+    key: &ResourceKey,
+) -> Result<(), WireError> {
+    if named.insert(key.clone()) {
+        return Ok(());
+    }
+    let problem = "the delta names this object twice; send each object once";
+    Err(at.field("key").refuse(format_args!("{key}"), problem))
 }
 
 /// A delta that does not fit what the gateway has: it must subscribe again.
