@@ -303,7 +303,8 @@ mod tests {
         let stale = format!("{NAME_PREFIX}{}-0-stale", dead.id());
         let foreign = format!("other-{}-{}", std::process::id(), dead.id());
         let kept = Netns::create("kept").unwrap();
-        ip(["netns", "add", &stale]).unwrap();
+        // Another test process may remove it while it is being made: then it did our work.
+        let _ = ip(["netns", "add", &stale]);
         ip(["netns", "add", &foreign]).unwrap();
         remove_stale();
         let names = names();

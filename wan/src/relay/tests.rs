@@ -26,9 +26,17 @@ fn bound(addr: &str) -> StdUdpSocket {
 
 fn receive(socket: &StdUdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 70_000];
-    let (length, source) = socket.recv_from(&mut buffer).expect("a packet arrives");
-    buffer.truncate(length);
-    (buffer, source)
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((length, source)) => {
+                buffer.truncate(length);
+                return (buffer, source);
+            }
+            // A signal came.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("no packet arrives: {error}"),
+        }
+    }
 }
 
 /// Nothing is readable now.
@@ -234,18 +242,19 @@ fn the_round_trip_is_around_what_is_set_and_changes_live() {
         receive(&pair.west);
         start.elapsed()
     };
-    // The least of several: a busy machine delays some of them, but hurries none.
-    let mut times: Vec<_> = (0..20).map(|_| round_trip()).collect();
-    times.sort_unstable();
-    println!("20 ms set, least {:?}, median {:?}", times[0], times[10]);
-    let least = times[0];
-    assert!((ms(18)..ms(24)).contains(&least), "{least:?}");
+    // A busy machine delays some of them, but hurries none.
+    let near = |set_ms: u64| {
+        wait_for("a round trip is near what is set", || {
+            let time = round_trip();
+            assert!(time + ms(1) > ms(set_ms), "{time:?} of {set_ms} ms");
+            time < ms(set_ms + 4)
+        });
+    };
+    near(20);
     pair.relay.set("west", "east", Direction::Back, Impairment::delayed(ms(40))).unwrap();
-    let least = (0..10).map(|_| round_trip()).min().unwrap();
-    assert!((ms(48)..ms(54)).contains(&least), "{least:?}");
+    near(50);
     pair.relay.set_all(&Impairment::default()).unwrap();
-    let least = (0..20).map(|_| round_trip()).min().unwrap();
-    assert!(least < ms(5), "{least:?}");
+    near(0);
 }
 
 #[test]
@@ -304,7 +313,6 @@ fn a_busy_link_loses_nothing_of_its_own() {
     let pair = Pair::new(Impairment::default());
     let (to_east, start) = (pair.to_east(), Instant::now());
     let mut sent = 0;
-    let mut buffer = [0; 2_000];
     for arrived in 0..PACKETS {
         while sent < PACKETS && sent - arrived < UNDER_WAY_MAX {
             let mut datagram = [0; 1_200];
@@ -312,8 +320,9 @@ fn a_busy_link_loses_nothing_of_its_own() {
             pair.west.send_to(&datagram, to_east).unwrap();
             sent += 1;
         }
-        assert_eq!(pair.east.recv(&mut buffer).expect("a packet arrives"), 1_200);
-        assert_eq!(buffer[..4], arrived.to_be_bytes(), "in order");
+        let datagram = receive(&pair.east).0;
+        assert_eq!(datagram.len(), 1_200);
+        assert_eq!(datagram[..4], arrived.to_be_bytes(), "in order");
     }
     let per_s = f64::from(PACKETS) / start.elapsed().as_secs_f64();
     println!("{per_s:.0} packets/s of 1200 bytes, sender and receiver on the same machine");
@@ -363,8 +372,8 @@ fn dropping_it_frees_the_port_and_silences_its_handles() {
     pair.west.send_to(b"ping", addr).unwrap();
     receive(&pair.east);
     drop(pair);
-    let again = bound(&addr.to_string());
-    assert_eq!(again.local_addr().unwrap(), addr);
+    // Another test's child keeps our descriptors open between its fork and its exec.
+    wait_for("the port is free", || bind_udp(addr).is_ok());
     let error = handle.record("never-made.pcap").unwrap_err().to_string();
     assert!(error.starts_with("the relay has stopped"), "{error}");
     assert_eq!(handle.link_counters("west", "east").unwrap().clients, 0);
