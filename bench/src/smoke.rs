@@ -58,7 +58,8 @@ async fn measure(target: &Target, pair: &Pair, options: &Options) -> anyhow::Res
     load::closed(target, 8, Duration::from_millis(500)).await;
     let latency = load::open(target, 16, options.rate, lasting).await;
     let [east, west] = pair.gateways()?;
-    let used = || anyhow::Ok((proc::cpu_time(east)? + proc::cpu_time(west)?, proc::machine_cpu_time()?));
+    let used =
+        || anyhow::Ok((proc::cpu_time(east)? + proc::cpu_time(west)?, proc::machine_cpu_time()?));
     let before = used()?;
     let throughput = load::closed(target, options.connections, lasting).await;
     let after = used()?;
@@ -81,13 +82,17 @@ fn report(
 ) -> anyhow::Result<String> {
     let mut text = String::new();
     let Options { rate, connections, seconds, .. } = options;
-    writeln!(text, "| figure | direct | through two gateways | ratio or difference |\n|---|---|---|---|")?;
+    writeln!(
+        text,
+        "| figure | direct | through two gateways | ratio or difference |\n|---|---|---|---|"
+    )?;
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
         let (a, b) = medians(rounds, |row| row.latency.quantile_us(quantile) as f64);
         let name = format!("latency {name} at {rate}/s, µs");
         writeln!(text, "| {name} | {a:.0} | {b:.0} | +{:.0} µs |", b - a)?;
     }
-    let per_second = |row: &Row| row.throughput.requests as f64 / row.throughput.elapsed.as_secs_f64();
+    let per_second =
+        |row: &Row| row.throughput.requests as f64 / row.throughput.elapsed.as_secs_f64();
     let (a, b) = medians(rounds, per_second);
     let what = format!("1 KiB requests/s, {connections} clients");
     writeln!(text, "| {what} | {a:.0} | {b:.0} | {:.2} |", b / a)?;
@@ -96,8 +101,13 @@ fn report(
     writeln!(text, "| requests per CPU-second, whole machine | {a:.0} | {b:.0} | {:.2} |", b / a)?;
     let of_pair = |row: &Row| row.throughput.requests as f64 / row.gateways_cpu.as_secs_f64();
     let (_, b) = medians(rounds, of_pair);
-    writeln!(text, "| requests per CPU-second of the pair | – | {b:.0} | {:.1} µs each |", 1e6 / b)?;
-    let mib = |kib: [u64; 2]| format!("{:.1} + {:.1} MiB", kib[0] as f64 / 1024., kib[1] as f64 / 1024.);
+    writeln!(
+        text,
+        "| requests per CPU-second of the pair | – | {b:.0} | {:.1} µs each |",
+        1e6 / b
+    )?;
+    let mib =
+        |kib: [u64; 2]| format!("{:.1} + {:.1} MiB", kib[0] as f64 / 1024., kib[1] as f64 / 1024.);
     writeln!(text, "| resident memory of the two gateways, idle | – | {} | |", mib(idle))?;
     writeln!(text, "| the same after the load | – | {} | |", mib(busy))?;
     let start = pair.warm_start.as_secs_f64() * 1e3;

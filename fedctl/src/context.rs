@@ -44,7 +44,9 @@ impl Contexts {
     pub fn load(path: &Path) -> Result<Self, CommandError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
             Err(error) => return Err(unreadable(path, &error.to_string())),
         };
         let contexts: Self =
@@ -138,7 +140,8 @@ mod tests {
     fn a_bad_file_is_named_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("contexts.yaml");
-        std::fs::write(&path, "apiVersion: fedgate.dev/v1alpha1\nkind: Contexts\nnope: 1\n").unwrap();
+        std::fs::write(&path, "apiVersion: fedgate.dev/v1alpha1\nkind: Contexts\nnope: 1\n")
+            .unwrap();
         let error = Contexts::load(&path).unwrap_err().to_string();
         assert!(error.contains("contexts.yaml") && error.contains("nope"), "{error}");
         std::fs::write(&path, "apiVersion: v1\nkind: Config\ncontexts: {}\n").unwrap();

@@ -7,4 +7,4 @@ pub mod demo;
 pub mod error;
 pub mod operator;
 pub mod printer;
-mod view;
+pub mod view;

@@ -31,9 +31,8 @@ impl Operator {
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
         // The authority is never resolved: the connector knows the socket.
-        let endpoint = Endpoint::from_static("http://node.invalid")
-            .timeout(TIMEOUT)
-            .connect_timeout(TIMEOUT);
+        let endpoint =
+            Endpoint::from_static("http://node.invalid").timeout(TIMEOUT).connect_timeout(TIMEOUT);
         let connected = endpoint.connect_with_connector(connector).await;
         let channel = connected.map_err(|error| unreachable_node(socket, &error))?;
         Ok(Self { client: OperatorServiceClient::new(channel) })

@@ -7,7 +7,8 @@ use crate::operator::Operator;
 use crate::printer::{Printer, age, milliseconds};
 use crate::view::{ClusterView, List};
 
-const HEADER: [&str; 7] = ["CLUSTER", "STATE", "LINKS", "RTT", "SERVICES", "TRUST DOMAIN", "LAST ERROR"];
+const HEADER: [&str; 7] =
+    ["CLUSTER", "STATE", "LINKS", "RTT", "SERVICES", "TRUST DOMAIN", "LAST ERROR"];
 
 pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
     printer.result(&fetch(node).await?, |list| list.table(&HEADER, row))
@@ -21,9 +22,10 @@ pub(super) async fn fetch(node: &Operator) -> Result<List<ClusterView>, CommandE
 }
 
 fn row(cluster: &ClusterView) -> Vec<String> {
-    let error = cluster.last_error.as_ref().map(|fault| {
-        format!("{} {} ({} ago)", fault.code, fault.text, age(fault.since.age_ms))
-    });
+    let error = cluster
+        .last_error
+        .as_ref()
+        .map(|fault| format!("{} {} ({} ago)", fault.code, fault.text, age(fault.since.age_ms)));
     let links = format!("{}/{}", cluster.links_live, cluster.links_total);
     let own = cluster.state == "Local";
     vec![

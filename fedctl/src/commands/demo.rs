@@ -26,7 +26,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107 - "/south/operator.sock".len();
 
 pub(super) async fn run(verb: Verb, printer: &Printer) -> Result<(), CommandError> {
     match verb {
-        Verb::Up(DemoUp { detach: true, folder, .. }) => detach(&data_folder(folder)?, printer).await,
+        Verb::Up(DemoUp { detach: true, folder, .. }) => {
+            detach(&data_folder(folder)?, printer).await
+        }
         Verb::Up(DemoUp { in_background, folder, .. }) => {
             up(&data_folder(folder)?, in_background, printer).await
         }
@@ -136,7 +138,8 @@ async fn hold(
 
 /// Starts this program again in the background and waits until it answers.
 async fn detach(folder: &Path, printer: &Printer) -> Result<(), CommandError> {
-    let failed = |what: &str, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
+    let failed =
+        |what: &str, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
     std::fs::create_dir_all(folder).map_err(|error| failed("create the data folder", error))?;
     if control::ask(folder, &Ask::Status).await.is_ok() {
         return Err(already_running(folder));

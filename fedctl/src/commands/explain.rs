@@ -35,11 +35,11 @@ pub(super) fn run(code: Option<&str>, printer: &Printer) -> Result<(), CommandEr
     };
     printer.result(&list, |list| match (code, &list.codes[..]) {
         (Some(_), [one]) => page(one),
-        (_, all) => {
-            table(&["CODE", "NAME", "MEANING"], all.iter().map(|entry| {
-                vec![entry.code.clone(), entry.name.into(), entry.summary.into()]
-            }))
-        }
+        (_, all) => table(
+            &["CODE", "NAME", "MEANING"],
+            all.iter()
+                .map(|entry| vec![entry.code.clone(), entry.name.into(), entry.summary.into()]),
+        ),
     })
 }
 

@@ -7,9 +7,8 @@ use crate::operator::Operator;
 use crate::printer::{Printer, age, milliseconds};
 use crate::view::{LinkView, List};
 
-const HEADER: [&str; 10] = [
-    "CLUSTER", "GATEWAY", "CLASS", "STATE", "SINCE", "RTT", "LOSS", "SENT", "RECEIVED", "ADDRESS",
-];
+const HEADER: [&str; 10] =
+    ["CLUSTER", "GATEWAY", "CLASS", "STATE", "SINCE", "RTT", "LOSS", "SENT", "RECEIVED", "ADDRESS"];
 
 pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
     let now = Timestamp::now();
@@ -62,7 +61,8 @@ mod tests {
 
     #[test]
     fn bytes_read_well() {
-        for (count, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
+        for (count, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")]
+        {
             assert_eq!(bytes(count), want);
         }
     }

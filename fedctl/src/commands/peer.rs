@@ -29,6 +29,7 @@ pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), Comman
         addresses.push(PeerAddress { transport: Transport::Quic, host: address.host, port });
     }
     let name = ClusterName::parse(&peer.name).map_err(|error| unusable(error.to_string()))?;
-    let manifest = api::emit::cluster_peer(&ClusterPeer { name, addresses, trust_bundles });
+    let manifest =
+        api::emit::cluster_peer_manifest(&ClusterPeer { name, addresses, trust_bundles });
     printer.data(&manifest.map_err(|error| unusable(error.to_string()))?)
 }

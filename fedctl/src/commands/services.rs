@@ -7,7 +7,8 @@ use crate::operator::Operator;
 use crate::printer::Printer;
 use crate::view::{List, ServiceView};
 
-const HEADER: [&str; 6] = ["SERVICE", "PORTS", "EXPORTED", "IMPORTED FROM", "REACHABLE IN", "ROUTES"];
+const HEADER: [&str; 6] =
+    ["SERVICE", "PORTS", "EXPORTED", "IMPORTED FROM", "REACHABLE IN", "ROUTES"];
 
 pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
     let services = node.services().await?;

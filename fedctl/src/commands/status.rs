@@ -102,12 +102,18 @@ fn screen(view: &StatusView) -> String {
         age(view.started.age_ms),
         view.version,
     );
-    text += &table(&["GATEWAY", "STATE", "SINCE", "REVISION", "SVID", "TUNNEL", "ADMIN"], view.gateways.iter().map(gateway_row));
+    text += &table(
+        &["GATEWAY", "STATE", "SINCE", "REVISION", "SVID", "TUNNEL", "ADMIN"],
+        view.gateways.iter().map(gateway_row),
+    );
     text += "\n\n";
-    text += &table(&["CLUSTER", "STATE", "RTT", "SERVICES"], view.clusters.iter().map(|cluster| {
-        let rtt = cluster.rtt_us.map_or_else(|| "-".into(), milliseconds);
-        vec![cluster.name.clone(), cluster.state.into(), rtt, cluster.services.to_string()]
-    }));
+    text += &table(
+        &["CLUSTER", "STATE", "RTT", "SERVICES"],
+        view.clusters.iter().map(|cluster| {
+            let rtt = cluster.rtt_us.map_or_else(|| "-".into(), milliseconds);
+            vec![cluster.name.clone(), cluster.state.into(), rtt, cluster.services.to_string()]
+        }),
+    );
     text += &match (view.errors, view.warnings) {
         (0, 0) => "\n\nNothing was found wrong.".to_string(),
         (errors, warnings) => {

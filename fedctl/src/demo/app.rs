@@ -102,8 +102,9 @@ async fn call_http(
     next: &Next,
     client: &Client<HttpConnector, Empty<Bytes>>,
 ) -> anyhow::Result<String> {
-    let request =
-        Request::get(format!("http://{}/", next.http)).header(HOST, &next.host).body(Empty::new())?;
+    let request = Request::get(format!("http://{}/", next.http))
+        .header(HOST, &next.host)
+        .body(Empty::new())?;
     let response = client.request(request).await.with_context(|| format!("call {}", next.host))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -115,8 +115,7 @@ impl Cluster {
         folder: PathBuf,
         workers: usize,
     ) -> anyhow::Result<Self> {
-        let cluster =
-            Self { name: name.into(), address, folder, federation: None, gateway: None };
+        let cluster = Self { name: name.into(), address, folder, federation: None, gateway: None };
         let manifests = cluster.manifests_folder();
         std::fs::create_dir_all(&manifests)
             .with_context(|| format!("create {}", manifests.display()))?;
@@ -262,14 +261,14 @@ fn introduce(clusters: &BTreeMap<String, Cluster>, relay: &UdpRelay) -> anyhow::
         for peer in clusters.values().filter(|peer| peer.name != cluster.name) {
             let node = peer.federation.as_ref().context("a node that was started is gone")?;
             let address = relay.addr(&cluster.name, &peer.name).context("a link is missing")?;
-            let yaml = api::emit::cluster_peer(&model::ClusterPeer {
+            let yaml = api::emit::cluster_peer_manifest(&model::ClusterPeer {
                 name: model::ClusterName::parse(&peer.name)?,
                 addresses: vec![model::PeerAddress {
                     transport: model::Transport::Quic,
                     host: address.ip().to_string(),
                     port: address.port(),
                 }],
-                trust_bundles: vec![node.bundle()],
+                trust_bundles: vec![node.bundle().clone()],
             })?;
             cluster.write_manifest(&format!("peer-{}", peer.name), &yaml)?;
         }

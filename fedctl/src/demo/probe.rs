@@ -137,10 +137,14 @@ async fn get(
     address: SocketAddr,
     host: &str,
 ) -> anyhow::Result<String> {
-    let sender = match connection {
-        Some(sender) if sender.ready().await.is_ok() => sender,
-        _ => connection.insert(connect(address).await?),
+    let reusable = match connection {
+        Some(sender) => sender.ready().await.is_ok(),
+        None => false,
     };
+    if !reusable {
+        *connection = Some(connect(address).await?);
+    }
+    let sender = connection.as_mut().context("a connection was just made")?;
     let request = Request::get("/").header(HOST, host).body(Empty::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();

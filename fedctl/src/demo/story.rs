@@ -21,7 +21,8 @@ const POLL: Duration = Duration::from_millis(10);
 const BEFORE_THE_FAULT: Duration = Duration::from_millis(300);
 
 /// `(cluster, cluster, one-way delay)`: west is nearer to east than south is.
-const DELAYS_MS: [(&str, &str, u64); 3] = [("east", "west", 1), ("east", "south", 2), ("west", "south", 1)];
+const DELAYS_MS: [(&str, &str, u64); 3] =
+    [("east", "west", 1), ("east", "south", 2), ("west", "south", 1)];
 const CHAIN: &str = "web@east → api@west → db@south";
 const CHAIN_WITHOUT_WEST: &str = "web@east → api@south → db@south";
 
@@ -43,7 +44,8 @@ impl Demo {
     /// Starts everything and shows each step.
     pub async fn start(folder: &Path, printer: &Printer) -> anyhow::Result<Self> {
         let begun = Instant::now();
-        printer.talk("Three clusters in one process; between them nothing but UDP through our relay.");
+        printer
+            .talk("Three clusters in one process; between them nothing but UDP through our relay.");
         let fleet = Fleet::start(fleet_spec(folder)).await?;
         let apps = start_applications(&fleet).await?;
         let demo = Self { fleet, _apps: apps };
@@ -53,7 +55,10 @@ impl Demo {
         for (a, b, _) in DELAYS_MS {
             let rtt_us = demo.tunnel_up(a, b).await?;
             let rtt = printer::milliseconds(rtt_us);
-            printer.talk(&format!(" ✓ {:<15} tunnel  quic, mTLS both ways, {rtt}", format!("{a} ⇄ {b}")));
+            printer.talk(&format!(
+                " ✓ {:<15} tunnel  quic, mTLS both ways, {rtt}",
+                format!("{a} ⇄ {b}")
+            ));
         }
         demo.show_requests(printer).await?;
         printer.talk(&format!("Ready in {:.1} s.", begun.elapsed().as_secs_f64()));
@@ -147,7 +152,11 @@ impl Demo {
         let healed = Instant::now();
         self.fleet.relay().heal("west")?;
         let back = answered_with(&outside_client, healed, CHAIN).await? - healed;
-        printer.talk(&format!(" ✓ {:<15} {CHAIN}   after {:.1} s", "west is back", back.as_secs_f64()));
+        printer.talk(&format!(
+            " ✓ {:<15} {CHAIN}   after {:.1} s",
+            "west is back",
+            back.as_secs_f64()
+        ));
         Ok(Measured { failover, back })
     }
 
