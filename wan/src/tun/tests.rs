@@ -140,13 +140,12 @@ fn pings_take_the_delay_that_is_set_and_losses_are_counted_in_both_families() {
     let Some(lab) = Lab::new(name, Impairment::delayed(ms(20))) else { return };
     for (target, to) in [(SOUTH_V4, "south"), (EAST_V6, "east")] {
         let mut pinger = Pinger::new(&lab.west, target);
-        let mut ping =
-            || pinger.ping(PATIENCE).unwrap_or_else(|| panic!("{}", lab.router.counters()));
-        let mut times: Vec<_> = (0..10).map(|_| ping()).collect();
-        times.sort_unstable();
-        // The least: a busy machine delays some, but hurries none.
-        assert!((ms(40)..ms(45)).contains(&times[0]), "{target}: {times:?}");
-        println!("{target}: 40 ms set, least {:?}, median {:?}", times[0], times[5]);
+        // A busy machine delays some of them, but hurries none.
+        wait_for("a round trip is near the 40 ms that are set", || {
+            let time = pinger.ping(PATIENCE).expect("an answer");
+            assert!(time > ms(39), "{target}: {time:?}");
+            time < ms(44)
+        });
 
         lab.router.set("west", to, Impairment::default().with_loss(0.2)).unwrap();
         lab.router.set(to, "west", Impairment::default()).unwrap();
@@ -169,8 +168,7 @@ fn a_cut_is_total_and_heals_and_a_path_is_cut_one_way() {
     let name = "a_cut_is_total_and_heals_and_a_path_is_cut_one_way";
     let Some(lab) = Lab::new(name, Impairment::default()) else { return };
     let mut pinger = Pinger::new(&lab.west, EAST_V6);
-    let first = pinger.ping(PATIENCE).expect("an answer");
-    assert!(first < ms(20), "{first:?}");
+    assert!(pinger.ping(PATIENCE).is_some());
 
     lab.router.cut("east").unwrap();
     assert_eq!(pinger.ping(ms(200)), None);
