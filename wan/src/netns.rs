@@ -320,8 +320,8 @@ mod tests {
             error.starts_with("failed to enter network namespace never-made: No such file"),
             "{error}"
         );
-        let error = run(&mut Command::new("never-made-program")).unwrap_err().to_string();
-        assert!(error.starts_with("failed to run `never-made-program`: No such file"), "{error}");
+        let error = run(&mut Command::new("/never-made-program")).unwrap_err().to_string();
+        assert!(error.starts_with("failed to run `/never-made-program`: No such file"), "{error}");
         let error = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         assert_eq!(error.to_string(), "`sh -c echo why >&2; exit 3` failed (exit status: 3): why");
     }
