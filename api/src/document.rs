@@ -77,7 +77,7 @@ fn read_object(document: &Node, kind: &'static Kind, report: Report<'_>, manifes
     let mut report = report;
     let identity = metadata::read(&mut report, kind.kind, kind.namespaced, kind.parts);
     let reading = match identity {
-        Some(identity) => (kind.read)(&identity, &mut report),
+        Some(identity) => (kind.read)(kind, &identity, &mut report),
         None => Reading::Invalid,
     };
     match reading {
@@ -119,6 +119,116 @@ fn read_list(file: &str, document: &Node, report: Report<'_>, manifest: &mut Man
                 manifest.diagnostics.extend(report.into_diagnostics());
             }
             None => manifest.diagnostics.extend(report.into_diagnostics()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Words that lead deep into the kinds.
+    const WORDS: &[&str] = &[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "name",
+        "namespace",
+        "labels",
+        "spec",
+        "ports",
+        "port",
+        "rules",
+        "matches",
+        "path",
+        "value",
+        "backendRefs",
+        "parentRefs",
+        "listeners",
+        "endpoints",
+        "addresses",
+        "trustDomains",
+        "bundle",
+        "allow",
+        "targetRefs",
+        "items",
+        "status",
+        "clusters",
+        "gatewayClassName",
+        "addressType",
+        "kubernetes.io/service-name",
+        "Service",
+        "HTTPRoute",
+        "Gateway",
+        "ClusterPeer",
+        "AccessPolicy",
+        "EndpointSlice",
+        "List",
+        "v1",
+        "gateway.networking.k8s.io/v1",
+        "fedgate.dev/v1alpha1",
+        "discovery.k8s.io/v1",
+        "fedgate",
+        "IPv4",
+        "80",
+        "-1",
+        "null",
+    ];
+    /// What YAML is made of, and what it should not be.
+    const SIGNS: &[&str] = &[
+        "~", "''", "\"\"", "[", "]", "{", "}", ",", ": ", "- ", "\n", "\n  ", "\n    ", "\n---\n",
+        "&a", "*a", "<<", "!!str ", "|\n", "# ", "\t", "\u{feff}", "é", "\0",
+    ];
+
+    /// A value as a tree, written in flow style behind a head that is right.
+    fn value() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            prop::sample::select(WORDS).prop_map(|word| format!("{word:?}")),
+            any::<i64>().prop_map(|number| number.to_string()),
+            Just("null".to_string()),
+        ];
+        let key = prop::sample::select(WORDS);
+        leaf.prop_recursive(6, 64, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(", "))),
+                prop::collection::btree_map(key.clone(), inner, 0..6).prop_map(|map| {
+                    let entries: Vec<_> =
+                        map.into_iter().map(|(key, value)| format!("{key:?}: {value}")).collect();
+                    format!("{{{}}}", entries.join(", "))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn random_text_never_panics(text in ".{0,400}") {
+            let _ = parse_manifest("f.yaml", &text);
+        }
+
+        #[test]
+        fn random_words_never_panic(
+            words in prop::collection::vec(prop::sample::select([WORDS, SIGNS].concat()), 0..80)
+        ) {
+            let _ = parse_manifest("f.yaml", &words.concat());
+        }
+
+        /// An object is in service or something is said of it; never neither.
+        #[test]
+        fn random_objects_are_served_or_explained(kind in 0..kinds::ALL.len(), spec in value()) {
+            let kind = &kinds::ALL[kind];
+            let namespace = if kind.namespaced { ", namespace: shop" } else { "" };
+            let text = format!(
+                "{{apiVersion: {}, kind: {}, metadata: {{name: x{namespace}, labels: \
+                 {{kubernetes.io/service-name: x}}}}, addressType: IPv4, spec: {spec}}}",
+                kind.api_versions[0], kind.kind
+            );
+            let manifest = parse_manifest("f.yaml", &text).unwrap();
+            let others_gateway = kind.kind == "Gateway" && manifest.diagnostics.is_empty();
+            prop_assert!(manifest.objects.len() + manifest.diagnostics.len() > 0 || others_gateway);
         }
     }
 }

@@ -44,3 +44,53 @@ struct Document {
 struct Metadata {
     name: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{ClusterName, PeerAddress, Resource, Transport, TrustDomain};
+
+    use super::*;
+    use crate::parse_manifest;
+
+    /// The peer of the file provider's golden test, with a real certificate.
+    const GOLDEN: &str = include_str!("../../discovery/testdata/translate/cluster-peer.in.yaml");
+
+    #[test]
+    fn what_is_written_reads_back_as_it_was() {
+        let peers = parse_manifest("golden", GOLDEN).unwrap().objects;
+        assert!(peers.len() >= 3);
+        for peer in peers {
+            let Resource::ClusterPeer(peer) = peer.resource else { panic!("another kind") };
+            let text = cluster_peer_manifest(&peer).unwrap();
+            let again = parse_manifest("again", &text).unwrap();
+            assert_eq!(again.diagnostics, [], "{text}");
+            assert_eq!(again.objects[0].resource, Resource::ClusterPeer(peer), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_that_look_like_something_else_are_quoted() {
+        for name in ["null", "true", "1e3", "0x10", "123", "on", "y"] {
+            let peer = ClusterPeer {
+                name: ClusterName::parse(name).unwrap(),
+                addresses: ["::1", "1.2.3.4", "gw.example"]
+                    .map(|host| PeerAddress {
+                        transport: Transport::Quic,
+                        host: host.into(),
+                        port: 1,
+                    })
+                    .into(),
+                trust_bundles: vec![model::TrustBundle {
+                    trust_domain: TrustDomain::parse("1.5").unwrap(),
+                    sequence: u64::MAX,
+                    refresh_hint_seconds: Some(300),
+                    x509_authorities: vec![],
+                }],
+            };
+            let text = cluster_peer_manifest(&peer).unwrap();
+            let again = parse_manifest("again", &text).unwrap();
+            assert_eq!(again.diagnostics, [], "{text}");
+            assert_eq!(again.objects[0].resource, Resource::ClusterPeer(peer));
+        }
+    }
+}

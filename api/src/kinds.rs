@@ -27,9 +27,8 @@ pub(crate) struct Kind {
     /// What [`Report::refuse`] may leave out alone.
     pub(crate) parts: &'static [&'static str],
     /// What happens to the fields that the serde type does not have.
-    #[cfg_attr(not(test), expect(dead_code, reason = "each module reads its own; tests list all"))]
     pub(crate) rules: FieldRules,
-    pub(crate) read: fn(&Identity, &mut Report<'_>) -> Reading,
+    pub(crate) read: fn(&Self, &Identity, &mut Report<'_>) -> Reading,
 }
 
 /// What became of an object.
@@ -66,3 +65,58 @@ pub(crate) const MCS_GROUP: &str = "multicluster.x-k8s.io";
 pub(crate) const MCS_VERSIONS: &[&str] =
     &["multicluster.x-k8s.io/v1beta1", "multicluster.x-k8s.io/v1alpha1"];
 pub(crate) const OWN_VERSIONS: &[&str] = &["fedgate.dev/v1alpha1"];
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::metadata::METADATA_FIELDS;
+    use crate::report::Treatment;
+
+    const BEGIN: &str = "<!-- begin: fields -->\n";
+    const END: &str = "<!-- end: fields -->";
+
+    #[test]
+    fn the_reference_page_lists_every_rule() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/kinds.md");
+        let page = fs::read_to_string(&path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
+        let (found, tail) = rest.split_once(END).unwrap();
+        let want = table();
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, format!("{head}{BEGIN}{want}{END}{tail}")).unwrap();
+        } else {
+            assert_eq!(found, want, "UPDATE=1 cargo test -p api rewrites docs/reference/kinds.md");
+        }
+    }
+
+    fn table() -> String {
+        let mut text = "| kind | field | what happens |\n|---|---|---|\n".to_string();
+        let of_all = METADATA_FIELDS.iter().map(|rule| ("all", rule));
+        let of_kinds = ALL.iter().flat_map(|kind| kind.rules.iter().map(|rule| (kind.kind, rule)));
+        for (kind, (field, treatment)) in of_all.chain(of_kinds) {
+            if kind == "all" && *field == "*" {
+                continue; // not metadata's
+            }
+            let what = match treatment {
+                Treatment::Silent => "accepted, not read".to_string(),
+                Treatment::Warn(text) => format!("warning: {text}"),
+                Treatment::Refuse(fix) => format!("error: {fix}"),
+            };
+            writeln!(text, "| {kind} | `{field}` | {what} |").unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn kinds_are_those_of_the_model() {
+        let mut served: Vec<_> = ALL.iter().map(|kind| kind.kind).collect();
+        let mut known: Vec<_> = model::ResourceKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        served.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(served, known);
+    }
+}

@@ -320,8 +320,8 @@ mod tests {
                 "items[0].portNumber: the text \"80\" does not belong here; write a whole number",
             ),
             (
-                "first: a\nmaybe: 99999999999999999999",
-                "maybe: the number 99999999999999999999 does not belong here; write a smaller number",
+                "first: a\nmaybe: 9999999999999999999",
+                "maybe: the number 9999999999999999999 does not belong here; write a smaller number",
             ),
             (
                 "first: a\nmaybe: 1.5",

@@ -28,7 +28,8 @@ pub(crate) const COMMON_FIELDS: FieldRules = &[
     ("apiVersion", Treatment::Silent),
     ("kind", Treatment::Silent),
     ("metadata", Treatment::Silent), // read apart, see `metadata`
-    ("status*", Treatment::Silent),
+    ("status", Treatment::Silent),
+    ("status.*", Treatment::Silent),
 ];
 
 /// Collects diagnostics about one object. Field paths are as [`crate::read`] writes them.
@@ -163,7 +164,7 @@ impl<'a> Report<'a> {
                 self.warn(&unserved.path, format!("the field is not served: {text}"), REMOVE);
             }
             Some(Treatment::Refuse(fix)) => {
-                self.refuse(&unserved.path, "the field is not served", fix);
+                self.refuse(&unserved.path, "the field is not served or is misspelt", fix);
             }
             None => self.warn(&unserved.path, "the field is not served or is misspelt", REMOVE),
         }
@@ -238,7 +239,7 @@ mod tests {
         assert_eq!(without_indices("metadata[\"a.b\"]"), "metadata[]");
         assert!(fits("spec.rules[].*", "spec.rules[].filters"));
         assert!(!fits("spec.rules[]", "spec.rules[].filters"));
-        assert!(fits("status*", "status"));
+        assert!(!fits("status", "statuses"));
     }
 
     #[test]

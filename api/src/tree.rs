@@ -62,6 +62,8 @@ pub(crate) fn parse_documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
         // The parser's own text ends with its place, which the caller prints in its own way.
         let text = error.without_snippet().to_string();
         let problem = text.split(" at line ").next().unwrap_or_default();
+        // It also names its own options, which are no user's.
+        let problem = problem.split(", set ").next().unwrap_or_default();
         SyntaxError { line: line.filter(|line| *line > 0), problem: shorten(problem) }
     })?;
     Ok(documents.into_iter().filter(|node| node.value != Value::Null).collect())
@@ -219,8 +221,8 @@ mod tests {
         let documents = "---\na: 1\n".repeat(limits::DOCUMENTS_PER_FILE_MAX + 1);
         for (text, line, problem) in [
             ("a: 1\na: 2\n", Some(2), "duplicate"),
-            ("a: [1, 2\n", Some(2), "expected"),
-            ("a: 1\n\tb: 2\n", Some(2), ""),
+            ("a: [1, 2\n", Some(1), "unclosed bracket"),
+            ("a: 1\n\tb: 2\n", Some(1), "tab"),
             ("a: *nobody\n", Some(1), "anchor"),
             (&bomb, None, "limit"),
             (&deep, None, ""),

@@ -51,12 +51,12 @@ pub(crate) struct Domain {
     pub(crate) bundle: String,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    Reading::of(translate(identity, report))
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let Document { spec } = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let Document { spec } = report.read(kind.rules)?;
     let fix = "name it as the cluster calls itself, such as \"west\"";
     let name = identity.name.as_str();
     let name = report.parse("metadata.name", name, ClusterName::parse, fix);
@@ -76,7 +76,9 @@ fn addresses(report: &mut Report<'_>, listed: &[Address]) -> Vec<PeerAddress> {
         let transport = transport(report, &at, &address.transport);
         let host = host(report, &at, &address.host);
         let port = report.port(&format!("{at}.port"), address.port);
-        if let (Some(transport), Some(host), Some(port)) = (transport, host, port) {
+        if let (Some(transport), Some(host), Some(port)) = (transport, host, port)
+            && !report.is_left_out(&at)
+        {
             addresses.push(PeerAddress { transport, host, port });
         }
     }

@@ -65,12 +65,12 @@ struct Port {
     protocol: Option<String>,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    Reading::of(translate(identity, report))
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let document: Document = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let document: Document = report.read(kind.rules)?;
     let Some(service) = identity.labels.get(SERVICE_LABEL) else {
         let message = format!("the label {SERVICE_LABEL} is missing");
         report.invalid("metadata.labels", message, "add it, with the name of the Service");

@@ -85,17 +85,17 @@ struct RouteKind {
     kind: String,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
     const CLASS_ONLY: FieldRules = &[("*", Silent)];
     let Some(ClassDocument { spec }) = report.read(CLASS_ONLY) else { return Reading::Invalid };
     if spec.gateway_class_name != GATEWAY_CLASS {
         return Reading::NotOurs;
     }
-    Reading::of(translate(identity, report))
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let Document { spec } = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let Document { spec } = report.read(kind.rules)?;
     let field = "spec.listeners";
     if !report.bounded(field, spec.listeners.len(), limits::LISTENERS_MAX) {
         return None;
@@ -204,8 +204,8 @@ fn check_route_kinds(
         entry.kind == served && entry.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP
     };
     if !kinds.is_empty() && !kinds.iter().any(ours) {
-        let message =
-            format!("a {} listener serves no other kind than {served}", protocol.as_str());
+        let protocol = protocol.as_str();
+        let message = format!("a listener for {protocol} serves no other kind than {served}");
         let fix = format!("list {served}, or remove the list");
         report.refuse(&format!("{at}.allowedRoutes.kinds"), message, &fix);
     }

@@ -64,12 +64,12 @@ struct PathMatch {
     value: Option<String>,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    Reading::of(translate(identity, report))
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let Document { spec } = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let Document { spec } = report.read(kind.rules)?;
     let parents = route::parents(report, &identity.namespace, &spec.parent_refs);
     let hostnames = hostnames(report, &spec.hostnames);
     let rules = rules(report, &identity.namespace, &spec.rules);

@@ -52,9 +52,9 @@ pub(crate) fn parents(
             report.refuse(&format!("{at}.kind"), message, "name a Gateway");
             continue;
         }
-        targets.extend(parent_target(report, own, &at, parent));
+        let target = parent_target(report, own, &at, parent);
+        targets.extend(target.filter(|_| !report.is_left_out(&at)));
     }
-    targets.retain(|_| !report.failed());
     targets
 }
 

@@ -58,12 +58,12 @@ struct Spec {
     external_name: Option<String>,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    Reading::of(translate(identity, report))
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let Document { spec } = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let Document { spec } = report.read(kind.rules)?;
     match spec.r#type.as_deref().unwrap_or("ClusterIP") {
         "ClusterIP" | "NodePort" | "LoadBalancer" => {}
         "ExternalName" => {

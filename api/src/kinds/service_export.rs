@@ -31,8 +31,8 @@ struct Document {
 #[derive(Debug, Deserialize)]
 struct Spec {}
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    let document: Option<Document> = report.read(RULES);
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    let document: Option<Document> = report.read(kind.rules);
     let name = ServiceName::new(identity.namespace.clone(), identity.name.clone());
     Reading::of(document.map(|_| Resource::ServiceExport(model::ServiceExport { name })))
 }

@@ -45,12 +45,12 @@ struct Rule {
     backend_refs: Vec<BackendRef>,
 }
 
-fn read(identity: &Identity, report: &mut Report<'_>) -> Reading {
-    Reading::of(translate(identity, report))
+fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
+    Reading::of(translate(kind, identity, report))
 }
 
-fn translate(identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
-    let Document { spec } = report.read(RULES)?;
+fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Option<Resource> {
+    let Document { spec } = report.read(kind.rules)?;
     let parents = route::parents(report, &identity.namespace, &spec.parent_refs);
     let [rule] = &spec.rules[..] else {
         let message = format!("the route has {} rules, exactly one is served", spec.rules.len());

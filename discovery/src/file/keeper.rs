@@ -185,3 +185,138 @@ fn hold_diagnostic(vanished: usize, of: usize, window: Duration) -> Diagnostic {
         fix: "bring the files back; if the removal is meant, wait".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(30);
+
+    fn exports(range: std::ops::Range<usize>) -> String {
+        range
+            .map(|number| {
+                format!(
+                    "---\napiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\n\
+                     metadata: {{name: x{number}}}\n"
+                )
+            })
+            .collect()
+    }
+
+    /// A keeper and its clock.
+    struct Bench {
+        keeper: Keeper,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { keeper: Keeper::new(WINDOW), now: Instant::now() }
+        }
+
+        /// Time passes, and the folder is read.
+        fn read(&mut self, after: Duration, files: &[(&str, String)]) -> String {
+            let scan = files.iter().map(|(name, text)| (name.to_string(), Ok(text.clone())));
+            self.apply(after, Ok(scan.collect()))
+        }
+
+        /// `objects codes`, and whether that was published.
+        fn apply(&mut self, after: Duration, scan: Result<Scan, String>) -> String {
+            self.now += after;
+            let published = self.keeper.apply(scan, self.now).is_some();
+            let catalog = &self.keeper.catalog;
+            let mut shape = catalog.resources.len().to_string();
+            for found in &catalog.diagnostics {
+                shape += &format!(" {}", found.code);
+            }
+            shape + if published { "" } else { " (same)" }
+        }
+    }
+
+    const AT_ONCE: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_reading_is_published_when_it_differs() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.read(AT_ONCE, &[]), "0", "the first one always");
+        assert_eq!(bench.read(AT_ONCE, &[]), "0 (same)");
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..3))]), "3");
+        assert_eq!(bench.read(AT_ONCE, &[("a", format!("# new\n{}", exports(0..3)))]), "3 (same)");
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..2))]), "2", "few go at once");
+        assert_eq!(bench.read(AT_ONCE, &[]), "0", "few go at once, even if they are all");
+        assert_eq!(bench.keeper.confirm_at(), None);
+        assert_eq!(bench.keeper.catalog.sequence, 4);
+    }
+
+    #[test]
+    fn a_mass_delete_is_held_until_the_window_ends() {
+        let mut bench = Bench::new();
+        bench.read(AT_ONCE, &[("a", exports(0..19))]);
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..10))]), "10", "9 are not ten");
+        bench.read(AT_ONCE, &[("a", exports(0..20))]);
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..10))]), "10", "half is not over half");
+        bench.read(AT_ONCE, &[("a", exports(0..20))]);
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..9))]), "20 FED4009");
+        assert_eq!(bench.keeper.confirm_at(), Some(bench.now + WINDOW));
+        let almost = WINDOW - Duration::from_millis(1);
+        assert_eq!(bench.read(almost, &[("a", exports(0..9))]), "20 FED4009 (same)");
+        assert_eq!(bench.read(Duration::from_millis(1), &[("a", exports(0..9))]), "9");
+        assert_eq!(bench.keeper.confirm_at(), None);
+    }
+
+    #[test]
+    fn additions_pass_while_a_removal_is_held_and_its_end_forgets_it() {
+        let mut bench = Bench::new();
+        bench.read(AT_ONCE, &[("a", exports(0..20))]);
+        assert_eq!(bench.read(AT_ONCE, &[("b", exports(30..31))]), "21 FED4009");
+        assert_eq!(bench.read(WINDOW / 2, &[("a", exports(0..20)), ("b", exports(30..31))]), "21");
+        assert_eq!(bench.keeper.confirm_at(), None);
+        // A new removal has a window of its own.
+        assert_eq!(bench.read(WINDOW / 2, &[("b", exports(30..31))]), "21 FED4009");
+        assert_eq!(bench.read(WINDOW / 2, &[("b", exports(30..31))]), "21 FED4009 (same)");
+        assert_eq!(bench.read(WINDOW / 2, &[("b", exports(30..31))]), "1");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_removes_nothing_ever() {
+        let mut bench = Bench::new();
+        bench.read(AT_ONCE, &[("a", exports(0..20))]);
+        assert_eq!(bench.apply(AT_ONCE, Err("gone".into())), "20 FED4010");
+        assert_eq!(bench.apply(WINDOW * 10, Err("gone".into())), "20 FED4010 (same)");
+        assert_eq!(bench.keeper.confirm_at(), None, "nothing to wake up for");
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..20))]), "20");
+        // A hold that an error interrupts begins anew, so that the thread does not spin either.
+        bench.read(AT_ONCE, &[]);
+        bench.apply(WINDOW * 2, Err("gone".into()));
+        assert_eq!(bench.keeper.confirm_at(), Some(bench.now + WINDOW));
+        assert_eq!(bench.read(AT_ONCE, &[]), "20 FED4009");
+        assert_eq!(bench.read(WINDOW, &[]), "0");
+    }
+
+    #[test]
+    fn an_empty_folder_after_an_error_is_held_however_few_objects_it_had() {
+        let mut bench = Bench::new();
+        bench.read(AT_ONCE, &[("a", exports(0..2))]);
+        bench.apply(AT_ONCE, Err("gone".into()));
+        assert_eq!(bench.read(AT_ONCE, &[]), "2 FED4009");
+        assert_eq!(bench.read(WINDOW / 2, &[]), "2 FED4009 (same)");
+        assert_eq!(bench.read(WINDOW / 2, &[]), "0");
+        // One that returns with something is believed.
+        bench.read(AT_ONCE, &[("a", exports(0..2))]);
+        bench.apply(AT_ONCE, Err("gone".into()));
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..1))]), "1");
+        assert_eq!(bench.read(AT_ONCE, &[]), "0", "the error is long over");
+    }
+
+    #[test]
+    fn a_file_keeps_its_last_good_objects_while_it_cannot_be_read() {
+        let mut bench = Bench::new();
+        bench.read(AT_ONCE, &[("a", exports(0..2)), ("b", exports(5..6))]);
+        assert_eq!(bench.read(AT_ONCE, &[("a", "[".into()), ("b", exports(5..6))]), "3 FED4010");
+        let scan = Scan::from([("a".into(), Err("denied".into())), ("b".into(), Ok("".into()))]);
+        assert_eq!(bench.apply(AT_ONCE, Ok(scan)), "2 FED4010");
+        assert_eq!(bench.read(AT_ONCE, &[("a", exports(0..1))]), "1");
+        assert_eq!(bench.read(AT_ONCE, &[("a", "[".into())]), "1 FED4010");
+        assert_eq!(bench.read(AT_ONCE, &[]), "0");
+    }
+}

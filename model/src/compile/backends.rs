@@ -101,8 +101,9 @@ pub(super) fn compile(
             Resource::Service(service) => add_service(service, &mut backends),
             Resource::ServiceImport(import) => {
                 let clusters = import_clusters(own, resource, import, peers, findings);
-                let local = exports.contains_key(&import.name);
-                add_import(import, local, clusters, &mut backends);
+                let export = exports.get(&import.name);
+                check_exporters(own, resource, import, export, findings);
+                add_import(import, export, clusters, &mut backends);
             }
             _ => {}
         }
@@ -119,13 +120,15 @@ fn add_service(service: &Service, backends: &mut Backends) {
     }
 }
 
+/// The cluster's own export takes part whether or not the import's status lists it already.
 fn add_import(
     import: &ServiceImport,
-    local: bool,
+    export: Option<&Export>,
     clusters: Vec<ClusterName>,
     backends: &mut Backends,
 ) {
     for port in &import.ports {
+        let local = export.is_some_and(|export| export.ports.contains_key(&port.port));
         let (service, port, protocol) = (import.name.clone(), port.port, port.protocol);
         let target =
             BackendTarget { kind: BackendKind::ServiceImport, service: service.clone(), port };
@@ -154,6 +157,27 @@ fn import_clusters(
         findings.warning(resource, &field, code::CLUSTER_NOT_FOUND, message, fix);
     }
     clusters.into_keys().collect()
+}
+
+/// An import that leads nowhere would be found out by its callers only.
+fn check_exporters(
+    own: &ClusterName,
+    resource: &Resource,
+    import: &ServiceImport,
+    export: Option<&Export>,
+    findings: &mut Findings,
+) {
+    let own_index = import.clusters.iter().position(|cluster| cluster == own);
+    if let (Some(index), None) = (own_index, export) {
+        let field = format!("status.clusters[{index}].cluster");
+        let message = format!("this cluster does not export {}", import.name);
+        let fix = "add a Service and a ServiceExport of that name, or remove the entry";
+        findings.warning(resource, &field, code::SERVICE_NOT_FOUND, message, fix);
+    } else if import.clusters.is_empty() && export.is_none() {
+        let message = format!("no cluster exports {}", import.name);
+        let fix = "list the clusters that export it";
+        findings.warning(resource, "status.clusters", code::CLUSTER_NOT_FOUND, message, fix);
+    }
 }
 
 fn find_service<'a>(resources: &'a ResourceSet, name: &ServiceName) -> Option<&'a Service> {

@@ -292,9 +292,9 @@ fn effective_hosts(
     if route.is_empty() {
         return Some(vec![Some(listener.clone())]);
     }
-    let hosts: Vec<_> =
-        route.iter().filter_map(|host| narrower(listener, host)).map(Some).collect();
-    (!hosts.is_empty()).then_some(hosts)
+    // Two wildcards of one route may come down to the same name here.
+    let hosts: BTreeSet<_> = route.iter().filter_map(|host| narrower(listener, host)).collect();
+    (!hosts.is_empty()).then(|| hosts.into_iter().map(Some).collect())
 }
 
 fn narrower(a: &Hostname, b: &Hostname) -> Option<Hostname> {
