@@ -48,7 +48,8 @@ impl FileProviderConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "the manifest folder {folder:?} cannot be read: {problem}; create the folder, or mend its path or its permissions"
+        "the manifest folder {folder:?} cannot be read: {problem}; create the folder, or mend its \
+         path or its permissions"
     )]
     Folder { folder: PathBuf, problem: String },
     #[error("the file provider's thread could not be started")]

@@ -82,7 +82,7 @@ registry! {
     1004 FEDERATION_UNREACHABLE "FederationUnreachable":
         "The local federation node does not answer.",
         "Its process is not running, or the socket's path in the configuration is another one.",
-        "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on meanwhile.";
+        "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
