@@ -242,11 +242,6 @@ impl FrameDecoder {
         ))
     }
 
-    /// The bytes that are left when what follows the frames is something else.
-    pub fn into_rest(self) -> Bytes {
-        self.input
-    }
-
     fn step(&mut self) -> Result<Option<Frame>, DecodeError> {
         loop {
             match &mut self.state {

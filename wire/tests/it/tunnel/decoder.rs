@@ -121,11 +121,3 @@ fn an_error_stays_and_the_rest_is_dropped() {
     assert_eq!(decoder.next().unwrap_err(), first);
     assert!(!decoder.is_between_frames());
 }
-
-#[test]
-fn what_follows_the_frames_can_be_taken() {
-    let mut decoder = FrameDecoder::new();
-    decoder.push([encode_all(&[Frame::End]), b"rest".to_vec()].concat().into());
-    assert_eq!(decoder.next().unwrap(), Some(Frame::End));
-    assert_eq!(decoder.into_rest(), "rest");
-}

@@ -68,7 +68,7 @@ fn error_codes() -> String {
             Blame::Operator => "the operators",
             Blame::Network => "the network",
         };
-        let fed = entry.fed.map_or("-".to_owned(), |code| code.to_string());
+        let fed = entry.fed.map_or_else(|| "-".to_owned(), |code| code.to_string());
         let (number, name, meaning) = (entry.number, entry.name, entry.meaning);
         writeln!(table, "| {number:#04x} | `{name}` | {meaning} | {retry} | {blame} | {fed} |")
             .unwrap();
