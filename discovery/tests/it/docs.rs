@@ -51,7 +51,8 @@ fn yaml_blocks(page: &str) -> Vec<(usize, String)> {
     let mut lines = page.lines().enumerate();
     while let Some((number, line)) = lines.next() {
         let indent = line.len() - line.trim_start().len();
-        if line.trim() != "```yaml" {
+        // What follows the language, such as the file's name, is no matter here.
+        if line.split_whitespace().next() != Some("```yaml") {
             continue;
         }
         let text: String = lines
