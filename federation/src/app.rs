@@ -170,7 +170,10 @@ fn open_identity(
 }
 
 /// An error as people see it: its registered code first.
-fn coded(code: Code, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+pub(crate) fn coded<E>(code: Code, error: E) -> anyhow::Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
     anyhow::Error::new(error).context(code.to_string())
 }
 

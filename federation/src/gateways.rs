@@ -179,3 +179,67 @@ fn aged(report: &StatusReport, age: Duration) -> StatusReport {
     }
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ObjectName {
+        ObjectName::parse(text).unwrap()
+    }
+
+    fn process(pid: i32) -> Caller {
+        Caller { uid: 0, pid: Some(pid) }
+    }
+
+    #[test]
+    fn a_live_name_belongs_to_its_process() {
+        let (gateways, now) = (Gateways::default(), Instant::now());
+        let lease = gateways.connect(&name("gw"), process(7), now).unwrap();
+        let taken = gateways.connect(&name("gw"), process(8), now).unwrap_err();
+        assert_eq!(
+            taken.to_string(),
+            "another process (pid 7) is the gateway gw of this cluster at the moment; stop that \
+             one, or give this one another `name`"
+        );
+        assert_eq!(gateways.check_free(&name("gw"), process(8)), Err(taken));
+        assert_eq!(gateways.check_free(&name("gw"), process(7)), Ok(()));
+        assert_eq!(gateways.check_free(&name("other"), process(8)), Ok(()));
+        // In another PID namespace nobody can tell.
+        assert_eq!(gateways.check_free(&name("gw"), Caller { uid: 0, pid: None }), Ok(()));
+        drop(lease);
+        assert_eq!(gateways.check_free(&name("gw"), process(8)), Ok(()));
+    }
+
+    #[test]
+    fn the_end_of_a_replaced_stream_does_not_end_its_successor() {
+        let (gateways, now) = (Gateways::default(), Instant::now());
+        let old = gateways.connect(&name("gw"), process(7), now).unwrap();
+        let new = gateways.connect(&name("gw"), process(7), now).unwrap();
+        let ack = || Ack { revision: Revision { epoch: 1, index: 1 }, diagnostics: vec![] };
+        assert!(!old.acknowledge(ack()));
+        drop(old);
+        assert!(gateways.view(now)[0].connected);
+        assert!(new.acknowledge(ack()));
+        drop(new);
+        assert!(!gateways.view(now)[0].connected);
+    }
+
+    #[test]
+    fn the_table_forgets_the_longest_gone_and_never_a_live_one() {
+        let (gateways, start) = (Gateways::default(), Instant::now());
+        let connect = |index: usize| {
+            let now = start + Duration::from_secs(index as u64);
+            gateways.connect(&name(&format!("gw-{index}")), process(7), now)
+        };
+        let mut leases: Vec<Lease> =
+            (0..GATEWAYS_MAX).map(|index| connect(index).unwrap()).collect();
+        let full = connect(GATEWAYS_MAX).unwrap_err().to_string();
+        assert_eq!(full, "256 gateways are connected, and no more are served; stop one");
+        leases.remove(3);
+        leases.push(connect(GATEWAYS_MAX).unwrap());
+        let names = gateways.view(start);
+        assert_eq!(names.len(), GATEWAYS_MAX);
+        assert!(names.iter().all(|view| view.name != name("gw-3")));
+    }
+}

@@ -8,6 +8,7 @@ use identity::{BundleSet, Ca, Svid, SvidKeyPair, SvidStore, verify_chain};
 use model::SpiffeId;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::coded;
 use crate::limits::{RENEWAL_CHECK_INTERVAL, SVID_LIFETIME};
 
 /// The SVID in force, and what is needed to renew it.
@@ -27,7 +28,8 @@ impl OwnSvid {
         store: SvidStore,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
-        let kept = store.load()?.filter(|svid| is_usable(svid, &id, &ca, now));
+        let kept = store.load().map_err(|e| coded(e.code(), e))?;
+        let kept = kept.filter(|svid| is_usable(svid, &id, &ca, now));
         let svid = match kept {
             Some(svid) => svid,
             None => issue(&id, &ca, &store, now)?,

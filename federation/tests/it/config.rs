@@ -1,0 +1,161 @@
+//! The configuration file: what it means, and the words for each mistake.
+
+use std::path::Path;
+
+use federation::config::FederationConfig;
+use model::Transport;
+
+const FULL: &str = "\
+apiVersion: fedgate.dev/v1alpha1
+kind: FederationConfig
+name: one
+cluster: east
+trustDomain: east.example
+dataDir: /data
+manifests: manifests
+sockets: {resource: /run/r.sock, operator: /run/o.sock}
+advertise:
+- {transport: quic, host: gw.east.example, port: 8443}
+- {transport: quic, host: fd00::1, port: 443}
+enrolment: {uids: [0, 1000]}
+";
+
+fn parse(text: &str) -> Result<FederationConfig, String> {
+    FederationConfig::from_yaml(text, Path::new("/etc/f.yaml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_field_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.name.as_str(), "one");
+    assert_eq!(config.cluster.as_str(), "east");
+    assert_eq!(config.trust_domain.as_str(), "east.example");
+    assert_eq!(config.data_dir, Path::new("/data"));
+    assert_eq!(config.manifests, Path::new("/etc/manifests"), "relative to the file's folder");
+    assert_eq!(config.resource_socket, Path::new("/run/r.sock"));
+    assert_eq!(config.operator_socket, Path::new("/run/o.sock"));
+    let addresses = config.advertise.iter().map(|a| (a.transport, a.host.as_str(), a.port));
+    let wanted = [(Transport::Quic, "gw.east.example", 8443), (Transport::Quic, "fd00::1", 443)];
+    assert!(addresses.eq(wanted));
+    assert!(config.enrolment_uids.iter().eq(&[0, 1000]));
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let short = FULL.lines().filter(|line| {
+        let optional = ["name", "sockets", "advertise", "- ", "enrolment"];
+        !optional.iter().any(|field| line.starts_with(field))
+    });
+    let config = parse(&short.collect::<Vec<_>>().join("\n")).unwrap();
+    assert_eq!(config.name.as_str(), "node-0");
+    assert_eq!(config.resource_socket, Path::new("/data/run/resource.sock"));
+    assert_eq!(config.operator_socket, Path::new("/data/run/operator.sock"));
+    assert!(config.advertise.is_empty() && config.enrolment_uids.is_empty());
+}
+
+#[test]
+fn mistakes_are_named_with_line_field_value_and_fix() {
+    let long = format!("dataDir: /{}", "d".repeat(100));
+    let uids: Vec<String> = (0..65).map(|uid| uid.to_string()).collect();
+    let many_uids = format!("enrolment: {{uids: [{}]}}", uids.join(","));
+    let cases = [
+        (
+            "kind: FederationConfig",
+            "kind: GatewayConfig",
+            "/etc/f.yaml:2: kind = \"GatewayConfig\": write FederationConfig",
+        ),
+        (
+            "apiVersion: fedgate.dev/v1alpha1",
+            "apiVersion: fedgate.dev/v1",
+            "/etc/f.yaml:1: apiVersion = \"fedgate.dev/v1\": write fedgate.dev/v1alpha1",
+        ),
+        (
+            "cluster: east",
+            "cluster: East",
+            "/etc/f.yaml:4: cluster = \"East\": cluster name \"East\" is not valid: use only \
+             lower-case letters, digits and '-'",
+        ),
+        (
+            "trustDomain: east.example",
+            "trustDomain: east/example",
+            "/etc/f.yaml:5: trustDomain = \"east/example\": trust domain \"east/example\" is not",
+        ),
+        ("name: one", "name: One", "/etc/f.yaml:3: name = \"One\": name \"One\" is not valid"),
+        (
+            "dataDir: /data",
+            "dataDir: ''",
+            "/etc/f.yaml:6: dataDir = \"\": it is empty; give a path",
+        ),
+        ("cluster: east\n", "", "missing field `cluster`"),
+        (
+            "cluster: east",
+            "clutser: east",
+            "/etc/f.yaml:4: `clutser: east`: unknown field `clutser`",
+        ),
+        ("cluster: east", "cluster: east\ncluster: west", "/etc/f.yaml:5: `cluster: west`: "),
+        ("cluster: east", "cluster: [east]", "/etc/f.yaml:4: `cluster: [east]`: "),
+        ("port: 443}", "port: 0}", "/etc/f.yaml:11: advertise[1].port = 0: a port is 1 to 65535"),
+        (
+            "port: 443}",
+            "port: 65536}",
+            "/etc/f.yaml:11: advertise[1].port = 65536: a port is 1 to 65535",
+        ),
+        (
+            "port: 443}",
+            "port: https}",
+            "/etc/f.yaml:11: `- {transport: quic, host: fd00::1, port: https}`: ",
+        ),
+        (
+            "host: fd00::1",
+            "host: '::'",
+            "advertise[1].host = \"::\": others dial it: give an IP address or a DNS name",
+        ),
+        (
+            "{transport: quic, host: fd00::1",
+            "{transport: tls, host: fd00::1",
+            "/etc/f.yaml:11: advertise[1].transport = \"tls\": the one transport is quic",
+        ),
+        (
+            "resource: /run/r.sock",
+            "resources: /run/r.sock",
+            "/etc/f.yaml:8: `sockets: {resources: /run/r.sock, operator: /run/o.sock}`: unknown \
+             field `resources`",
+        ),
+        (
+            "uids: [0, 1000]",
+            "uids: [0, 0]",
+            "/etc/f.yaml:12: enrolment.uids[1] = 0: it is listed twice; remove one",
+        ),
+        (
+            "uids: [0, 1000]",
+            "uids: [-1]",
+            "/etc/f.yaml:12: enrolment.uids[0] = -1: a Unix user's number is 0 to 4294967295",
+        ),
+        (
+            "uids: [0, 1000]",
+            "uids: []",
+            "/etc/f.yaml:12: enrolment.uids = 0 entries: list 1 to 64 Unix users, or leave the",
+        ),
+        ("enrolment: {uids: [0, 1000]}", &many_uids, "enrolment.uids = 65 entries: list 1 to 64"),
+        (
+            "dataDir: /data\nmanifests: manifests\nsockets: {resource: /run/r.sock, operator: \
+             /run/o.sock}",
+            &format!("{long}\nmanifests: manifests"),
+            "Unix allows 107; set sockets.resource to a shorter one",
+        ),
+        ("kind: FederationConfig", "kind: [", "/etc/f.yaml:"),
+    ];
+    for (good, bad, wanted) in cases {
+        assert!(FULL.contains(good), "{good}");
+        let found = parse(&FULL.replacen(good, bad, 1)).unwrap_err();
+        assert!(found.contains(wanted), "{found}\n  is without {wanted}");
+    }
+}
+
+#[test]
+fn errors_of_the_parser_point_to_the_list_of_fields() {
+    let error = parse(&FULL.replacen("cluster: east", "clutser: east", 1)).unwrap_err();
+    assert!(error.ends_with("; docs/reference/config.md lists the fields"), "{error}");
+    let error = parse(&" ".repeat(1 << 21)).unwrap_err();
+    assert_eq!(error, "/etc/f.yaml: the file has 2097152 bytes; the limit is 1048576");
+}

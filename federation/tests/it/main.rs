@@ -1,0 +1,11 @@
+//! A federation node from outside: real sockets, real files, the real binary.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
+
+mod config;
+mod enrol;
+mod fixture;
+mod operator;
+mod process;
+mod start;
+mod stream;
