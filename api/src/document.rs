@@ -83,11 +83,26 @@ fn read_object(document: &Node, kind: &'static Kind, report: Report<'_>, manifes
     match reading {
         Reading::NotOurs => return,
         Reading::Served(resource) if !report.failed() => {
-            manifest.objects.push(Object { resource: *resource, line: document.line });
+            if is_sendable(&resource, &mut report) {
+                manifest.objects.push(Object { resource: *resource, line: document.line });
+            }
         }
         Reading::Served(_) | Reading::Invalid => {}
     }
     manifest.diagnostics.extend(report.into_diagnostics());
+}
+
+/// Whether gateways accept the object: one that they refuse would stop the stream for all others.
+/// What can be wrong at this point is the size of the whole, since each part is within its limits.
+fn is_sendable(resource: &Resource, report: &mut Report<'_>) -> bool {
+    let message = wire::resource::encode_resource(resource);
+    match wire::resource::decode_resource(message) {
+        Ok(_) => true,
+        Err(error) => {
+            report.invalid("", format!("gateways would refuse the object: {error}"), "split it");
+            false
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,6 +216,27 @@ mod tests {
                 }),
             ]
         })
+    }
+
+    #[test]
+    fn an_object_that_gateways_would_refuse_is_left_out() {
+        let addresses: Vec<_> = (0..100).map(|i| format!("\"2001:db8:1234::{i:x}\"")).collect();
+        let endpoint = format!("- addresses: [{}]\n", addresses.join(","));
+        let text = |endpoints: usize| {
+            format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {{name: x, labels: {{kubernetes.io/service-name: x}}}}\n\
+                 addressType: IPv6\nports: [{{port: 1}}]\nendpoints:\n{}",
+                endpoint.repeat(endpoints)
+            )
+        };
+        let manifest = parse_manifest("f.yaml", &text(500)).unwrap();
+        assert_eq!((manifest.objects.len(), manifest.diagnostics.len()), (1, 0));
+        let manifest = parse_manifest("f.yaml", &text(1000)).unwrap();
+        assert!(manifest.objects.is_empty());
+        let message = manifest.diagnostics[0].to_string();
+        assert!(message.contains("gateways would refuse the object"), "{message}");
+        assert!(message.contains("at most 1048576"), "{message}");
     }
 
     proptest! {
