@@ -87,3 +87,46 @@ fn vanished_or(path: &Path, error: std::io::Error) -> Option<Result<String, Stri
     let gone = error.kind() == std::io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err();
     (!gone).then(|| Err(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_manifests_that_are_not_hidden_count() {
+        for good in ["a.yaml", "a.yml", "a.json", "a.b.yaml"] {
+            assert!(is_manifest(good), "{good}");
+        }
+        for bad in [".a.yaml", "..data", "a.yaml~", "a.YAML", "yaml", "a", "#a.yaml#", "a.yaml.swp"]
+        {
+            assert!(!is_manifest(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_folder_with_too_many_files_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..limits::FOLDER_FILES_MAX {
+            File::create(folder.path().join(format!("{number}.yaml"))).unwrap();
+        }
+        File::create(folder.path().join("notes.txt")).unwrap();
+        assert_eq!(scan(folder.path()).unwrap().len(), limits::FOLDER_FILES_MAX);
+        File::create(folder.path().join("one-more.yaml")).unwrap();
+        assert_eq!(scan(folder.path()).unwrap_err(), "more than 4096 manifest files");
+    }
+
+    #[test]
+    fn a_folder_with_too_much_text_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let size = api::limits::MANIFEST_BYTES_MAX as u64;
+        let files = limits::FOLDER_BYTES_MAX / size;
+        let sparse = |number: u64| {
+            let file = File::create(folder.path().join(format!("{number}.yaml"))).unwrap();
+            file.set_len(size).unwrap();
+        };
+        (0..files).for_each(sparse);
+        assert_eq!(scan(folder.path()).unwrap().len() as u64, files);
+        sparse(files);
+        assert_eq!(scan(folder.path()).unwrap_err(), "more than 67108864 bytes of manifests");
+    }
+}

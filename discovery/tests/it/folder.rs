@@ -182,7 +182,7 @@ async fn a_folder_that_vanishes_and_returns_empty_is_held_however_small() {
     fs::create_dir(&folder).unwrap();
     write(&folder, "a.yaml", &export("a"));
     let rescan_interval = Duration::from_millis(20);
-    let confirm_window = Duration::from_secs(1);
+    let confirm_window = Duration::from_secs(2);
     let (_provider, mut catalog) =
         start_with(FileProviderConfig { folder: folder.clone(), confirm_window, rescan_interval });
     fs::rename(&folder, parent.path().join("away")).unwrap();
