@@ -12,6 +12,7 @@
 mod bundle;
 mod ca;
 mod cell;
+mod cluster;
 mod csr;
 mod file;
 pub mod limits;
@@ -25,6 +26,7 @@ mod verify;
 
 pub use bundle::{BundleChange, BundleError, BundleSet};
 pub use ca::{Ca, CaError};
+pub use cluster::cluster_id;
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
 pub use csr::IssueError;
 pub use file::FileError;

@@ -1,0 +1,170 @@
+//! How a gateway goes: not ready, then no new connections, then no connections at all. Whoever
+//! serves something holds a [`DrainGuard`] while it does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::limits::{DRAIN_ACCEPT_GRACE, DRAIN_MAX};
+use crate::state::GatewayState;
+
+/// How far the way is gone; each stage includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrainStage {
+    Serving,
+    /// Unready; peers are told; listeners still accept, for load balancers that have not noticed.
+    Leaving,
+    /// Listeners are closed; connections end after the request that they carry.
+    Closing,
+    /// Whatever is left ends now.
+    Stopped,
+}
+
+/// The gateway's stage, and how much is in progress.
+#[derive(Debug, Clone)]
+pub struct Drain(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    stage: watch::Sender<DrainStage>,
+    requested: watch::Sender<bool>,
+    in_progress: AtomicUsize,
+    idle: Notify,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            stage: watch::Sender::new(DrainStage::Serving),
+            requested: watch::Sender::new(false),
+            in_progress: AtomicUsize::new(0),
+            idle: Notify::new(),
+        }))
+    }
+}
+
+impl Drain {
+    pub fn stage(&self) -> DrainStage {
+        *self.0.stage.borrow()
+    }
+
+    /// Moves on to `stage`; there is no way back.
+    pub fn advance(&self, stage: DrainStage) {
+        self.0.stage.send_if_modified(|current| {
+            let later = stage > *current;
+            *current = stage.max(*current);
+            later
+        });
+    }
+
+    /// Waits until `stage` is reached.
+    pub async fn reached(&self, stage: DrainStage) {
+        let mut current = self.0.stage.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = current.wait_for(|current| *current >= stage).await;
+    }
+
+    /// Somebody asked through the admin port; the process's owner decides what follows.
+    pub fn request(&self) {
+        self.0.requested.send_replace(true);
+    }
+
+    pub async fn requested(&self) {
+        let mut requested = self.0.requested.subscribe();
+        let _ = requested.wait_for(|requested| *requested).await;
+    }
+
+    pub fn guard(&self) -> DrainGuard {
+        self.0.in_progress.fetch_add(1, Ordering::Relaxed);
+        DrainGuard(self.clone())
+    }
+
+    pub fn in_progress(&self) -> usize {
+        self.0.in_progress.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no guard is left.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.0.idle.notified();
+            if self.in_progress() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Something in progress that a drain waits for.
+#[derive(Debug)]
+pub struct DrainGuard(Drain);
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        if self.0.0.in_progress.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// The whole way, up to where only closing is left. `true` if everything ended by itself.
+pub async fn drain(state: &GatewayState) -> bool {
+    let drain = &state.drain;
+    tracing::info!(in_progress = drain.in_progress(), "draining");
+    drain.advance(DrainStage::Leaving);
+    if let Some(tunnel) = state.tunnel.get() {
+        tunnel.start_drain(DRAIN_MAX);
+    }
+    sleep(DRAIN_ACCEPT_GRACE).await;
+    drain.advance(DrainStage::Closing);
+    let everything = async {
+        drain.idle().await;
+        if let Some(tunnel) = state.tunnel.get() {
+            tunnel.drained().await;
+        }
+    };
+    let clean = timeout(DRAIN_MAX.saturating_sub(DRAIN_ACCEPT_GRACE), everything).await.is_ok();
+    if clean {
+        tracing::info!("drained");
+    } else {
+        let left = drain.in_progress();
+        let limit_s = Duration::as_secs(&DRAIN_MAX);
+        tracing::warn!(left, limit_s, "what is left after the drain's limit is cut off");
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_waits_for_every_guard() {
+        let drain = Drain::default();
+        let (first, second) = (drain.guard(), drain.guard());
+        let waiting = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.idle().await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        waiting.await.unwrap();
+        drain.idle().await;
+    }
+
+    #[tokio::test]
+    async fn stages_only_go_forward() {
+        let drain = Drain::default();
+        drain.advance(DrainStage::Closing);
+        drain.advance(DrainStage::Leaving);
+        assert_eq!(drain.stage(), DrainStage::Closing);
+        drain.reached(DrainStage::Leaving).await;
+        drain.request();
+        drain.requested().await;
+    }
+}

@@ -1,0 +1,187 @@
+//! The gateway's identity: its SVID from disk, else by enrolment at the federation node; renewed
+//! every hour; and the cluster's own trust bundle beside it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use identity::{IdentityCell, Svid, SvidKeyPair, SvidStore, cluster_id};
+use model::TrustBundle;
+use model::code::{self, Code};
+use rustls_pki_types::CertificateDer;
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use wire::bundle::{format_bundle, parse_bundle};
+use wire::resource::proto::enrolment_service_client::EnrolmentServiceClient;
+use wire::resource::{EnrolRequest, EnrolResponse};
+
+use crate::backoff::Backoff;
+use crate::federation;
+use crate::files::write_private;
+use crate::limits::FEDERATION_CALL_TIMEOUT;
+use crate::state::GatewayState;
+
+/// Files of the gateway's identity in its data folder.
+#[derive(Debug)]
+pub struct IdentityFiles {
+    svids: SvidStore,
+    bundle: PathBuf,
+}
+
+/// What the files held.
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub svid: Option<Svid>,
+    pub bundle: Option<TrustBundle>,
+}
+
+impl IdentityFiles {
+    /// Makes `svid/` in the data folder, mode 0700.
+    pub fn open(data_dir: &Path) -> anyhow::Result<Self> {
+        let folder = data_dir.join("svid");
+        let svids = SvidStore::open(&folder).map_err(coded)?;
+        Ok(Self { svids, bundle: folder.join("bundle.json") })
+    }
+
+    /// A key that others can read stops the gateway: whoever read it can pose as this gateway. An
+    /// SVID of another name or an unreadable one is left aside, and enrolment replaces it.
+    pub fn load(&self, state: &GatewayState) -> anyhow::Result<Kept> {
+        let svid = match self.svids.load() {
+            Ok(svid) => svid,
+            Err(error) if error.code() == code::KEY_PERMISSIONS => return Err(coded(error)),
+            Err(error) => {
+                tracing::warn!(code = %error.code(), %error, "the SVID on disk is not used");
+                None
+            }
+        };
+        let svid = svid.filter(|svid| {
+            let own = *svid.id() == state.own_id;
+            if !own {
+                tracing::warn!(found = %svid.id(), own = %state.own_id, "an SVID of another name");
+            }
+            own
+        });
+        Ok(Kept { svid, bundle: self.load_bundle(state) })
+    }
+
+    fn load_bundle(&self, state: &GatewayState) -> Option<TrustBundle> {
+        let text = match fs::read_to_string(&self.bundle) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %self.bundle.display(), %error, "the bundle is not used");
+                return None;
+            }
+        };
+        parse_bundle(&text, &state.config.trust_domain)
+            .inspect_err(|error| {
+                tracing::warn!(path = %self.bundle.display(), %error, "the bundle is not used");
+            })
+            .ok()
+    }
+
+    fn save(&self, svid: &Svid, bundle: &TrustBundle) -> anyhow::Result<()> {
+        // The bundle first: an SVID without its bundle could not be used after a restart.
+        let text = format_bundle(bundle)?;
+        write_private(&self.bundle, text.as_bytes())
+            .with_context(|| format!("failed to write {}", self.bundle.display()))?;
+        self.svids.save(svid).map_err(coded)
+    }
+}
+
+fn coded(error: identity::SvidError) -> anyhow::Error {
+    anyhow::anyhow!("{}: {error}", error.code())
+}
+
+/// Keeps the gateway's SVID fresh. `enrolled` is told about each new identity; the first one lets
+/// the tunnel begin.
+pub async fn keep_enrolled(
+    state: Arc<GatewayState>,
+    files: IdentityFiles,
+    enrolled: impl Fn(TrustBundle),
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        wait_until_due(&state.identity).await;
+        match enrol(&state, &files).await {
+            Ok(bundle) => {
+                backoff.reset();
+                state.set_identity_problem(None);
+                enrolled(bundle);
+            }
+            Err(error) => {
+                let missing = state.identity.load().svid.is_none();
+                let code = if missing { code::SVID_MISSING } else { problem_code(&state) };
+                let text = format!("{error:#}");
+                let wait = backoff.next(&mut rand::rng());
+                tracing::warn!(%code, error = text, retry_in_ms = wait.as_millis() as u64, "not enrolled");
+                state.set_identity_problem(Some((code, text)));
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+fn problem_code(state: &GatewayState) -> Code {
+    let identity = state.identity.load();
+    let expired = identity.svid.as_ref().is_some_and(|svid| svid.is_expired(SystemTime::now()));
+    if expired { code::SVID_EXPIRED } else { code::FEDERATION_UNREACHABLE }
+}
+
+/// Wakes up often enough that a clock that was set does not matter for long.
+async fn wait_until_due(identity: &IdentityCell) {
+    const LOOK_AGAIN: Duration = Duration::from_secs(10);
+    while !identity.renewal_due(SystemTime::now()) {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<TrustBundle> {
+    let socket = &state.config.federation_socket;
+    let keys = SvidKeyPair::generate().map_err(coded)?;
+    let csr_der = keys.csr_der(&state.own_id).map_err(coded)?;
+    let request = EnrolRequest { gateway: state.config.name.clone(), csr_der };
+    let call = async {
+        let channel = federation::connect(socket).await?;
+        call(channel, request).await
+    };
+    let response = timeout(FEDERATION_CALL_TIMEOUT, call)
+        .await
+        .with_context(|| format!("no answer from {}", socket.display()))??;
+    let chain = response.chain_der.into_iter().map(CertificateDer::from).collect();
+    let svid = keys.into_svid(chain).map_err(coded)?;
+    if *svid.id() != state.own_id {
+        bail!("the federation node issued an SVID for {}, not for {}", svid.id(), state.own_id);
+    }
+    let bundle = response.bundle;
+    if bundle.trust_domain != state.config.trust_domain {
+        let (theirs, ours) = (&bundle.trust_domain, &state.config.trust_domain);
+        bail!("the federation node's trust domain is {theirs}, and trustDomain here is {ours}");
+    }
+    if let Err(error) = files.save(&svid, &bundle) {
+        tracing::error!(
+            error = format!("{error:#}"),
+            "the SVID works, but a restart will need to enrol"
+        );
+    }
+    tracing::info!(spiffe_id = %svid.id(), "enrolled");
+    state.identity.replace_svid(svid);
+    Ok(bundle)
+}
+
+async fn call(channel: Channel, request: EnrolRequest) -> anyhow::Result<EnrolResponse> {
+    let mut client = EnrolmentServiceClient::new(channel);
+    let response = client.enrol(request.encode()).await.map_err(federation::explain)?;
+    Ok(EnrolResponse::decode(response.into_inner())?)
+}
+
+/// The cluster's id follows from its bundle; the bundle is also what own peers are verified with.
+pub fn learn_cluster_id(state: &GatewayState, bundle: &TrustBundle) {
+    match cluster_id(bundle) {
+        Some(id) => state.cluster_id.store(Some(Arc::new(id))),
+        None => tracing::error!("the cluster's own trust bundle has no readable authority"),
+    }
+}

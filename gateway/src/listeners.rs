@@ -1,0 +1,163 @@
+//! The ports towards applications: opened and closed while the gateway runs, as the Snapshot says.
+//!
+//! One task owns them. It binds a socket per worker and hands each worker its own, so that a port
+//! is open on all workers or on none, and its state is known in one place.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use model::Snapshot;
+use model::code::ADDRESS_IN_USE;
+use model::snapshot::Listener;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{ACCEPT_BACKLOG, LISTENERS_MAX};
+use crate::state::{GatewayState, ListenerStatus};
+use crate::worker::{BoundPort, Command};
+
+/// The open ports.
+#[derive(Debug)]
+pub struct Listeners {
+    state: Arc<GatewayState>,
+    workers: Vec<mpsc::Sender<Command>>,
+    open: BTreeMap<u16, CancellationToken>,
+}
+
+impl Listeners {
+    pub fn new(state: Arc<GatewayState>, workers: Vec<mpsc::Sender<Command>>) -> Self {
+        Self { state, workers, open: BTreeMap::new() }
+    }
+
+    /// Closes what the Snapshot no longer has, opens what it has anew, and tries again what could
+    /// not be opened before. Others are not touched.
+    pub fn reconcile(&mut self, snapshot: &Snapshot) {
+        self.open.retain(|port, close| {
+            let wanted = snapshot.listeners.contains_key(port);
+            if !wanted {
+                tracing::info!(port, "listener closed");
+                close.cancel();
+            }
+            wanted
+        });
+        let before = self.state.listeners();
+        let mut statuses = BTreeMap::new();
+        for (port, listener) in &snapshot.listeners {
+            let error = self.ensure(*port).err();
+            let status = self.status(listener, error);
+            if !before.contains(&status) {
+                log(&status);
+            }
+            statuses.insert(*port, status);
+        }
+        self.state.set_listeners(statuses);
+    }
+
+    /// Whether a port is missing that should be open.
+    pub fn is_incomplete(&self) -> bool {
+        self.state.listeners().iter().any(|listener| listener.error.is_some())
+    }
+
+    pub fn close_all(&mut self) {
+        std::mem::take(&mut self.open).into_values().for_each(|close| close.cancel());
+    }
+
+    fn ensure(&mut self, port: u16) -> Result<(), String> {
+        if self.open.contains_key(&port) {
+            return Ok(());
+        }
+        if self.open.len() >= LISTENERS_MAX {
+            return Err(format!("the gateway has {LISTENERS_MAX} ports already"));
+        }
+        let address = SocketAddr::new(self.state.config.routes_listen, port);
+        let sockets = bind(address, self.workers.len()).map_err(|error| explain(&error))?;
+        let close = CancellationToken::new();
+        for (worker, listener) in self.workers.iter().zip(sockets) {
+            let bound = BoundPort { port, listener, close: close.clone() };
+            if worker.try_send(Command::Listen(bound)).is_err() {
+                close.cancel();
+                return Err("a worker does not take new ports; it is tried again".into());
+            }
+        }
+        self.open.insert(port, close);
+        Ok(())
+    }
+
+    fn status(&self, listener: &Listener, error: Option<String>) -> ListenerStatus {
+        ListenerStatus {
+            name: listener.name.clone(),
+            address: SocketAddr::new(self.state.config.routes_listen, listener.port),
+            protocol: listener.protocol(),
+            error: error.map(|error| format!("{ADDRESS_IN_USE}: {error}")),
+        }
+    }
+}
+
+fn log(status: &ListenerStatus) {
+    let ListenerStatus { name, address, protocol, error } = status;
+    let protocol = protocol.as_str();
+    match error {
+        None => tracing::info!(listener = name, %address, protocol, "listening"),
+        Some(error) => {
+            tracing::error!(listener = name, %address, protocol, error, "cannot listen");
+        }
+    }
+}
+
+fn explain(error: &io::Error) -> String {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process holds the port; `ss -lntp` shows which",
+        io::ErrorKind::AddrNotAvailable => "listen.routes is not an address of this host",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need the capability NET_BIND_SERVICE",
+        _ => "it is tried again each second",
+    };
+    format!("{error}: {fix}")
+}
+
+/// A listening socket per worker. SO_REUSEPORT would let a second gateway share the port without a
+/// word, so the port is first tried without it.
+fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let probe = socket(address)?;
+    probe.bind(&address.into())?;
+    drop(probe);
+    (0..workers)
+        .map(|_| {
+            let socket = socket(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(ACCEPT_BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections that linger in TIME_WAIT must not keep a restarted gateway from its port.
+    socket.set_reuse_address(true)?;
+    if let IpAddr::V6(_) = address.ip() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_workers_share_a_port_and_a_stranger_does_not() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let bound = bind(free, 3).unwrap();
+        assert_eq!(bound.len(), 3);
+        let error = bind(free, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "also if both would share it");
+        assert!(explain(&error).contains("ss -lntp"));
+        drop(bound);
+        bind(free, 1).unwrap();
+    }
+}

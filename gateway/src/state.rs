@@ -1,0 +1,248 @@
+//! What all workers, the control tasks and the admin port share. Limits, ejections and budgets are
+//! per gateway, so they live here as atomics, not in the workers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use identity::IdentityCell;
+use model::code::{self, Code};
+use model::{ClusterId, Diagnostic, ListenerProtocol, Revision, Snapshot, SpiffeId};
+use tokio::sync::watch;
+use tunnel::Tunnel;
+
+use crate::access_log::AccessLog;
+use crate::balance::{Choices, ClusterPenalties, ClusterRank, EndpointCells, Path};
+use crate::budget::RetryBudget;
+use crate::config::GatewayConfig;
+use crate::drain::{Drain, DrainStage};
+use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX};
+use crate::metrics::{self, Shard};
+use crate::peer::NotYet;
+
+/// The gateway as its tasks see it.
+#[derive(Debug)]
+pub struct GatewayState {
+    pub config: GatewayConfig,
+    pub own_id: SpiffeId,
+    pub started: Instant,
+    pub identity: Arc<IdentityCell>,
+    /// Known once the cluster's own bundle is; until then no stream is opened or taken.
+    pub cluster_id: ArcSwapOption<ClusterId>,
+    pub admin_address: OnceLock<SocketAddr>,
+    /// Bound after enrolment.
+    pub tunnel: OnceLock<Tunnel>,
+
+    /// Written by the control task, loaded once per request or connection.
+    pub snapshot: ArcSwap<Snapshot>,
+    pub endpoints: EndpointCells,
+    pub rank: ClusterRank,
+    pub penalties: ClusterPenalties,
+    pub budget: RetryBudget,
+    pub not_yet: NotYet,
+
+    pub connections: Places,
+    pub exchanges: Places,
+    pub drain: Drain,
+    pub log: AccessLog,
+    /// One per worker, in their order.
+    pub shards: Vec<Arc<Shard>>,
+
+    /// Bumped whenever something changed that readiness or reports show.
+    changed: watch::Sender<u64>,
+    /// What is in service, endpoints included; `None` before the first snapshot.
+    revision: Mutex<Option<Revision>>,
+    diagnostics: ArcSwap<Vec<Diagnostic>>,
+    listeners: Mutex<BTreeMap<u16, ListenerStatus>>,
+    stream_up: AtomicBool,
+    /// Why enrolment did not succeed yet, or the tunnel's port is not bound.
+    identity_problem: Mutex<Option<(Code, String)>>,
+}
+
+/// A port towards applications, for reports and readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// `Gateway/namespace/name/listener`.
+    pub name: String,
+    pub address: SocketAddr,
+    pub protocol: ListenerProtocol,
+    /// Why it is not bound.
+    pub error: Option<String>,
+}
+
+impl GatewayState {
+    pub fn new(config: GatewayConfig, identity: Arc<IdentityCell>, log: AccessLog) -> Self {
+        Self {
+            own_id: config.spiffe_id(),
+            started: Instant::now(),
+            identity,
+            cluster_id: ArcSwapOption::empty(),
+            admin_address: OnceLock::new(),
+            tunnel: OnceLock::new(),
+            snapshot: ArcSwap::default(),
+            endpoints: EndpointCells::default(),
+            rank: ClusterRank::default(),
+            penalties: ClusterPenalties::default(),
+            budget: RetryBudget::default(),
+            not_yet: NotYet::default(),
+            connections: Places::new(CONNECTIONS_MAX),
+            exchanges: Places::new(EXCHANGES_MAX),
+            drain: Drain::default(),
+            log,
+            shards: metrics::shards(config.workers),
+            changed: watch::Sender::new(0),
+            revision: Mutex::default(),
+            diagnostics: ArcSwap::default(),
+            listeners: Mutex::default(),
+            stream_up: AtomicBool::new(false),
+            identity_problem: Mutex::default(),
+            config,
+        }
+    }
+
+    /// Time since the gateway's start; the clock of everything that is kept in atomics.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn choices<'a>(&'a self, rank: &'a [model::ClusterName]) -> Choices<'a> {
+        let (cells, penalties, now) = (&self.endpoints, &self.penalties, self.now());
+        Choices { cells, rank, penalties, now }
+    }
+
+    /// The tunnel's way to a cluster; `None` also while there is no tunnel at all.
+    pub fn path(&self, cluster: &model::ClusterName) -> Option<Path> {
+        let state = self.tunnel.get()?.path(cluster)?;
+        Some(Path { rtt: state.rtt, draining: state.draining })
+    }
+
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.values().cloned().collect()
+    }
+
+    pub fn set_listeners(&self, listeners: BTreeMap<u16, ListenerStatus>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners;
+        self.note_change();
+    }
+
+    pub fn revision(&self) -> Option<Revision> {
+        *self.revision.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_revision(&self, revision: Revision) {
+        *self.revision.lock().unwrap_or_else(PoisonError::into_inner) = Some(revision);
+        self.note_change();
+    }
+
+    /// What the last compilation found wrong.
+    pub fn diagnostics(&self) -> Arc<Vec<Diagnostic>> {
+        self.diagnostics.load_full()
+    }
+
+    pub fn set_diagnostics(&self, diagnostics: Vec<Diagnostic>) {
+        self.diagnostics.store(Arc::new(diagnostics));
+    }
+
+    /// Whoever waits for readiness or sends reports looks again.
+    pub fn note_change(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn is_stream_up(&self) -> bool {
+        self.stream_up.load(Ordering::Relaxed)
+    }
+
+    pub fn set_stream_up(&self, up: bool) {
+        self.stream_up.store(up, Ordering::Relaxed);
+        self.note_change();
+    }
+
+    pub fn set_identity_problem(&self, problem: Option<(Code, String)>) {
+        *self.identity_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        self.note_change();
+    }
+
+    /// Why the gateway is not ready; empty when it is. A port that could not be bound does not make
+    /// it unready: the others serve, and the report says which one is missing.
+    pub fn unready(&self) -> Vec<(Code, String)> {
+        let mut reasons = Vec::new();
+        if self.drain.stage() != DrainStage::Serving {
+            reasons.push((code::TUNNEL_DOWN, "the gateway is draining".to_owned()));
+        }
+        if self.identity.load().svid.is_none() || self.tunnel.get().is_none() {
+            let problem = self.identity_problem.lock().unwrap_or_else(PoisonError::into_inner);
+            let pending = || (code::SVID_MISSING, "enrolment has not finished yet".to_owned());
+            reasons.push(problem.clone().unwrap_or_else(pending));
+        }
+        if self.revision().is_none() {
+            let socket = self.config.federation_socket.display();
+            let text = format!("no resources yet from {socket}, and none on disk");
+            reasons.push((code::FEDERATION_UNREACHABLE, text));
+        }
+        reasons
+    }
+}
+
+/// A bounded number of places, taken and given back by guards.
+#[derive(Debug, Clone)]
+pub struct Places(Arc<PlacesShared>);
+
+#[derive(Debug)]
+struct PlacesShared {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Places {
+    pub fn new(max: usize) -> Self {
+        Self(Arc::new(PlacesShared { taken: AtomicUsize::new(0), max }))
+    }
+
+    /// `None` when all are taken.
+    pub fn take(&self) -> Option<Place> {
+        let before = self.0.taken.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.clone());
+        (before < self.0.max).then_some(place)
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.taken.load(Ordering::Relaxed)
+    }
+
+    pub fn max(&self) -> usize {
+        self.0.max
+    }
+}
+
+/// One of the [`Places`]; free again when it is dropped.
+#[derive(Debug)]
+pub struct Place(Places);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let places = Places::new(2);
+        let (first, _second) = (places.take().unwrap(), places.take().unwrap());
+        assert!(places.take().is_none());
+        assert_eq!(places.count(), 2);
+        drop(first);
+        assert!(places.take().is_some());
+    }
+}

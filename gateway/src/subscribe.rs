@@ -1,0 +1,169 @@
+//! The resource stream: deltas come, acknowledgements and reports go. Without it the gateway goes
+//! on with what it has.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use model::Revision;
+use model::code::FEDERATION_UNREACHABLE;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use wire::resource::proto::federation_message::Message as FromNode;
+use wire::resource::proto::gateway_message::Message as ToNode;
+use wire::resource::proto::resource_service_client::ResourceServiceClient;
+use wire::resource::proto::{FederationMessage, GatewayMessage};
+use wire::resource::{Delta, Subscribe};
+
+use crate::backoff::Backoff;
+use crate::control::Event;
+use crate::federation;
+use crate::limits::{
+    DELTA_BYTES_MAX, FEDERATION_CALL_TIMEOUT, REPORT_INTERVAL, REPORT_INTERVAL_MIN,
+    REPORT_QUEUE_MAX,
+};
+use crate::report;
+use crate::state::GatewayState;
+
+/// Keeps the stream up until the gateway stops.
+pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Event>) {
+    let mut backoff = Backoff::default();
+    let mut from_scratch = false;
+    loop {
+        let mut connected = false;
+        let ended = session(&state, &control, from_scratch, &mut connected).await;
+        state.set_stream_up(false);
+        if connected {
+            backoff.reset();
+        }
+        from_scratch = matches!(ended, Ended::OutOfStep);
+        let wait = backoff.next(&mut rand::rng());
+        let retry_in_ms = wait.as_millis() as u64;
+        match ended {
+            Ended::Stopped => return,
+            Ended::OutOfStep => {}
+            Ended::Lost(error) => {
+                let (code, error) = (FEDERATION_UNREACHABLE, format!("{error:#}"));
+                tracing::warn!(%code, error, retry_in_ms, "no resource stream; traffic goes on");
+            }
+        }
+        sleep(wait).await;
+    }
+}
+
+/// Why a session is over.
+enum Ended {
+    Lost(anyhow::Error),
+    /// A delta did not fit what is here: everything is asked for anew.
+    OutOfStep,
+    /// The control task is gone.
+    Stopped,
+}
+
+impl From<anyhow::Error> for Ended {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+async fn session(
+    state: &GatewayState,
+    control: &mpsc::Sender<Event>,
+    from_scratch: bool,
+    connected: &mut bool,
+) -> Ended {
+    let resume = state.revision().filter(|_| !from_scratch);
+    let opened = timeout(FEDERATION_CALL_TIMEOUT, open(state, resume)).await;
+    let opened = opened.context("no answer within the time limit").and_then(|opened| opened);
+    let (to_node, from_node) = match opened {
+        Ok(stream) => stream,
+        Err(error) => return error.into(),
+    };
+    *connected = true;
+    state.set_stream_up(true);
+    tracing::info!(
+        resume = resume.map(|revision| revision.to_string()),
+        "resource stream connected"
+    );
+    exchange(state, control, to_node, from_node).await
+}
+
+type ToNodeQueue = mpsc::Sender<GatewayMessage>;
+
+async fn open(
+    state: &GatewayState,
+    resume: Option<Revision>,
+) -> anyhow::Result<(ToNodeQueue, Streaming<FederationMessage>)> {
+    let channel = federation::connect(&state.config.federation_socket).await?;
+    let mut client = ResourceServiceClient::new(channel).max_decoding_message_size(DELTA_BYTES_MAX);
+    let (to_node, messages) = mpsc::channel(REPORT_QUEUE_MAX);
+    let (gateway, cluster) = (state.config.name.clone(), state.config.cluster.clone());
+    let subscribe = Subscribe { gateway, cluster, resume };
+    to_node.try_send(message(ToNode::Subscribe(subscribe.encode())))?;
+    let response = client.stream(ReceiverStream::new(messages)).await;
+    Ok((to_node, response.map_err(federation::explain)?.into_inner()))
+}
+
+async fn exchange(
+    state: &GatewayState,
+    control: &mpsc::Sender<Event>,
+    to_node: ToNodeQueue,
+    mut from_node: Streaming<FederationMessage>,
+) -> Ended {
+    let mut changes = state.changes();
+    let mut reported_at = Instant::now();
+    let mut report_at = reported_at;
+    loop {
+        tokio::select! {
+            received = from_node.message() => {
+                let ack = match received {
+                    Ok(Some(received)) => apply(control, received).await,
+                    Ok(None) => Err(anyhow::anyhow!("the federation node ended the stream").into()),
+                    Err(status) => Err(federation::explain(status).into()),
+                };
+                match ack {
+                    Err(ended) => return ended,
+                    Ok(ack) => if to_node.send(message(ToNode::Ack(ack))).await.is_err() {
+                        return anyhow::anyhow!("the stream broke").into();
+                    },
+                }
+            }
+            _ = changes.changed() => report_at = report_at.min(reported_at + REPORT_INTERVAL_MIN),
+            () = sleep_until(report_at) => {
+                // A full queue means that the node does not read; a later report says more anyway.
+                let _ = to_node.try_send(message(ToNode::Report(report::of(state).encode())));
+                reported_at = Instant::now();
+                report_at = reported_at + REPORT_INTERVAL;
+            }
+        }
+    }
+}
+
+async fn apply(
+    control: &mpsc::Sender<Event>,
+    received: FederationMessage,
+) -> Result<wire::resource::proto::Ack, Ended> {
+    let Some(FromNode::Delta(delta)) = received.message else {
+        return Err(anyhow::anyhow!("the federation node sent a message of an unknown kind").into());
+    };
+    let delta = Delta::decode(delta).context("the federation node sent what is refused");
+    let delta = delta.map_err(Ended::Lost)?;
+    let (reply, answer) = oneshot::channel();
+    let event = Event::Delta(Box::new(delta), reply);
+    if control.send(event).await.is_err() {
+        return Err(Ended::Stopped);
+    }
+    match answer.await {
+        Ok(Ok(ack)) => Ok(ack.encode()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the resource stream is out of step");
+            Err(Ended::OutOfStep)
+        }
+        Err(_) => Err(Ended::Stopped),
+    }
+}
+
+fn message(message: ToNode) -> GatewayMessage {
+    GatewayMessage { message: Some(message) }
+}
