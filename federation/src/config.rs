@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDomain};
 use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Spanned};
 
 use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, ENROLMENT_UIDS_MAX, SOCKET_PATH_BYTES_MAX};
 
@@ -151,10 +151,15 @@ impl Source<'_> {
     }
 
     /// The parser does not always name the field, but it knows the line: that is quoted.
-    fn syntax_error(&self, error: &serde_saphyr::Error) -> ConfigError {
+    fn syntax_error(&self, error: &Error) -> ConfigError {
         let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
         let full = error.without_snippet().to_string();
-        let problem = full.split(" at line ").next().unwrap_or_default().trim_end_matches(',');
+        // The parser speaks to programmers in these two cases.
+        let problem = match error.without_snippet() {
+            Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
+            Error::NullIntoString { .. } => "the value is missing; write one",
+            _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
+        };
         let index = line.and_then(|line| usize::try_from(line - 1).ok());
         let quoted = index.and_then(|index| self.text.lines().nth(index)).map(str::trim);
         let fix = "docs/reference/config.md lists the fields";

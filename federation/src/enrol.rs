@@ -15,7 +15,7 @@ use wire::resource::proto::enrolment_service_server::EnrolmentService;
 use wire::resource::{EnrolRequest, EnrolResponse, proto};
 
 use crate::gateways::Gateways;
-use crate::limits::SVID_LIFETIME;
+use crate::limits::{NAME_WAIT, SVID_LIFETIME};
 use crate::peer::{AllowedUsers, Caller};
 use crate::refusal::refuse;
 
@@ -46,7 +46,10 @@ impl EnrolmentService for Enrolment {
         };
         let request = EnrolRequest::decode(request.into_inner());
         let request = request.map_err(|error| audited(caller, None, invalid(error)))?;
-        let answer = self.issue(&request, caller, SystemTime::now());
+        let answer = match self.gateways.wait_free(&request.gateway, caller, NAME_WAIT).await {
+            Ok(()) => self.issue(&request, caller, SystemTime::now()),
+            Err(taken) => Err(refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken)),
+        };
         answer
             .map(|answer| Response::new(answer.encode()))
             .map_err(|status| audited(caller, Some(&request.gateway), status))
@@ -61,9 +64,6 @@ impl Enrolment {
         now: SystemTime,
     ) -> Result<EnrolResponse, Status> {
         let name = &request.gateway;
-        self.gateways
-            .check_free(name, caller)
-            .map_err(|taken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken))?;
         let id = SpiffeId::of_part(self.ca.trust_domain(), Part::Gateway, name);
         let chain = self.ca.issue(&request.csr_der, &id, SVID_LIFETIME, now);
         let chain = chain.map_err(|error| refuse(grpc_code(&error), error.code(), error))?;

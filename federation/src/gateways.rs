@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{Diagnostic, ObjectName, Revision};
+use tokio::sync::Notify;
 use wire::resource::{Ack, StatusReport};
 
 use crate::limits::GATEWAYS_MAX;
@@ -12,7 +13,14 @@ use crate::peer::Caller;
 
 /// Every gateway that is connected, or was since the node started.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gateways(Arc<Mutex<Table>>);
+pub(crate) struct Gateways(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    /// Told when a stream ends.
+    freed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -81,9 +89,21 @@ impl Gateways {
         Ok(Lease { gateways: self.clone(), name: name.clone(), number })
     }
 
-    /// Whether `caller` may be given an SVID with this name.
-    pub(crate) fn check_free(&self, name: &ObjectName, caller: Caller) -> Result<(), NameTaken> {
-        self.lock().check_free(name, caller)
+    /// Waits until `caller` may have the name, or `patience` ends.
+    pub(crate) async fn wait_free(
+        &self,
+        name: &ObjectName,
+        caller: Caller,
+        patience: Duration,
+    ) -> Result<(), NameTaken> {
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let freed = self.0.freed.notified();
+            let Err(taken) = self.lock().check_free(name, caller) else { return Ok(()) };
+            if tokio::time::timeout_at(deadline, freed).await.is_err() {
+                return Err(taken);
+            }
+        }
     }
 
     pub(crate) fn view(&self, now: Instant) -> Vec<GatewayView> {
@@ -103,7 +123,7 @@ impl Gateways {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,6 +183,7 @@ impl Drop for Lease {
             entry.lease = None;
             entry.since = now;
         });
+        self.gateways.0.freed.notify_waiters();
     }
 }
 
@@ -192,8 +213,8 @@ mod tests {
         Caller { uid: 0, pid: Some(pid) }
     }
 
-    #[test]
-    fn a_live_name_belongs_to_its_process() {
+    #[tokio::test]
+    async fn a_live_name_belongs_to_its_process() {
         let (gateways, now) = (Gateways::default(), Instant::now());
         let lease = gateways.connect(&name("gw"), process(7), now).unwrap();
         let taken = gateways.connect(&name("gw"), process(8), now).unwrap_err();
@@ -202,13 +223,20 @@ mod tests {
             "another process (pid 7) is the gateway gw of this cluster at the moment; stop that \
              one, or give this one another `name`"
         );
-        assert_eq!(gateways.check_free(&name("gw"), process(8)), Err(taken));
-        assert_eq!(gateways.check_free(&name("gw"), process(7)), Ok(()));
-        assert_eq!(gateways.check_free(&name("other"), process(8)), Ok(()));
+        let (gw, other, none) = (name("gw"), name("other"), Duration::ZERO);
+        assert_eq!(gateways.wait_free(&gw, process(8), none).await, Err(taken));
+        assert_eq!(gateways.wait_free(&gw, process(7), none).await, Ok(()));
+        assert_eq!(gateways.wait_free(&other, process(8), none).await, Ok(()));
         // In another PID namespace nobody can tell.
-        assert_eq!(gateways.check_free(&name("gw"), Caller { uid: 0, pid: None }), Ok(()));
-        drop(lease);
-        assert_eq!(gateways.check_free(&name("gw"), process(8)), Ok(()));
+        let unseen = Caller { uid: 0, pid: None };
+        assert_eq!(gateways.wait_free(&gw, unseen, none).await, Ok(()));
+        // One that comes a little too early gets it when the old stream ends.
+        let waiting = gateways.wait_free(&gw, process(8), Duration::from_secs(60));
+        let ending = async {
+            tokio::task::yield_now().await;
+            drop(lease);
+        };
+        assert_eq!(tokio::join!(waiting, ending).0, Ok(()));
     }
 
     #[test]

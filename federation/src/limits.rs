@@ -29,6 +29,9 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// A stream's first message is to come within this time.
 pub const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a gateway waits for its name while another process has it: a gateway that was killed and
+/// started again may be here before its old stream's end is.
+pub const NAME_WAIT: Duration = Duration::from_secs(2);
 /// What is open may end by itself for this long when the node stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after an accept that failed, for instance for want of file descriptors.

@@ -19,8 +19,8 @@ use wire::resource::proto::{
 };
 use wire::resource::{Ack, StatusReport, Subscribe, WireError};
 
-use crate::gateways::{Gateways, Lease};
-use crate::limits::SUBSCRIBE_TIMEOUT;
+use crate::gateways::{Gateways, Lease, NameTaken};
+use crate::limits::{NAME_WAIT, SUBSCRIBE_TIMEOUT};
 use crate::peer::{AllowedUsers, Caller};
 use crate::refusal::refuse;
 use crate::revisions::Revisions;
@@ -74,10 +74,9 @@ impl ResourceStreams {
     ) -> Result<(), Status> {
         let subscribe = self.subscribe(&mut incoming).await?;
         let name = &subscribe.gateway;
-        let lease = self
-            .gateways
-            .connect(name, caller, Instant::now())
-            .map_err(|taken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken))?;
+        let taken = |taken: NameTaken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken);
+        self.gateways.wait_free(name, caller, NAME_WAIT).await.map_err(taken)?;
+        let lease = self.gateways.connect(name, caller, Instant::now()).map_err(taken)?;
         tracing::info!(gateway = %name, resume = ?subscribe.resume, "gateway subscribed");
         let ended = tokio::select! {
             ended = self.receive(&mut incoming, &subscribe, &lease) => ended,

@@ -92,7 +92,12 @@ fn mistakes_are_named_with_line_field_value_and_fix() {
             "clutser: east",
             "/etc/f.yaml:4: `clutser: east`: unknown field `clutser`",
         ),
-        ("cluster: east", "cluster: east\ncluster: west", "/etc/f.yaml:5: `cluster: west`: "),
+        (
+            "cluster: east",
+            "cluster: east\ncluster: west",
+            "/etc/f.yaml:5: `cluster: west`: the field is there twice; remove one",
+        ),
+        ("dataDir: /data", "dataDir: ~", "`dataDir: ~`: the value is missing; write one"),
         ("cluster: east", "cluster: [east]", "/etc/f.yaml:4: `cluster: [east]`: "),
         ("port: 443}", "port: 0}", "/etc/f.yaml:11: advertise[1].port = 0: a port is 1 to 65535"),
         (

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::fixture::{Site, until};
+use model::Revision;
+
+use crate::fixture::{Gateway, Site, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fedgate-federation");
 
@@ -54,6 +56,28 @@ fn a_node_that_cannot_start_exits_with_1_and_the_reason() {
         text.contains("error: FED1003: dataDir ") && text.contains("is not a folder"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_killed_node_starts_again_in_its_place() {
+    let site = Site::new();
+    let file = site.path("federation.yaml");
+    fs::write(&file, site.yaml()).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["--config", file.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let socket = site.path("run/operator.sock");
+    let connect = |socket: &Path| std::os::unix::net::UnixStream::connect(socket).is_ok();
+    until("the operator socket", || std::future::ready(connect(&socket)), |up| *up).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(socket.exists(), "kill -9 leaves the sockets behind");
+    let node = site.start().await;
+    let mut gateway = Gateway::subscribe(&node, "gw-0", None).await;
+    assert_eq!(gateway.next().await.to, Revision { epoch: 2, index: 1 });
+    node.stop().await;
 }
 
 #[tokio::test]

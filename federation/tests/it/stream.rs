@@ -121,10 +121,13 @@ async fn a_slow_gateway_is_sent_the_newest_state_and_nothing_in_between() {
     slow.next().await;
     let mut quick = Gateway::subscribe(&node, "quick", None).await;
     quick.next().await;
-    let at = |port: u16| {
+    let at = |wanted: u16| {
         move |resources: &ResourceSet| {
-            let is_new = |resource: &Resource| matches!(resource, Resource::Service(service) if service.ports[0].port == port);
-            resources.values().all(is_new)
+            let port = |resource: &Resource| match resource {
+                Resource::Service(service) => service.ports[0].port,
+                other => panic!("{other:?}"),
+            };
+            resources.values().all(|resource| port(resource) == wanted)
         }
     };
     // The quick one shows that every edit became a revision while the slow one read nothing.
