@@ -180,7 +180,7 @@ accessLog: {{path: {data}/access.log}}
     pub async fn start_gateway(&mut self) -> anyhow::Result<()> {
         let path = self.folder.join("gateway.yaml");
         let config = GatewayConfig::from_yaml(&read(&path)?, &path)?;
-        let started = gateway::app::build(config).await;
+        let started = gateway::app::build(config);
         self.gateway =
             Some(started.with_context(|| format!("start the gateway of {}", self.name))?);
         Ok(())

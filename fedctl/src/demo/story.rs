@@ -19,6 +19,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(10);
 const BEFORE_THE_FAULT: Duration = Duration::from_millis(300);
+/// So many answers the outside client gets before west comes back.
+const ANSWERS_WITHOUT_WEST: usize = 100;
 
 /// `(cluster, cluster, one-way delay)`: west is nearer to east than south is.
 const DELAYS_MS: [(&str, &str, u64); 3] =
@@ -135,6 +137,10 @@ impl Demo {
         let cut = Instant::now();
         self.fleet.relay().cut("west")?;
         answered_with(&outside_client, cut, CHAIN_WITHOUT_WEST).await?;
+        wait_for("steady answers without west", async || {
+            Ok((outside_client.since(cut).len() >= ANSWERS_WITHOUT_WEST).then_some(()))
+        })
+        .await?;
         let failover = probe::outage(cut, &outside_client.since(cut));
         printer.talk(&format!(" ✓ {:<15} {CHAIN_WITHOUT_WEST}", "api fails over"));
         printer.talk(&format!(
@@ -152,11 +158,8 @@ impl Demo {
         let healed = Instant::now();
         self.fleet.relay().heal("west")?;
         let back = answered_with(&outside_client, healed, CHAIN).await? - healed;
-        printer.talk(&format!(
-            " ✓ {:<15} {CHAIN}   after {:.1} s",
-            "west is back",
-            back.as_secs_f64()
-        ));
+        let after = printer::milliseconds(micros(back));
+        printer.talk(&format!(" ✓ {:<15} {CHAIN}   after {after}", "west is back"));
         Ok(Measured { failover, back })
     }
 
