@@ -38,7 +38,7 @@ impl StallWatch {
     /// Puts a stream under watch, for as long as the gate lives.
     pub(crate) fn gate(&self, stream: RecvStream) -> (u64, Arc<RecvGate>) {
         let gate = Arc::new(RecvGate {
-            stream: Mutex::new(Gated { stream, peeked: None, is_reset: false }),
+            stream: Mutex::new(Gated { stream: Some(stream), peeked: None, is_reset: false }),
             reader: AtomicWaker::new(),
             start: self.start,
             touched_ms: AtomicU64::new(millis_since(self.start)),
@@ -113,7 +113,8 @@ pub(crate) struct RecvGate {
 
 #[derive(Debug)]
 struct Gated {
-    stream: RecvStream,
+    /// `None` once the reader is gone.
+    stream: Option<RecvStream>,
     /// What the watch read to learn whether there was anything; at most one chunk.
     peeked: Option<Bytes>,
     is_reset: bool,
@@ -145,7 +146,7 @@ impl RecvGate {
             return Poll::Ready(Ok(true));
         }
         let mut buffers = [const { Bytes::new() }; CHUNKS_PER_READ];
-        match self.poll_stream(&mut gated.stream, &mut buffers) {
+        match self.poll_stream(&mut gated, &mut buffers) {
             Poll::Ready(Ok(Some(count))) => {
                 chunks.extend(buffers.into_iter().take(count));
                 Poll::Ready(Ok(true))
@@ -158,7 +159,16 @@ impl RecvGate {
 
     /// Tells the peer that nothing more is read.
     pub(crate) fn stop(&self, reset: StreamReset) {
-        let _ = self.lock().stream.stop(stream_code(reset));
+        if let Some(stream) = &mut self.lock().stream {
+            let _ = stream.stop(stream_code(reset));
+        }
+    }
+
+    /// The reader is gone. The stream must not wait for the gate's last reference: the connection
+    /// holds one, as the waker of a blocked read, and the stream holds the connection.
+    pub(crate) fn close(&self) {
+        let stream = self.lock().stream.take();
+        drop(stream);
     }
 
     /// Whether bytes lie here unread.
@@ -174,7 +184,7 @@ impl RecvGate {
             return true;
         }
         let mut buffer = [Bytes::new()];
-        match self.poll_stream(&mut gated.stream, &mut buffer) {
+        match self.poll_stream(&mut gated, &mut buffer) {
             Poll::Ready(Ok(Some(_))) => {
                 let [chunk] = buffer;
                 gated.peeked = Some(chunk);
@@ -190,7 +200,9 @@ impl RecvGate {
         gated.is_reset = true;
         gated.peeked = None;
         let reset = StreamReset::new(ErrorCode::StalledReader, Dispatched::Maybe);
-        let _ = gated.stream.stop(stream_code(reset));
+        if let Some(stream) = &mut gated.stream {
+            let _ = stream.stop(stream_code(reset));
+        }
         drop(gated);
         self.reader.wake();
     }
@@ -199,9 +211,12 @@ impl RecvGate {
     /// reader's place in the stream's list.
     fn poll_stream(
         self: &Arc<Self>,
-        stream: &mut RecvStream,
+        gated: &mut Gated,
         buffers: &mut [Bytes],
     ) -> Poll<Result<Option<usize>, ReadError>> {
+        let Some(stream) = &mut gated.stream else {
+            return Poll::Ready(Err(ReadError::ClosedStream));
+        };
         self.is_waiting.store(true, Ordering::Release);
         let waker = Waker::from(Arc::clone(self));
         let read = pin!(stream.read_chunks(buffers)).poll(&mut Context::from_waker(&waker));

@@ -295,6 +295,7 @@ impl FrameReader {
         let resume = Frame::Resume(MoveToken::from_bytes([0; 16]));
         self.order.check(&resume).map_err(|error| StreamError::malformed(&error))?;
         self.link.stalls.forget(self.gate_id);
+        self.gate.close();
         (self.gate_id, self.gate) = link.stalls.gate(stream);
         self.link = link;
         self.decoder = decoder;
@@ -330,6 +331,7 @@ impl FrameReader {
 impl Drop for FrameReader {
     fn drop(&mut self) {
         self.link.stalls.forget(self.gate_id);
+        self.gate.close();
     }
 }
 

@@ -1,0 +1,174 @@
+//! Cuts, deaths and recoveries.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tunnel::{Part, StreamErrorKind};
+use wan::Impairment;
+use wire::tunnel::{Dispatched, ErrorCode, StreamKind};
+
+use crate::site::{LONG, Options, Site, ask, pair, relayed, wait_for};
+
+fn down(site: &Site, other: &Site) -> bool {
+    site.tunnel.path(&other.cluster.name).is_none()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_is_death_within_a_second_and_healing_brings_a_new_source_port() {
+    let (east, west, relay) =
+        relayed(Impairment::delayed(Duration::from_millis(5)), Options::default).await;
+    let mut exchange = east.open(&west, "echo", StreamKind::Tcp).await;
+    exchange.send.data(Bytes::from_static(b"x")).await.unwrap();
+    assert!(matches!(exchange.recv.next().await.unwrap(), Part::Data(_)));
+    let ports = |site: &Site| -> Vec<_> {
+        site.tunnel.links().iter().filter(|l| !l.dialled).filter_map(|l| l.remote).collect()
+    };
+    let before = [ports(&east), ports(&west)].concat();
+
+    relay.cut("west").unwrap();
+    let cut = Instant::now();
+    let error = exchange.recv.next().await.unwrap_err();
+    let told = cut.elapsed();
+    assert_eq!((error.kind, error.code), (StreamErrorKind::ConnectionLost, ErrorCode::PeerSilent));
+    assert_eq!(error.dispatched, Dispatched::Maybe);
+    assert!(error.to_string().contains("nothing was heard for"), "{error}");
+    wait_for("no path", || down(&east, &west)).await;
+    let gone = cut.elapsed();
+    assert!(gone < Duration::from_secs(1), "told after {told:?}, path gone after {gone:?}");
+    assert!(told >= Duration::from_millis(500), "too soon: {told:?}");
+    let open = east.open_for("echo", StreamKind::Tcp);
+    let refused = east.workers[0].open(&west.cluster.name, &open).await.unwrap_err();
+    assert!(refused.to_string().contains("no live tunnel"), "{refused}");
+    let last_error = || east.tunnel.links().into_iter().find_map(|row| row.last_error);
+    wait_for("an error to show", || last_error().is_some()).await;
+
+    relay.heal("west").unwrap();
+    east.reaches(&west).await;
+    west.reaches(&east).await;
+    ask(&east, &west).await.unwrap();
+    ask(&west, &east).await.unwrap();
+    let after = [ports(&east), ports(&west)].concat();
+    assert!(!before.is_empty() && !after.is_empty());
+    assert!(after.iter().all(|port| !before.contains(port)), "{before:?} then {after:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_in_one_direction_ends_the_link_on_both_sides() {
+    for (from, to) in [("east", "west"), ("west", "east")] {
+        let (east, west, relay) = relayed(Impairment::default(), Options::default).await;
+        let mut exchange = east.open(&west, "echo", StreamKind::Tcp).await;
+        assert_eq!(exchange.recv.opened().await.unwrap(), Ok(()));
+        relay.cut_path(from, to).unwrap();
+        let cut = Instant::now();
+        let error = exchange.recv.next().await.unwrap_err();
+        assert_eq!(error.kind, StreamErrorKind::ConnectionLost);
+        wait_for("both to see it", || down(&east, &west) && down(&west, &east)).await;
+        assert!(cut.elapsed() < Duration::from_millis(1500), "{from}: {:?}", cut.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_pair_is_quiet_and_finds_out_with_its_first_exchange() {
+    let (east, west, relay) = relayed(Impairment::default(), Options::default).await;
+    ask(&east, &west).await.unwrap();
+    let packets = || -> u64 {
+        relay.counters().iter().map(|l| l.forward.received_packets + l.back.received_packets).sum()
+    };
+    // Talk lingers for two seconds; then there is a second with nothing, or one keepalive each way.
+    let mut quiet = u64::MAX;
+    let deadline = Instant::now() + LONG;
+    while quiet > 24 {
+        assert!(Instant::now() < deadline, "never quiet: {quiet} packets a second");
+        let before = packets();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        quiet = packets() - before;
+    }
+    relay.cut("west").unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(!down(&east, &west), "an idle pair judges nothing");
+    let asked = Instant::now();
+    ask(&east, &west).await.unwrap_err();
+    wait_for("no path", || down(&east, &west)).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_peer_breaks_its_exchanges_off_and_is_not_taken_for_complete() {
+    let (east, west) = pair(Options::default).await;
+    let mut exchange = east.open(&west, "source-400000000", StreamKind::Tcp).await;
+    let Part::Data(_) = exchange.recv.next().await.unwrap() else { panic!() };
+    let killed = Instant::now();
+    tokio::task::spawn_blocking(move || west.kill()).await.unwrap();
+    let error = loop {
+        match exchange.recv.next().await {
+            Ok(Part::Data(_)) => {}
+            Ok(part) => panic!("{part:?} from a dead peer"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind, StreamErrorKind::ConnectionLost);
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_peer_is_found_out_at_once() {
+    let (east, west) = pair(Options::default).await;
+    let (cluster, cell, addr) =
+        (std::sync::Arc::clone(&west.cluster), std::sync::Arc::clone(&west.cell), west.addr());
+    let before: Vec<_> = east.tunnel.links().iter().map(|link| link.since).collect();
+    tokio::task::spawn_blocking(move || west.kill()).await.unwrap();
+    let options = Options { listen: addr, ..Options::default() };
+    let west = Site::start_as(&cluster, cell, options);
+    west.tunnel.set_peers(vec![east.peer()]);
+    let restarted = Instant::now();
+    west.reaches(&east).await;
+    // The first exchange may meet the connection of the process that was: it fails fast.
+    let deadline = Instant::now() + LONG;
+    while ask(&east, &west).await.is_err() {
+        assert!(Instant::now() < deadline, "the restarted peer was never reached");
+    }
+    assert!(restarted.elapsed() < Duration::from_secs(4), "{:?}", restarted.elapsed());
+    wait_for("the old links to go", || {
+        east.tunnel.links().iter().all(|link| !before.contains(&link.since))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_and_a_long_path_are_no_death() {
+    let bad = Impairment::delayed(Duration::from_millis(100)).with_loss(0.1);
+    let (east, west, _relay) = relayed(bad, Options::default).await;
+    for _ in 0..10 {
+        ask(&east, &west).await.unwrap();
+    }
+    let dead = [&east, &west].map(|site| site.tunnel.counters().links_dead);
+    assert_eq!(dead, [0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_come_and_go_while_everything_runs() {
+    let (east, west) = pair(Options::default).await;
+    let mut exchange = east.open(&west, "echo", StreamKind::Tcp).await;
+    assert_eq!(exchange.recv.opened().await.unwrap(), Ok(()));
+    east.tunnel.set_peers(vec![]);
+    assert!(down(&east, &west), "a peer that is gone has no path");
+    let error = exchange.recv.next().await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::AdmissionRefused);
+    assert!(error.to_string().contains("cluster \"west\" is no peer any more"), "{error}");
+    // West goes on dialling, and is refused.
+    wait_for("west to be refused", || east.tunnel.links().is_empty() && down(&west, &east)).await;
+    east.tunnel.set_peers(vec![west.peer()]);
+    east.reaches(&west).await;
+    ask(&east, &west).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_of_a_simultaneous_dial_are_sorted_out() {
+    for _ in 0..5 {
+        let (east, west) = pair(|| Options { workers: 2, ..Options::default() }).await;
+        east.is_settled_with(&west, 2).await;
+        west.is_settled_with(&east, 2).await;
+        ask(&east, &west).await.unwrap();
+        ask(&west, &east).await.unwrap();
+    }
+}
