@@ -61,7 +61,8 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
 
     let provider = FileProvider::start(FileProviderConfig::new(&config.manifests))
         .map_err(|e| coded(FILE_UNREADABLE, e))?;
-    let epoch = epoch::begin(&config.data_dir).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
+    let epoch =
+        epoch::begin(&config.data_dir, started.wall).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
     let revisions = Arc::new(Revisions::new(epoch));
     let (cluster, trust_domain) = (config.cluster.clone(), config.trust_domain.clone());
     let intake = Arc::new(Intake::new(cluster.clone(), trust_domain.clone(), revisions.clone()));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::folder::{self, FolderError, replace_file};
 
@@ -22,14 +23,18 @@ pub(crate) enum EpochError {
 }
 
 /// Takes the next epoch. It is on disk before it is used, so that none is ever used twice.
-pub(crate) fn begin(folder: &Path) -> Result<u64, EpochError> {
+///
+/// The first one is the time in seconds: a node that has lost its data folder must not count again
+/// from 1, since its gateways still have revisions of the old count on their disks.
+pub(crate) fn begin(folder: &Path, now: SystemTime) -> Result<u64, EpochError> {
     let path = folder.join(FILE_NAME);
-    let last = match fs::read(&path) {
-        Ok(content) => parse(&path, &content)?,
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => 0,
+    let epoch = match fs::read(&path) {
+        Ok(content) => parse(&path, &content)? + 1,
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => {
+            now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().max(1)
+        }
         Err(problem) => return Err(folder::io_error("read", &path)(problem).into()),
     };
-    let epoch = last + 1;
     replace_file(&path, format!("{epoch}\n").as_bytes())?;
     Ok(epoch)
 }
@@ -45,15 +50,24 @@ fn parse(path: &Path, content: &[u8]) -> Result<u64, EpochError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn each_start_has_an_epoch_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(begin(folder.path()).unwrap(), 1);
-        assert_eq!(begin(folder.path()).unwrap(), 2);
-        fs::write(folder.path().join(FILE_NAME), "41\n").unwrap();
-        assert_eq!(begin(folder.path()).unwrap(), 42);
+        assert_eq!(begin(folder.path(), at(1_700_000_000)).unwrap(), 1_700_000_000);
+        assert_eq!(begin(folder.path(), at(1_700_000_000)).unwrap(), 1_700_000_001);
+        // Once there is a count, the clock has no say, wherever it stands.
+        assert_eq!(begin(folder.path(), at(5)).unwrap(), 1_700_000_002);
+        // A lost folder begins above every epoch that it can have had.
+        fs::remove_file(folder.path().join(FILE_NAME)).unwrap();
+        assert_eq!(begin(folder.path(), at(1_700_000_100)).unwrap(), 1_700_000_100);
     }
 
     #[test]
@@ -61,7 +75,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for bad in ["", "x", "0", "-1", "18446744073709551615"] {
             fs::write(folder.path().join(FILE_NAME), bad).unwrap();
-            let error = begin(folder.path()).unwrap_err().to_string();
+            let error = begin(folder.path(), at(9)).unwrap_err().to_string();
             assert!(error.contains(&format!("holds {bad:?}, which is no epoch")), "{error}");
         }
     }

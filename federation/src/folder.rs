@@ -16,7 +16,7 @@ const LOCK_NAME: &str = "lock";
 pub(crate) struct DataFolder {
     path: PathBuf,
     /// The lock ends with the file, so it also ends with a process that was killed.
-    _lock: File,
+    lock: File,
 }
 
 /// Why the data folder cannot be used.
@@ -68,7 +68,7 @@ impl DataFolder {
             .open(&lock_path)
             .map_err(io_error("write to", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.into(), lock }),
             Err(TryLockError::WouldBlock) => Err(FolderError::InUse { path: path.into() }),
             Err(TryLockError::Error(source)) => Err(io_error("lock", &lock_path)(source)),
         }
@@ -76,6 +76,16 @@ impl DataFolder {
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+impl Drop for DataFolder {
+    /// Closing the file is not enough when this process is just starting another one: between fork
+    /// and exec that one has the file open too.
+    fn drop(&mut self) {
+        if let Err(problem) = self.lock.unlock() {
+            tracing::warn!(path = %self.path.display(), %problem, "the data folder stays locked");
+        }
     }
 }
 

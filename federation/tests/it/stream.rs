@@ -1,5 +1,7 @@
 //! The resource stream: snapshot, deltas, resuming, restarts, slow readers, broken rules.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use model::{Resource, ResourceKey, ResourceKind, ResourceSet, Revision};
 use wire::operator::proto::GetStatusRequest;
 use wire::resource::proto::{self, gateway_message::Message};
@@ -23,7 +25,7 @@ async fn a_subscriber_gets_a_snapshot_and_then_what_changes() {
     let first = gateway.next().await;
     assert!(first.is_snapshot());
     assert_eq!(keys(&first), ["Service/shop/api"]);
-    assert_eq!(first.to, Revision { epoch: 1, index: 1 });
+    assert_eq!(first.to.index, 1);
 
     site.write("export.yaml", EXPORT);
     let second = gateway.next().await;
@@ -80,7 +82,7 @@ async fn revisions_go_on_growing_over_a_restart() {
     let bundle = node.bundle().clone();
     let mut gateway = Gateway::subscribe(&node, "gw-0", None).await;
     gateway.next().await;
-    let before = gateway.revision;
+    let before = gateway.revision.unwrap();
     node.stop().await;
     let ended = gateway.end().await;
     assert_eq!(ended.code(), tonic::Code::Unavailable);
@@ -89,13 +91,38 @@ async fn revisions_go_on_growing_over_a_restart() {
     site.write("export.yaml", EXPORT);
     let node = site.start().await;
     assert_eq!(*node.bundle(), bundle, "the CA is the same");
-    let mut gateway = Gateway::subscribe(&node, "gw-0", before).await;
+    let mut gateway = Gateway::subscribe(&node, "gw-0", Some(before)).await;
     let delta = gateway.next().await;
     assert!(delta.is_snapshot(), "the new epoch's log does not reach back to the old one");
-    assert_eq!(delta.to, Revision { epoch: 2, index: 1 });
-    assert!(Some(delta.to) > before);
+    assert_eq!(delta.to, Revision { epoch: before.epoch + 1, index: 1 });
+    assert!(delta.to > before);
     assert_eq!(gateway.resources.len(), 2);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_data_folder_is_not_taken_for_the_old_one() {
+    let site = Site::new();
+    site.write("service.yaml", SERVICE);
+    let node = site.start().await;
+    let mut gateway = Gateway::subscribe(&node, "gw-0", None).await;
+    gateway.next().await;
+    let before = gateway.revision.unwrap();
+    node.stop().await;
+    std::fs::remove_dir_all(site.path("data")).unwrap();
+    // The index of the new node is the same, 1, and so would be an epoch that is counted from 1.
+    let later = before.epoch + 1;
+    until("the next second", || std::future::ready(unix_seconds()), |now| *now >= later).await;
+    site.write("service.yaml", &SERVICE.replace("80", "81"));
+    let node = site.start().await;
+    let mut gateway = Gateway::subscribe(&node, "gw-0", Some(before)).await;
+    let delta = gateway.next().await;
+    assert!(delta.is_snapshot() && delta.to > before, "{} after {before}", delta.to);
+    node.stop().await;
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// 300 Services of about 300 bytes each: more than an HTTP/2 window.
