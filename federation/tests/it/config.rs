@@ -164,3 +164,16 @@ fn errors_of_the_parser_point_to_the_list_of_fields() {
     let error = parse(&" ".repeat(1 << 21)).unwrap_err();
     assert_eq!(error, "/etc/f.yaml: the file has 2097152 bytes; the limit is 1048576");
 }
+
+#[test]
+fn the_reference_page_has_every_field() {
+    let page = include_str!("../../../docs/reference/config.md");
+    let section = page.split("## ").find(|part| part.starts_with("fedgate-federation")).unwrap();
+    let error = parse("nothing: 1").unwrap_err();
+    let fields = error.split("expected one of ").nth(1).unwrap().split(';').next().unwrap();
+    let fields: Vec<&str> = fields.split(", ").collect();
+    assert!(fields.len() >= 10, "{error}");
+    for field in fields.iter().filter(|field| !["apiVersion", "kind"].contains(field)) {
+        assert!(section.contains(&format!("| `{field}")), "{field} is not on the page");
+    }
+}
