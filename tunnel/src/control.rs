@@ -28,7 +28,8 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
     let shared = &context.shared;
     let (now, wall) = shared.now();
     let Greeted { parts, control } = greeted;
-    let link = Arc::new(Link::new(parts, now, wall));
+    let pair = shared.registry.pair(parts.peer.gateway);
+    let link = Arc::new(Link::new(parts, pair, now, wall));
     if !shared.is_peer(&link.peer.cluster) {
         let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
         link.die(ErrorCode::AdmissionRefused, text);
@@ -109,12 +110,13 @@ impl ControlTask {
         if link.take_probe() {
             self.health.probe(now);
         }
-        let exchanges = link.exchanges();
-        let is_busy = link.in_flight() > 0 || exchanges != self.exchanges_seen;
+        let exchanges = link.pair.exchanges();
+        let is_busy = link.pair.in_flight() > 0 || exchanges != self.exchanges_seen;
         self.exchanges_seen = exchanges;
         let frames_heard = frames_heard(&stats);
         let seen = Observation { frames_heard, is_busy, rtt, rtt_var };
         let Advice { verdict, beacon_due, next_check_at } = self.health.check(now, seen);
+        link.set_talking(self.health.is_talking());
         if let Verdict::Silent(silence) | Verdict::Unheard(silence) = verdict {
             self.declare_dead(verdict, silence);
             return next_check_at;
@@ -122,7 +124,7 @@ impl ControlTask {
         let silence = self.health.heard_age(now);
         link.set_suspect(is_busy && silence * 2 > dead_after(rtt, rtt_var));
         self.relieve_stalls();
-        self.retire(now, is_busy);
+        self.retire(now);
         let drain = *self.shared.drain.borrow();
         if drain.is_some() && drain != self.drain_told {
             self.drain_told = drain;
@@ -154,8 +156,8 @@ impl ControlTask {
 
     /// Of two connections in one place, the side with the smaller id closes the one that is to go,
     /// once nothing uses it.
-    fn retire(&mut self, now: Instant, is_busy: bool) {
-        if is_busy {
+    fn retire(&mut self, now: Instant) {
+        if self.link.in_flight() > 0 {
             self.idle_since = now;
         }
         if self.link.is_retiring()

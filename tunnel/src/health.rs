@@ -111,6 +111,10 @@ impl Health {
         }
     }
 
+    pub(crate) fn is_talking(&self) -> bool {
+        self.talk.is_some()
+    }
+
     pub(crate) fn heard_age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard_at)
     }

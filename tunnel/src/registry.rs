@@ -1,7 +1,7 @@
 //! Which links live: read on each exchange without a lock, written when one comes or goes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use wire::tunnel::ConnectionClass;
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
 
 use crate::limits::CONNECTIONS_PER_GATEWAY_MAX;
-use crate::link::Link;
+use crate::link::{Link, Pair};
 use crate::status::PathState;
 
 /// Connections of both sides that began within this of each other were dialled at the same time.
@@ -21,6 +21,7 @@ const SIMULTANEOUS: Duration = Duration::from_millis(DIAL_TAKEOVER_MS as u64);
 pub(crate) struct Registry {
     snapshot: ArcSwap<Snapshot>,
     writer: Mutex<()>,
+    pairs: Mutex<HashMap<GatewayId, Weak<Pair>>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -35,6 +36,18 @@ pub(crate) struct TooMany;
 impl Registry {
     pub(crate) fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// What the links to one gateway share.
+    pub(crate) fn pair(&self, gateway: GatewayId) -> Arc<Pair> {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pair) = pairs.get(&gateway).and_then(Weak::upgrade) {
+            return pair;
+        }
+        pairs.retain(|_, pair| pair.strong_count() > 0);
+        let pair = Arc::<Pair>::default();
+        pairs.insert(gateway, Arc::downgrade(&pair));
+        pair
     }
 
     /// Takes a link into service. Duplicates of it, or it itself, retire; links of an earlier
@@ -109,6 +122,15 @@ impl Snapshot {
         links
             .filter(|link| link.class == class && link.is_usable())
             .min_by_key(|link| (link.is_second_choice(), link.worker != worker, link.in_flight()))
+    }
+
+    /// Wakes every link of the pair that `link` belongs to: a talk begins.
+    pub(crate) fn wake_pair(&self, link: &Link) {
+        for other in self.of_cluster(&link.peer.cluster) {
+            if other.peer.gateway == link.peer.gateway {
+                other.wake.notify_one();
+            }
+        }
     }
 
     /// A bulk link to the same gateway process that `fast` leads to.

@@ -50,8 +50,10 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn begin(link: &Arc<Link>, shared: &Arc<Shared>, kind: StreamKind) -> Arc<Self> {
-        link.begin_exchange();
         shared.begin_exchange();
+        if link.begin_exchange() {
+            shared.registry.load().wake_pair(link);
+        }
         let (link, shared) = (Arc::clone(link), Arc::clone(shared));
         Arc::new(Self { link, shared, kind, method: OnceLock::new() })
     }

@@ -84,6 +84,7 @@ async fn refusals_and_resets_say_whether_anything_was_dispatched() {
     assert_eq!(refused.message, "nobody is ready");
     let stopped = exchange.send.stopped().await;
     assert_eq!(stopped.code, ErrorCode::NoReadyEndpoint);
+    drop(exchange);
 
     let mut exchange = east.open(&west, "reset", StreamKind::Tcp).await;
     exchange.send.data(Bytes::from_static(b"x")).await.unwrap();
@@ -95,6 +96,7 @@ async fn refusals_and_resets_say_whether_anything_was_dispatched() {
     assert_eq!(error.kind, StreamErrorKind::Reset);
     assert_eq!((error.code, error.dispatched), (ErrorCode::UpstreamReset, Dispatched::Yes));
     assert_eq!(error.to_string(), "the peer ended the stream: upstream_reset (dispatched: yes)");
+    drop(exchange);
 
     // Dropped unfinished: the peer's reader is told, and so is its writer.
     let exchange = east.open(&west, "hold", StreamKind::Tcp).await;
