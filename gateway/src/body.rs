@@ -287,6 +287,8 @@ pub struct TunnelBody {
     reading: ReusableBoxFuture<'static, NextPart>,
     first: Option<Part>,
     held: Option<Bytes>,
+    /// They go on only when END is here, so that whoever reads them knows the message is whole.
+    trailers: Option<HeaderMap>,
     remaining: Option<u64>,
     received: Count,
     ended: bool,
@@ -311,8 +313,8 @@ impl TunnelBody {
     pub fn new(recv: RecvHalf, promised: Option<u64>) -> Self {
         let reading = ReusableBoxFuture::new(next(recv));
         let remaining = promised.filter(|bytes| *bytes > 0);
-        let (first, held, received) = (None, None, Count::default());
-        Self { reading, first, held, remaining, received, ended: false }
+        let (first, held, trailers, received) = (None, None, None, Count::default());
+        Self { reading, first, held, trailers, remaining, received, ended: false }
     }
 
     /// Continues after a part that was read to see whether there is a body at all.
@@ -358,7 +360,10 @@ impl Body for TunnelBody {
         let this = self.get_mut();
         loop {
             if this.ended {
-                return Poll::Ready(this.held.take().map(|data| Ok(Frame::data(data))));
+                let data = this.held.take().map(Frame::data);
+                return Poll::Ready(
+                    data.or_else(|| this.trailers.take().map(Frame::trailers)).map(Ok),
+                );
             }
             match ready!(this.poll_part(cx)) {
                 Ok(Part::Data(data)) => {
@@ -367,14 +372,12 @@ impl Body for TunnelBody {
                     }
                     this.held = Some(data);
                 }
-                Ok(Part::Trailers(trailers)) => {
-                    return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
-                }
+                Ok(Part::Trailers(trailers)) => this.trailers = Some(*trailers),
                 Ok(Part::End) => this.ended = true,
                 Ok(Part::Head(_)) => {} // the tunnel lets no head through here
                 Err(error) => {
                     this.ended = true;
-                    this.held = None;
+                    (this.held, this.trailers) = (None, None);
                     return Poll::Ready(Some(Err(BodyError::Tunnel(error))));
                 }
             }
@@ -382,7 +385,7 @@ impl Body for TunnelBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.held.is_none()
+        self.ended && self.held.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

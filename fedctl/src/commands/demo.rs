@@ -79,7 +79,8 @@ async fn story(
         Ok(())
     };
     let outcome = told.await;
-    server.abort();
+    drop(asked);
+    let _ended = server.await;
     demo.stop().await;
     if outcome.is_ok() {
         printer.talk("Taken down.");

@@ -70,10 +70,17 @@ pub struct Asked {
     pub answer: tokio::sync::oneshot::Sender<Answer>,
 }
 
-/// Listens on the socket and passes questions on, one at a time.
+/// Listens on the socket and passes questions on, one at a time, until nobody takes them any more;
+/// the last answer still goes out.
 pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Asked>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let stream = tokio::select! {
+            () = questions.closed() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => continue,
+            },
+        };
         // A broken conversation ends that conversation only.
         let _gone = tokio::time::timeout(ANSWER_TIMEOUT, converse(stream, &questions)).await;
     }

@@ -24,7 +24,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[test]
 fn real_applications_talk_across_namespaces_while_control_dies() {
     if let Some(reason) = netns::unavailable() {
-        println!("skipped: namespaces::real_applications_talk_across_namespaces_while_control_dies: {reason}");
+        println!(
+            "skipped: namespaces::real_applications_talk_across_namespaces_while_control_dies: {reason}"
+        );
         return;
     }
     let mut world = World::build();
@@ -49,7 +51,8 @@ struct World {
 impl World {
     fn build() -> Self {
         let folder = tempfile::Builder::new().prefix("fg-ns-").tempdir().unwrap();
-        let [east, west, south] = ["east", "west", "south"].map(|name| Netns::create(name).unwrap());
+        let [east, west, south] =
+            ["east", "west", "south"].map(|name| Netns::create(name).unwrap());
         let router = TunRouter::start(TunConfig {
             ports: vec![
                 PortConfig::new("east", east.name())
@@ -75,10 +78,8 @@ impl World {
         }
         site::introduce(&sites).unwrap();
         write_intent(&sites);
-        let applications = vec![
-            start_nginx(folder.path(), west.name()),
-            start_redis(folder.path(), south.name()),
-        ];
+        let applications =
+            vec![start_nginx(folder.path(), west.name()), start_redis(folder.path(), south.name())];
         for site in &mut sites {
             site.start_gateway().unwrap();
         }
@@ -116,8 +117,17 @@ impl World {
         let http2 = self.curl(&["-i", "--http2-prior-knowledge", &url("/")]).unwrap();
         assert!(http2.starts_with("HTTP/2 200") && http2.contains(BODY), "{http2}");
         // What a gRPC client sends and gets, but for the protobuf inside: the status is a trailer.
-        let grpc = ["-i", "--http2-prior-knowledge", "-H", "te: trailers", "-H", "content-type: application/grpc"];
-        let grpc = self.curl(&[&grpc[..], &[&url("/grpc/call")]].concat()).unwrap();
+        let grpc = [
+            "-i",
+            "--http2-prior-knowledge",
+            "-H",
+            "te: trailers",
+            "-H",
+            "content-type: application/grpc",
+        ];
+        let sized = self.curl(&[&grpc[..], &[&url("/grpc/sized/call")]].concat()).unwrap();
+        assert!(sized.starts_with("HTTP/2 200") && sized.ends_with("a message\n"), "{sized}");
+        let grpc = self.curl(&[&grpc[..], &[&url("/grpc/stream/call")]].concat()).unwrap();
         let (head, rest) = grpc.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains("application/grpc") && !head.contains("grpc-status"), "{grpc}");
         assert!(rest.contains("grpc-status: 0"), "the trailer is missing: {grpc}");
@@ -130,7 +140,9 @@ impl World {
     fn redis_benchmark(&self, requests: usize) -> Command {
         let mut command = self.east.command("redis-benchmark");
         let requests = requests.to_string();
-        command.args(["-h", CACHE, "-p", "6379", "-c", "50", "-t", "set,get", "--csv", "-n", &requests]);
+        command.args([
+            "-h", CACHE, "-p", "6379", "-c", "50", "-t", "set,get", "--csv", "-n", &requests,
+        ]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -216,13 +228,16 @@ fn write_intent(sites: &[Site]) {
 
 fn start_nginx(folder: &Path, namespace: &str) -> Process {
     let home = folder.join("nginx");
-    for path in ["html/grpc", "temp"] {
+    for path in ["html/grpc/sized", "html/grpc/stream", "temp"] {
         std::fs::create_dir_all(home.join(path)).unwrap();
     }
     std::fs::write(home.join("html/index.html"), format!("{BODY}\n")).unwrap();
     std::fs::write(home.join("html/find-me"), "found\n").unwrap();
-    std::fs::write(home.join("html/grpc/call"), "a message\n").unwrap();
-    let configuration = include_str!("namespaces/nginx.conf").replace("HOME", home.to_str().unwrap());
+    for call in ["sized", "stream"] {
+        std::fs::write(home.join("html/grpc").join(call).join("call"), "a message\n").unwrap();
+    }
+    let configuration =
+        include_str!("namespaces/nginx.conf").replace("HOME", home.to_str().unwrap());
     std::fs::write(home.join("nginx.conf"), configuration).unwrap();
     // Workers give up root, and must still be able to read what root wrote here.
     for path in [folder, &home] {
@@ -230,12 +245,23 @@ fn start_nginx(folder: &Path, namespace: &str) -> Process {
         std::fs::set_permissions(path, mode).unwrap();
     }
     let arguments = ["-p", home.to_str().unwrap(), "-c", "nginx.conf", "-e", "error.log"];
-    Process::start("nginx", "nginx", &arguments, Some(namespace), &folder.join("nginx.log")).unwrap()
+    Process::start("nginx", "nginx", &arguments, Some(namespace), &folder.join("nginx.log"))
+        .unwrap()
 }
 
 fn start_redis(folder: &Path, namespace: &str) -> Process {
-    let arguments =
-        ["--port", "6379", "--bind", SOUTH_V4, "--save", "", "--protected-mode", "no", "--daemonize", "no"];
+    let arguments = [
+        "--port",
+        "6379",
+        "--bind",
+        SOUTH_V4,
+        "--save",
+        "",
+        "--protected-mode",
+        "no",
+        "--daemonize",
+        "no",
+    ];
     let log = folder.join("redis.log");
     Process::start("redis-server", "redis-server", &arguments, Some(namespace), &log).unwrap()
 }
