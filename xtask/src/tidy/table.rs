@@ -125,9 +125,9 @@ pub const WRAPPERS: &[Wrapper] = &[
     },
     Wrapper {
         package: "prost",
-        ours: &["wire", "federation"],
+        ours: &["wire", "gateway", "federation"],
         others: &["prost-build", "prost-reflect", "prost-types", "protox", "tonic-prost"],
-        reason: "only wire and api types are serialised",
+        reason: "messages are declared in wire",
     },
     Wrapper {
         package: "axum",
