@@ -115,6 +115,8 @@ fn nothing_left(
 /// Shared by the tests of this folder.
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::sync::Arc;
+
     use model::{AppProtocol, ServiceName};
 
     use super::*;
