@@ -235,6 +235,7 @@ pub(crate) async fn accept_resumes(shared: Arc<Shared>, link: Arc<Link>) {
             Some(()) = arriving.next() => {}
         }
     }
+    shared.resumes.forget_link(&link);
 }
 
 async fn take_resume(shared: &Arc<Shared>, link: &Arc<Link>, mut stream: RecvStream) {

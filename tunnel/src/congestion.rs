@@ -19,7 +19,7 @@ use crate::config::CongestionControl;
 const LOSS_TOLERATED_PERCENT: u64 = 3;
 /// The share is judged over so many bytes at least: about 256 packets.
 const LOSS_SAMPLE_BYTES_MIN: u64 = 256 * 1200;
-/// A smoothed round trip this much above the shortest means that a queue stands.
+/// The shortest round trip of late being this much above the shortest ever: a queue stands.
 const QUEUE_SHARE_DIVISOR: u32 = 4;
 /// Below this, a longer round trip is noise of the hosts rather than a queue.
 const QUEUE_MIN: Duration = Duration::from_millis(5);
@@ -70,7 +70,7 @@ impl Controller for Steady {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.rtt.observe(rtt);
+        self.rtt.observe(now, rtt);
         if let Some(filter) = &mut self.filter {
             filter.acknowledged(bytes, self.inner.window());
         }
@@ -156,28 +156,49 @@ impl LossFilter {
     }
 }
 
-/// Shortest, smoothed and spread of round trips.
+/// Shortest, recent, smoothed and spread of round trips.
 #[derive(Debug, Clone, Copy, Default)]
 struct RttSpread {
     min: Duration,
     smoothed: Duration,
     var: Duration,
+    /// Shortest of this round and of the one before. A standing queue makes every packet wait, so
+    /// it shows in the shortest; a busy host delays some, which shows in the smoothed only.
+    recent: [Duration; 2],
+    round_began: Option<Instant>,
 }
 
 impl RttSpread {
-    fn observe(&mut self, rtt: &RttEstimator) {
-        // quinn shows the larger of smoothed and latest: what is above the smoothed is the sample.
-        let above = rtt.conservative() - rtt.get();
-        self.follow(rtt.min(), rtt.get(), above);
+    fn observe(&mut self, now: Instant, rtt: &RttEstimator) {
+        let smoothed = rtt.get();
+        if smoothed == self.smoothed {
+            return; // called for each packet, while a sample comes once with each ACK
+        }
+        // quinn keeps the sample to itself, but RFC 9002 §5.3 says how it came in: an eighth.
+        let sample = match self.smoothed {
+            Duration::ZERO => smoothed,
+            before => (smoothed * 8).saturating_sub(before * 7),
+        };
+        self.follow(now, rtt.min(), smoothed, sample);
     }
 
-    fn follow(&mut self, min: Duration, smoothed: Duration, deviation: Duration) {
+    fn follow(&mut self, now: Instant, min: Duration, smoothed: Duration, sample: Duration) {
         (self.min, self.smoothed) = (min, smoothed);
-        self.var = (self.var * 3 + deviation) / 4;
+        self.var = (self.var * 3 + smoothed.abs_diff(sample)) / 4;
+        match self.round_began {
+            Some(began) if now.saturating_duration_since(began) < smoothed => {
+                self.recent[0] = self.recent[0].min(sample);
+            }
+            began => {
+                self.recent = [sample, if began.is_some() { self.recent[0] } else { sample }];
+                self.round_began = Some(now);
+            }
+        }
     }
 
     fn has_queue(&self) -> bool {
-        self.smoothed > self.min + QUEUE_MIN.max(self.min / QUEUE_SHARE_DIVISOR)
+        let recent = self.recent[0].min(self.recent[1]);
+        recent > self.min + QUEUE_MIN.max(self.min / QUEUE_SHARE_DIVISOR)
     }
 }
 
@@ -194,7 +215,7 @@ mod tests {
     fn window_after(control: CongestionControl, every: u64, queue: Duration) -> (u64, u64) {
         let mut steady = build(control);
         let base = Duration::from_millis(40);
-        steady.rtt.follow(base, base + queue, Duration::ZERO);
+        steady.rtt.follow(Instant::now(), base, base + queue, base + queue);
         let (start, mut now) = (steady.window(), Instant::now());
         for packet in 1..=2000_u64 {
             now += Duration::from_millis(1);
@@ -231,11 +252,25 @@ mod tests {
     }
 
     #[test]
-    fn spread_follows_what_is_above_the_smoothed() {
+    fn a_queue_delays_every_packet_and_a_busy_host_only_some() {
+        let ms = Duration::from_millis;
+        let start = Instant::now();
+        for (samples, has_queue) in [([40, 90, 80], false), ([70, 90, 80], true)] {
+            let mut rtt = RttSpread::default();
+            for round in 0..60_u64 {
+                let sample = ms(samples[round as usize % 3]);
+                rtt.follow(start + ms(20) * round as u32, ms(40), ms(70), sample);
+            }
+            assert_eq!(rtt.has_queue(), has_queue, "{samples:?}: {rtt:?}");
+        }
+    }
+
+    #[test]
+    fn spread_follows_the_samples() {
         let mut steady = build(CongestionControl::Cubic);
         let ms = Duration::from_millis;
         for _ in 0..20 {
-            steady.rtt.follow(ms(40), ms(50), ms(8));
+            steady.rtt.follow(Instant::now(), ms(40), ms(50), ms(58));
         }
         let var = Steady::rtt_var(steady.clone_box());
         assert!((ms(7)..=ms(8)).contains(&var), "{var:?}");

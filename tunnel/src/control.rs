@@ -154,15 +154,12 @@ impl ControlTask {
         }
     }
 
-    /// Of two connections in one place, the side with the smaller id closes the one that is to go,
-    /// once nothing uses it.
+    /// Closes a connection that another one made superfluous, once nothing uses it.
     fn retire(&mut self, now: Instant) {
         if self.link.in_flight() > 0 {
             self.idle_since = now;
         }
-        if self.link.is_retiring()
-            && self.shared.gateway < self.link.peer.gateway
-            && now.saturating_duration_since(self.idle_since) > RETIRE_AFTER
+        if self.link.closes_here() && now.saturating_duration_since(self.idle_since) > RETIRE_AFTER
         {
             let text = "another connection is in its place";
             self.shared.end_link(&self.link, ErrorCode::DuplicateConnection, text);

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use identity::ExpectedPeer;
@@ -18,8 +18,8 @@ use quinn::{Connection, Endpoint, TokioRuntime};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use wire::tunnel::ConnectionClass;
 use wire::tunnel::limits::{CONNECTIONS_PER_PAIR_MAX, DIAL_TAKEOVER_MS};
+use wire::tunnel::{ConnectionClass, ErrorCode};
 
 use crate::backoff::Backoff;
 use crate::control;
@@ -29,7 +29,7 @@ use crate::limits::{
     ADDRESSES_PER_PEER_MAX, ALIAS_DELAY, DIAL_CHECK_INTERVAL, DIAL_STEADY, HANDSHAKE_TIMEOUT,
     LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX,
 };
-use crate::link::{Link, describe};
+use crate::link::{Link, close_code, describe};
 use crate::socket::{TunnelSocket, bind_dialler};
 use crate::status::{LinkError, LinkState};
 use crate::transport::{client_config, endpoint_config};
@@ -48,7 +48,7 @@ pub(crate) struct Dialler {
 impl Dialler {
     pub(crate) fn new(context: Arc<WorkerContext>) -> Self {
         let sockets =
-            Arc::new(DialSockets { context: Arc::clone(&context), shared: Mutex::default() });
+            Arc::new(DialSockets { context: Arc::clone(&context), endpoints: Mutex::default() });
         Self { context, sockets, tasks: HashMap::new() }
     }
 
@@ -68,6 +68,7 @@ impl Dialler {
             }
         }
         self.tasks.values().for_each(AbortHandle::abort);
+        self.sockets.close().await;
     }
 
     fn follow(&mut self, peers: &[Arc<ClusterPeer>]) {
@@ -209,7 +210,7 @@ impl PlaceTask {
         let end = link.end().cloned().unwrap_or_else(|| describe(error));
         let fed = end.code.entry().fed.unwrap_or(code::TUNNEL_DOWN);
         let shared = &self.context.shared;
-        if end.code != wire::tunnel::ErrorCode::DuplicateConnection {
+        if end.code != ErrorCode::DuplicateConnection {
             let at = shared.now().1;
             shared.set_place_error(
                 &self.place,
@@ -353,13 +354,21 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 /// a network that spreads flows by port, is left that way. Links that live keep the old one.
 pub(crate) struct DialSockets {
     context: Arc<WorkerContext>,
-    shared: Mutex<[Option<Endpoint>; 2]>,
+    endpoints: Mutex<Endpoints>,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    /// For IPv4 and for IPv6.
+    current: [Option<Endpoint>; 2],
+    /// Renewed ones that links still use.
+    former: Vec<Endpoint>,
 }
 
 impl DialSockets {
     fn endpoint(&self, remote: SocketAddr) -> Result<Endpoint, DialFailure> {
-        let mut endpoints = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let endpoint = &mut endpoints[usize::from(remote.is_ipv6())];
+        let mut endpoints = self.lock();
+        let endpoint = &mut endpoints.current[usize::from(remote.is_ipv6())];
         if let Some(endpoint) = endpoint {
             return Ok(endpoint.clone());
         }
@@ -376,6 +385,23 @@ impl DialSockets {
     }
 
     fn renew(&self) {
-        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = [None, None];
+        let mut endpoints = self.lock();
+        let Endpoints { current, former } = &mut *endpoints;
+        former.extend(current.iter_mut().filter_map(Option::take));
+        former.retain(|endpoint| endpoint.open_connections() > 0);
+    }
+
+    /// Sends what is left to send, such as the word that a connection is closed.
+    async fn close(&self) {
+        self.renew();
+        let former = std::mem::take(&mut self.lock().former);
+        for endpoint in former {
+            endpoint.close(close_code(ErrorCode::NoError), b"the gateway stops");
+            endpoint.wait_idle().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

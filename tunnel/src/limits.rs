@@ -68,3 +68,5 @@ pub const SINK_AFTER_BYTES: u64 = 64 * 1024;
 
 /// How often a signed bundle set or owner table is compared for connections that live.
 pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for the last packets of a tunnel that is closed.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

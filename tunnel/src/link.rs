@@ -77,6 +77,8 @@ pub(crate) struct Link {
     is_suspect: AtomicBool,
     /// Set when an equal connection is to stay in this one's place.
     is_retiring: AtomicBool,
+    /// Whether it is for this side to close it then, once nothing uses it.
+    closes_here: AtomicBool,
     peer_draining: AtomicBool,
     peer_load_permille: AtomicU32,
     rtt_us: AtomicU64,
@@ -132,6 +134,7 @@ impl Link {
             is_live: AtomicBool::new(true),
             is_suspect: AtomicBool::new(false),
             is_retiring: AtomicBool::new(false),
+            closes_here: AtomicBool::new(false),
             peer_draining: AtomicBool::new(false),
             peer_load_permille: AtomicU32::new(0),
             rtt_us: AtomicU64::new(rtt_us),
@@ -183,8 +186,14 @@ impl Link {
         self.is_retiring.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn retire(&self) {
+    /// Takes the link out of use; `closes_here`: this side closes it when its exchanges have ended.
+    pub(crate) fn retire(&self, closes_here: bool) {
+        self.closes_here.store(closes_here, Ordering::Relaxed);
         self.is_retiring.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn closes_here(&self) -> bool {
+        self.is_retiring() && self.closes_here.load(Ordering::Relaxed)
     }
 
     pub(crate) fn peer_draining(&self) -> bool {

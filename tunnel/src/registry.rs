@@ -63,11 +63,8 @@ impl Registry {
         for other in siblings {
             if other.incarnation != link.incarnation {
                 other.probe();
-            } else if other.class == link.class
-                && other.slot == link.slot
-                && other.dialled != link.dialled
-            {
-                loser(other, &link, own).retire();
+            } else if other.class == link.class && other.slot == link.slot {
+                retire_one(other, &link, own);
             }
         }
         links.push(link);
@@ -88,17 +85,24 @@ impl Registry {
     }
 }
 
-/// Which of two connections of one class and slot, dialled by either side, is to go.
+/// Two connections of one class and slot: one is to go.
 ///
-/// The younger, unless both began at the same time: then the one that the larger gateway id dialled,
-/// so that both sides think the same without a word. Only the side with the smaller id closes it
-/// (`control.rs`), once no exchange is left on it.
-fn loser<'a>(older: &'a Arc<Link>, younger: &'a Arc<Link>, own: GatewayId) -> &'a Arc<Link> {
-    if younger.established.saturating_duration_since(older.established) > SIMULTANEOUS {
-        return younger;
+/// Dialled from both sides: the younger, unless both began at the same time: then the one that the
+/// larger gateway id dialled, so that both sides think the same without a word; the side with the
+/// smaller id closes it. Dialled from this side twice: two addresses lead to one gateway, and the
+/// younger goes. Dialled by the peer twice: it knows best which one it needs.
+fn retire_one(older: &Arc<Link>, younger: &Arc<Link>, own: GatewayId) {
+    let own_is_smaller = own < older.peer.gateway;
+    match (older.dialled, younger.dialled) {
+        (true, true) if older.is_live() => younger.retire(true),
+        (true, true) | (false, false) => {}
+        (older_is_ours, _) => {
+            let age = younger.established.saturating_duration_since(older.established);
+            let older_stays = age > SIMULTANEOUS || older_is_ours == own_is_smaller;
+            let loser = if older_stays { younger } else { older };
+            loser.retire(own_is_smaller);
+        }
     }
-    let smaller_dials = own < older.peer.gateway;
-    if older.dialled == smaller_dials { younger } else { older }
 }
 
 impl Snapshot {
@@ -131,6 +135,19 @@ impl Snapshot {
                 other.wake.notify_one();
             }
         }
+    }
+
+    /// Every link that a new exchange may use, the least busy first.
+    pub(crate) fn candidates(
+        &self,
+        cluster: &ClusterName,
+        class: ConnectionClass,
+    ) -> Vec<&Arc<Link>> {
+        let links = self.of_cluster(cluster).iter();
+        let mut usable: Vec<_> =
+            links.filter(|link| link.class == class && link.is_usable()).collect();
+        usable.sort_by_key(|link| (link.is_second_choice(), link.in_flight()));
+        usable
     }
 
     /// A bulk link to the same gateway process that `fast` leads to.

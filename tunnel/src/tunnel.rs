@@ -12,10 +12,12 @@ use identity::{ExpectedPeer, IdentityCell};
 use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wire::tunnel::{ConnectionClass, ErrorCode};
 
 use crate::config::TunnelConfig;
 use crate::error::BindError;
+use crate::limits::CLOSE_TIMEOUT;
 use crate::link::Link;
 use crate::registry::Registry;
 use crate::socket::{Steering, UdpBuffers, bind_group};
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) address_book: ArcSwap<HashMap<(ClusterName, PeerAddress), GatewayId>>,
     pub(crate) places: Mutex<HashMap<Place, PlaceState>>,
     pub(crate) closing: CancellationToken,
+    /// The endpoints' tasks; they end when their last packets are sent.
+    pub(crate) tasks: TaskTracker,
     /// Milliseconds of grace, once draining.
     pub(crate) drain: watch::Sender<Option<u32>>,
     is_draining: AtomicBool,
@@ -115,6 +119,7 @@ impl Tunnel {
             address_book: ArcSwap::default(),
             places: Mutex::default(),
             closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             drain: watch::Sender::new(None),
             is_draining: AtomicBool::new(false),
             load_permille: AtomicU32::new(0),
@@ -221,12 +226,21 @@ impl Tunnel {
         }
     }
 
-    /// Closes every connection at once; nothing is dialled or accepted any more.
+    /// Closes every connection at once; nothing is dialled or accepted any more. The workers'
+    /// runtimes must go on for a moment, so that the peers hear of it: see [`Self::closed`].
     pub fn close(&self) {
         self.0.closing.cancel();
+        self.0.tasks.close();
+        let draining = self.0.is_draining();
+        let code = if draining { ErrorCode::Draining } else { ErrorCode::NoError };
         for link in self.0.registry.load().links() {
-            self.0.end_link(link, ErrorCode::NoError, "the gateway stops");
+            self.0.end_link(link, code, "the gateway stops");
         }
+    }
+
+    /// Waits until the peers were told of [`Self::close`], two seconds at most.
+    pub async fn closed(&self) {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.0.tasks.wait()).await;
     }
 }
 

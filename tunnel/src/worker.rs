@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use model::ClusterName;
-use quinn::{Endpoint, SendStream, TokioRuntime};
+use quinn::{Endpoint, RecvStream, SendStream, TokioRuntime};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -15,13 +16,12 @@ use wire::tunnel::{
     encode_refused,
 };
 
-use bytes::BytesMut;
-
 use crate::connection_id::WorkerIds;
 use crate::dial::Dialler;
 use crate::error::{BindError, OpenError, StreamError};
 use crate::limits::{OPEN_WAIT, REFUSE_TIMEOUT, TRUST_CHECK_INTERVAL};
 use crate::link::{Link, PeerIdentity};
+use crate::registry::Snapshot;
 use crate::socket::TunnelSocket;
 use crate::stream::{Exchange, FrameReader, Life, RecvHalf, SendHalf, stream_code};
 use crate::transport::{ServerConfigs, endpoint_config};
@@ -69,8 +69,8 @@ impl Worker {
         let (sender, receiver) = mpsc::channel(limits.incoming_exchanges_max);
         let context = WorkerContext { index, ids, shared: Arc::clone(&shared), incoming: sender };
         let context = Arc::new(context);
-        tokio::spawn(crate::accept::serve(endpoint, servers, Arc::clone(&context)));
-        tokio::spawn(Dialler::new(Arc::clone(&context)).run());
+        shared.tasks.spawn(crate::accept::serve(endpoint, servers, Arc::clone(&context)));
+        shared.tasks.spawn(Dialler::new(Arc::clone(&context)).run());
         if index == 0 {
             tokio::spawn(watch_trust(shared));
         }
@@ -150,23 +150,48 @@ impl WorkerTunnel {
         encode_open(open, &mut frame)?;
         let shared = &self.context.shared;
         let links = shared.registry.load();
-        let Some(link) = links.choose(cluster, class, self.context.index) else {
+        let Some(chosen) = links.choose(cluster, class, self.context.index) else {
             return Err(OpenError::NoTunnel { cluster: cluster.clone() });
         };
-        let life = Life::begin(link, shared, open.kind);
-        let lost = |reason: String| OpenError::Lost { cluster: cluster.clone(), reason };
-        // Credit is there, mostly; only who has none sets a timer.
-        let streams = match link.connection.open_bi().now_or_never() {
-            Some(streams) => streams,
-            None => timeout(OPEN_WAIT, link.connection.open_bi())
-                .await
-                .map_err(|_| OpenError::Overloaded { cluster: cluster.clone() })?,
+        // Credit is there, mostly; only who has none looks further, or sets a timer.
+        let (link, (send, recv)) = match chosen.connection.open_bi().now_or_never() {
+            Some(Ok(streams)) => (chosen, streams),
+            _ => open_elsewhere(&links, cluster, class).await?,
         };
-        let (send, recv) = streams.map_err(|error| lost(link.stream_error(&error).to_string()))?;
+        let life = Life::begin(link, shared, open.kind);
         let mut send = SendHalf::new(Arc::clone(&life), send);
-        send.write(frame.freeze()).await.map_err(|error| lost(error.to_string()))?;
+        send.write(frame.freeze()).await.map_err(|error| OpenError::Lost {
+            cluster: cluster.clone(),
+            reason: error.to_string(),
+        })?;
         shared.counts.exchanges_opened();
         Ok(Exchange { send, recv: RecvHalf::of_initiator(life, recv) })
+    }
+}
+
+/// The chosen link had no stream credit left, or has just ended: any other that has some, else the
+/// first that gets some.
+async fn open_elsewhere<'a>(
+    links: &'a Snapshot,
+    cluster: &ClusterName,
+    class: ConnectionClass,
+) -> Result<(&'a Arc<Link>, (SendStream, RecvStream)), OpenError> {
+    let candidates = links.candidates(cluster, class);
+    for &link in &candidates {
+        if let Some(Ok(streams)) = link.connection.open_bi().now_or_never() {
+            return Ok((link, streams));
+        }
+    }
+    let Some(&link) = candidates.first() else {
+        return Err(OpenError::NoTunnel { cluster: cluster.clone() });
+    };
+    match timeout(OPEN_WAIT, link.connection.open_bi()).await {
+        Ok(Ok(streams)) => Ok((link, streams)),
+        Ok(Err(error)) => Err(OpenError::Lost {
+            cluster: cluster.clone(),
+            reason: link.stream_error(&error).to_string(),
+        }),
+        Err(_) => Err(OpenError::Overloaded { cluster: cluster.clone() }),
     }
 }
 

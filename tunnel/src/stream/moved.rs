@@ -61,25 +61,25 @@ enum Reason {
 
 impl Resumes {
     /// A RESUME stream arrived. `Ok(true)`: it waits for its MOVED, and should be given up later.
-    pub(crate) fn arrive(&self, token: MoveToken, resumed: Resumed) -> Result<bool, Unwanted> {
+    pub(crate) fn arrive(&self, token: MoveToken, resumed: Resumed) -> Result<bool, Box<Unwanted>> {
         let gateway = resumed.link.peer.gateway;
         let key = (gateway, token);
         let mut meetings = self.lock();
         match meetings.remove(&key) {
             Some(Meeting::Awaited(reader)) => {
-                let gone = |resumed| Unwanted { resumed, reason: Reason::Gone };
+                let gone = |resumed| Box::new(Unwanted { resumed, reason: Reason::Gone });
                 reader.send(resumed).map(|()| false).map_err(gone)
             }
             Some(parked @ Meeting::Parked(_)) => {
                 meetings.insert(key, parked);
-                Err(Unwanted { resumed, reason: Reason::Repeated })
+                Err(Box::new(Unwanted { resumed, reason: Reason::Repeated }))
             }
             None => {
                 let parked = |meeting: &Meeting| matches!(meeting, Meeting::Parked(_));
                 let count =
                     meetings.iter().filter(|((g, _), m)| *g == gateway && parked(m)).count();
                 if count >= RESUMES_PARKED_MAX {
-                    return Err(Unwanted { resumed, reason: Reason::TooMany });
+                    return Err(Box::new(Unwanted { resumed, reason: Reason::TooMany }));
                 }
                 meetings.insert(key, Meeting::Parked(resumed));
                 Ok(true)
@@ -97,6 +97,16 @@ impl Resumes {
                 None
             }
         }
+    }
+
+    /// A link ended: what was parked from it goes with it.
+    pub(crate) fn forget_link(&self, link: &Arc<Link>) {
+        let is_of_link = |meeting: &Meeting| match meeting {
+            Meeting::Parked(resumed) => Arc::ptr_eq(&resumed.link, link),
+            Meeting::Awaited(_) => false,
+        };
+        let gone: Vec<_> = self.lock().extract_if(|_, meeting| is_of_link(meeting)).collect();
+        drop(gone); // outside the lock: a stream that is dropped locks its connection
     }
 
     /// A MOVED arrived: where its RESUME comes, or has come already.

@@ -101,14 +101,14 @@ impl SendHalf {
         }
         self.state = State::Writing;
         self.sent_bytes += data.len() as u64;
-        // Several frames in one write: headers of few bytes, payloads as they came.
-        let mut chunks = Vec::with_capacity(2);
+        // One write per frame: a header of few bytes, and the payload as it came.
         while let Some(payload) = encode_data(&mut data, &mut self.scratch) {
-            chunks.push(self.scratch.split().freeze());
-            chunks.push(payload);
+            let mut chunks = [self.scratch.split().freeze(), payload];
+            let written = self.stream.write_all_chunks(&mut chunks).await;
+            self.finish_write(written)?;
+            self.state = State::Writing;
         }
-        let written = self.stream.write_all_chunks(&mut chunks).await;
-        self.finish_write(written)?;
+        self.state = State::Open;
         if !self.is_sunk && self.sent_bytes >= SINK_AFTER_BYTES {
             self.is_sunk = true;
             let _ = self.stream.set_priority(PRIORITY_SUNK);

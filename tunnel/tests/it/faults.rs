@@ -7,7 +7,7 @@ use tunnel::{Part, StreamErrorKind};
 use wan::Impairment;
 use wire::tunnel::{Dispatched, ErrorCode, StreamKind};
 
-use crate::site::{LONG, Options, Site, ask, pair, relayed, wait_for};
+use crate::site::{Cluster, LONG, Options, Site, ask, pair, relayed, wait_for};
 
 fn down(site: &Site, other: &Site) -> bool {
     site.tunnel.path(&other.cluster.name).is_none()
@@ -171,4 +171,73 @@ async fn duplicates_of_a_simultaneous_dial_are_sorted_out() {
         ask(&east, &west).await.unwrap();
         ask(&west, &east).await.unwrap();
     }
+}
+
+/// Only one side can be reached, whichever id is the smaller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_side_without_inbound_reachability_takes_part_in_full() {
+    for dialler in ["east", "west"] {
+        let clusters = ["east", "west"].map(Cluster::new);
+        let [east, west] = clusters.each_ref().map(|cluster| {
+            let options = Options { workers: 2, ..Options::default() };
+            Site::start(cluster, &[&clusters[0], &clusters[1]], options)
+        });
+        let (from, to) = if dialler == "east" { (&east, &west) } else { (&west, &east) };
+        to.tunnel.set_peers(vec![from.cluster.peer(&[])]);
+        from.tunnel.set_peers(vec![to.peer()]);
+        from.is_settled_with(to, 2).await;
+        ask(from, to).await.unwrap();
+        ask(to, from).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_are_tried_in_turn_and_each_keeps_its_own_error() {
+    let [east, west] = ["east", "west"].map(Cluster::new);
+    let all = [&east, &west];
+    let east = Site::start(&east, &all, Options::default());
+    let west = Site::start(&west, &all, Options::default());
+    // Nothing listens on the first; the second and third are the same gateway under two names.
+    let dead = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut peer = (*west.cluster.peer(&[dead.local_addr().unwrap(), west.addr()])).clone();
+    let port = west.addr().port();
+    for host in ["localhost", "no-such-host.invalid"] {
+        let transport = model::Transport::Quic;
+        peer.addresses.push(model::PeerAddress { transport, host: host.into(), port });
+    }
+    west.tunnel.set_peers(vec![east.cluster.peer(&[])]);
+    east.tunnel.set_peers(vec![std::sync::Arc::new(peer)]);
+    east.reaches(&west).await;
+    ask(&east, &west).await.unwrap();
+    let error = |address: &str| {
+        let rows = east.tunnel.links();
+        let row =
+            rows.into_iter().find(|row| row.address.starts_with(address) && row.rtt.is_none());
+        row.and_then(|row| row.last_error).map(|error| error.text)
+    };
+    let dead_address = dead.local_addr().unwrap().to_string();
+    wait_for("both errors", || {
+        error(&dead_address).is_some() && error("no-such-host.invalid").is_some()
+    })
+    .await;
+    let text = error(&dead_address).unwrap();
+    assert!(text.contains("no answer within 3s: see whether its UDP port is reachable"), "{text}");
+    let text = error("no-such-host.invalid").unwrap();
+    assert!(text.contains("could not be looked up"), "{text}");
+    // The second name of one gateway leaves no second connection behind.
+    east.is_settled_with(&west, 1).await;
+    ask(&east, &west).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_stops_tells_its_peers_at_once() {
+    let (east, west) = pair(Options::default).await;
+    ask(&east, &west).await.unwrap();
+    let closed = Instant::now();
+    west.tunnel.start_drain(Duration::from_secs(1));
+    west.tunnel.drained().await;
+    west.tunnel.close();
+    wait_for("the peer to hear it", || down(&east, &west)).await;
+    assert!(closed.elapsed() < Duration::from_millis(500), "{:?}", closed.elapsed());
+    west.tunnel.closed().await;
 }

@@ -1,5 +1,7 @@
 //! Tunnels over real UDP with real certificates, every gateway with workers in threads of their own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod admission;
 mod congestion;
 mod exchange;

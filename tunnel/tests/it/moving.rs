@@ -59,7 +59,7 @@ async fn both_directions_of_one_exchange_may_move() {
     sender.await.unwrap();
     assert_eq!(east.tunnel.counters().directions_moved, 1);
     assert_eq!(west.tunnel.counters().directions_moved, 1);
-    exchange = east.open_bulk(&west, "echo").await;
+    exchange = open_bulk(&east, &west, "echo").await;
     exchange.send.data(Bytes::from(vec![1; 700_000])).await.unwrap();
     exchange.send.data(Bytes::from(vec![1; 700_000])).await.unwrap();
     exchange.send.end().await.unwrap();
@@ -82,9 +82,7 @@ async fn a_reset_after_the_move_reaches_the_other_side() {
     crate::site::wait_for("the sender to stop", || west.tunnel.in_flight() == 0).await;
 }
 
-impl Site {
-    async fn open_bulk(&self, other: &Site, service: &str) -> tunnel::Exchange {
-        let open = self.open_for(service, StreamKind::Tcp);
-        self.workers[0].open_bulk(&other.cluster.name, &open).await.unwrap()
-    }
+async fn open_bulk(from: &Site, to: &Site, service: &str) -> tunnel::Exchange {
+    let open = from.open_for(service, StreamKind::Tcp);
+    from.workers[0].open_bulk(&to.cluster.name, &open).await.unwrap()
 }

@@ -133,7 +133,7 @@ impl Site {
             threads: Vec::new(),
         };
         for worker in workers {
-            let (told, started) = std::sync::mpsc::channel();
+            let (told, started) = std::sync::mpsc::sync_channel(1);
             let (stop, stopped) = oneshot::channel();
             let thread = std::thread::spawn(move || {
                 let runtime =
@@ -177,12 +177,12 @@ impl Site {
         }
     }
 
-    pub(crate) async fn reaches(&self, other: &Site) {
+    pub(crate) async fn reaches(&self, other: &Self) {
         wait_for("a live path", || self.tunnel.path(&other.cluster.name).is_some()).await;
     }
 
     /// Waits until every worker has its own fast and bulk connection to the other.
-    pub(crate) async fn is_settled_with(&self, other: &Site, slots: usize) {
+    pub(crate) async fn is_settled_with(&self, other: &Self, slots: usize) {
         wait_for("all slots", || {
             let links = self.tunnel.links();
             links.iter().filter(|l| l.cluster == other.cluster.name && l.rtt.is_some()).count()
@@ -212,7 +212,7 @@ impl Site {
         }
     }
 
-    pub(crate) async fn open(&self, other: &Site, service: &str, kind: StreamKind) -> Exchange {
+    pub(crate) async fn open(&self, other: &Self, service: &str, kind: StreamKind) -> Exchange {
         let open = self.open_for(service, kind);
         self.workers[0].open(&other.cluster.name, &open).await.unwrap()
     }
