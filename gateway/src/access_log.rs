@@ -212,7 +212,7 @@ impl LogEntry {
         self.settled = true;
         let record = self.record();
         if record.failure.is_none() {
-            let detail = error.to_string();
+            let detail = error.detail.to_string();
             record.failure = Some(Failure { kind: error.kind, detail });
         }
     }
@@ -305,10 +305,10 @@ fn write_records(records: &Receiver<Option<Box<Record>>>, sink: Box<dyn Write + 
     let mut failing = false;
     let mut open = true;
     while open && let Ok(Some(record)) = records.recv() {
-        let mut outcome = write_record(&record, &mut sink);
+        let mut batch = vec![write_record(&record, &mut sink)];
         loop {
             match records.try_recv() {
-                Ok(Some(record)) => outcome = outcome.and(write_record(&record, &mut sink)),
+                Ok(Some(record)) => batch.push(write_record(&record, &mut sink)),
                 Err(TryRecvError::Empty) => break,
                 Ok(None) | Err(TryRecvError::Disconnected) => {
                     open = false;
@@ -316,8 +316,8 @@ fn write_records(records: &Receiver<Option<Box<Record>>>, sink: Box<dyn Write + 
                 }
             }
         }
-        outcome = outcome.and(sink.flush());
-        match outcome {
+        batch.push(sink.flush());
+        match batch.into_iter().collect::<io::Result<()>>() {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 tracing::error!(%error, "the access log cannot be written");
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_stuck_disk_costs_records_not_requests() {
-        let (release, stuck) = std::sync::mpsc::channel();
+        let (release, stuck) = sync_channel(1);
         let (log, writer) = AccessLog::start(Box::new(Stuck(stuck))).unwrap();
         let pushed = 3 * ACCESS_LOG_QUEUE_MAX;
         (0..pushed).for_each(|_| log.push(Box::new(record())));

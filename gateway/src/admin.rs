@@ -24,9 +24,14 @@ use crate::state::GatewayState;
 /// Reads and changes the filter of the process's log; whoever set up logging gives it.
 #[derive(Clone)]
 pub struct LogLevel {
-    pub read: Arc<dyn Fn() -> String + Send + Sync>,
-    pub change: Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub read: Arc<ReadLevel>,
+    pub change: Arc<ChangeLevel>,
 }
+
+/// Gives the filter in force.
+pub type ReadLevel = dyn Fn() -> String + Send + Sync;
+/// Puts another filter into force, or says what is wrong with it.
+pub type ChangeLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for LogLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -46,7 +46,7 @@ pub fn build(config: GatewayConfig) -> anyhow::Result<App> {
 /// The same for a process that lets the admin port change its log level.
 pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow::Result<App> {
     files::create_data_dir(&config.data_dir)?;
-    let reset_key = files::load_or_create_reset_key(&config.data_dir, || rand::random())?;
+    let reset_key = files::load_or_create_reset_key(&config.data_dir, rand::random)?;
     let identity_files = IdentityFiles::open(&config.data_dir)?;
     let (log, log_writer) = AccessLog::open(&config.access_log).with_context(|| {
         let path = config.access_log.display();

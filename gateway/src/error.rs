@@ -11,7 +11,7 @@ use wire::tunnel::{Dispatched, ErrorCode, Refused};
 /// Why a request or connection was not served, or not to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request breaks a rule of HTTP, or one of ours that `docs/reference/http.md` lists.
+    /// The request breaks a rule of HTTP, or one of ours (`http/target.rs`).
     BadRequest,
     /// CONNECT, or an upgrade that is not served.
     MethodNotServed,
@@ -153,8 +153,8 @@ impl Kind {
             ErrorCode::MalformedFrame
             | ErrorCode::FrameTooLarge
             | ErrorCode::FrameOutOfOrder
-            | ErrorCode::UnknownOddFrame
-            | ErrorCode::UnsupportedKind => Self::PeerProtocol,
+            | ErrorCode::UnknownOddFrame => Self::PeerProtocol,
+            ErrorCode::UnsupportedKind => Self::MethodNotServed,
             ErrorCode::Truncated => Self::Truncated,
             ErrorCode::RefusedLoop | ErrorCode::TooManyHops => Self::Loop,
             ErrorCode::NoSuchService | ErrorCode::NotExported => Self::NotExported,
@@ -273,7 +273,7 @@ mod tests {
             let told = Kind::of_code(kind.to_code());
             let fixed = match kind {
                 Kind::NoRoute => Kind::NotExported,
-                Kind::BadRequest | Kind::MethodNotServed => Kind::PeerProtocol,
+                Kind::BadRequest => Kind::PeerProtocol,
                 Kind::NoIdentity | Kind::TunnelDown | Kind::TunnelLost => Kind::Internal,
                 same => same,
             };

@@ -24,7 +24,7 @@ use crate::worker::WorkerState;
 /// The other end of a connection, once there is one.
 enum Joined {
     Endpoint(TcpStream, EndpointLease),
-    Peer(Stream),
+    Peer(Box<Stream>),
 }
 
 /// Serves one connection to its end.
@@ -84,7 +84,8 @@ async fn serve(
             }
             outcome
         }
-        Ok(Joined::Peer(Stream { send, recv })) => {
+        Ok(Joined::Peer(stream)) => {
+            let Stream { send, recv } = *stream;
             let (read, write) = client.split();
             splice::from_client(read, write, send, recv, counts).await
         }
@@ -160,7 +161,7 @@ async fn connect_peer(
     let stream = worker.tunnel()?.open(cluster, open).await;
     let mut stream = stream.map_err(|error| open_failure(&error))?;
     match stream.recv.opened().await {
-        Ok(Ok(())) => Ok(Joined::Peer(stream)),
+        Ok(Ok(())) => Ok(Joined::Peer(Box::new(stream))),
         Ok(Err(refused)) => Err(ProxyError::refused(&refused)),
         // No byte of the connection is on its way before `Opened`, whatever the tunnel knows.
         Err(error) => {

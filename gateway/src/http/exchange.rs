@@ -77,7 +77,7 @@ impl Exchange {
         self.entry.record().status = Some(status);
         let source = match source {
             ResponseSource::Switching(switch) => {
-                upgrade::spawn(switch, self, lease);
+                upgrade::spawn(*switch, self, lease);
                 return switching(status, headers);
             }
             source => source,
@@ -132,16 +132,25 @@ impl Exchange {
         &self.worker
     }
 
+    fn client_failed(&self) -> bool {
+        self.body.as_ref().is_some_and(ReplayBody::failed)
+    }
+
     /// `sent_bytes`: of the response's body.
     fn end(mut self, outcome: Result<(), &ProxyError>, sent_bytes: u64) {
-        let received_bytes = self.body.as_ref().map_or(0, ReplayBody::read_bytes);
-        let record = self.entry.record();
-        record.sent_bytes = sent_bytes;
-        record.received_bytes = received_bytes;
+        self.entry.record().sent_bytes = sent_bytes;
         match outcome {
             Ok(()) => self.entry.succeed(),
             Err(error) => self.entry.fail(error),
         }
+    }
+}
+
+/// Also on the way out that hyper takes when the client is gone: it drops the handler.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let read_bytes = self.body.as_ref().map_or(0, ReplayBody::read_bytes);
+        self.entry.record().received_bytes += read_bytes;
     }
 }
 
@@ -181,7 +190,7 @@ pub(crate) enum ResponseSource {
     Endpoint(Incoming),
     Tunnel(TunnelBody),
     /// The client's connection is handed over after this response.
-    Switching(Switch),
+    Switching(Box<Switch>),
 }
 
 /// A response's body on its way to the client; it ends the exchange when it ends.
@@ -267,7 +276,8 @@ impl Body for ResponseBody {
             }
             None => this.finish(Ok(())),
             Some(Err(error)) => {
-                let error = response_failure(error);
+                let client_failed = this.exchange.as_ref().is_some_and(Exchange::client_failed);
+                let error = response_failure(error, client_failed);
                 this.finish(Err(&error));
             }
         }
@@ -313,8 +323,10 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
-fn response_failure(error: &BodyError) -> ProxyError {
+/// An application that breaks off because its request did is not to blame.
+fn response_failure(error: &BodyError, client_failed: bool) -> ProxyError {
     let kind = match error {
+        _ if client_failed => Kind::ClientGone,
         BodyError::Tunnel(error) => Kind::of_code(error.code),
         BodyError::Upstream(_) | BodyError::Client(_) | BodyError::Superseded => {
             Kind::UpstreamReset

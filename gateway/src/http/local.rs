@@ -36,7 +36,7 @@ pub(super) async fn forward(
     let (status, mut headers) = (response.status(), response.headers().clone());
     if status == http::StatusCode::SWITCHING_PROTOCOLS {
         let switch = Switch::to_endpoint(outgoing, response, &mut headers)?;
-        let source = ResponseSource::Switching(switch);
+        let source = ResponseSource::Switching(Box::new(switch));
         return Ok(Served { status, headers, source, lease: Some(lease), returning: None });
     }
     filters::apply_to_response(&mut headers);

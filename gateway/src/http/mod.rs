@@ -193,7 +193,9 @@ pub fn server() -> auto::Builder<TokioExecutor> {
         .header_read_timeout(limits::HEAD_READ_TIMEOUT)
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX)
-        .half_close(true);
+        // A client that closes its side is gone, as nginx and Envoy see it; else a request that
+        // nobody waits for would keep its endpoint busy.
+        .half_close(false);
     server
         .http2()
         .timer(TokioTimer::new())

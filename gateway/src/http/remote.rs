@@ -33,7 +33,8 @@ pub(super) async fn forward(
     let ResponseHead { status, mut headers } = head;
     if let (Some(send), true) = (send, status.is_success()) {
         let switch = Switch::to_tunnel(outgoing, send, recv, &mut headers)?;
-        let (status, source) = (StatusCode::SWITCHING_PROTOCOLS, ResponseSource::Switching(switch));
+        let (status, source) =
+            (StatusCode::SWITCHING_PROTOCOLS, ResponseSource::Switching(Box::new(switch)));
         return Ok(Served { status, headers, source, lease: None, returning: None });
     }
     filters::apply_to_response(&mut headers);
@@ -97,14 +98,11 @@ async fn exchange_heads(
     }
     written.map_err(|error| head_failure(&error))?;
     let _ = opened.send(()); // nobody waits when there is no body
-    loop {
-        match recv.next().await.map_err(|error| stream_failure(&error))? {
-            Part::Head(head) => match *head {
-                Head::Response(head) if head.is_interim() => {} // our client got its own
-                Head::Response(head) => return Ok((head, recv, upgrade)),
-                Head::Request(_) => break,
-            },
-            Part::Data(_) | Part::Trailers(_) | Part::End => break,
+    while let Part::Head(head) = recv.next().await.map_err(|error| stream_failure(&error))? {
+        match *head {
+            Head::Response(head) if head.is_interim() => {} // our client got its own
+            Head::Response(head) => return Ok((head, recv, upgrade)),
+            Head::Request(_) => break,
         }
     }
     let detail = "the peer answered with something else than a response's head";

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tunnel::{RecvHalf, SendHalf};
+use tunnel::{Exchange as Stream, RecvHalf, SendHalf};
 use wire::tunnel::ErrorCode;
 
 use super::exchange::Exchange;
@@ -28,7 +28,7 @@ pub(crate) struct Switch {
 
 enum Other {
     Endpoint(OnUpgrade),
-    Tunnel(SendHalf, RecvHalf),
+    Tunnel(Box<Stream>),
 }
 
 impl Switch {
@@ -52,7 +52,7 @@ impl Switch {
     ) -> Result<Self, ProxyError> {
         let protocol = outgoing.upgrade.as_ref().map(|upgrade| upgrade.protocol.as_str());
         websocket::accept_client(protocol, &outgoing.headers, headers);
-        Self::begin(outgoing, Other::Tunnel(send, recv), None, headers)
+        Self::begin(outgoing, Other::Tunnel(Box::new(Stream { send, recv })), None, headers)
     }
 
     fn begin(
@@ -88,7 +88,7 @@ pub(super) fn spawn(switch: Switch, mut exchange: Exchange, lease: Option<Endpoi
         };
         drop(lease);
         exchange.log(|record| {
-            record.received_bytes = counts.forward();
+            record.received_bytes += counts.forward();
             record.sent_bytes = counts.backward();
         });
         match outcome {
@@ -106,7 +106,8 @@ async fn run(switch: Switch, counts: &Counts) -> Result<(), SpliceError> {
                 endpoint.await.map_err(|error| SpliceError::Upstream(error.to_string()))?;
             splice::streams(TokioIo::new(client), TokioIo::new(endpoint), counts).await
         }
-        Other::Tunnel(send, recv) => {
+        Other::Tunnel(stream) => {
+            let Stream { send, recv } = *stream;
             let (read, write) = tokio::io::split(TokioIo::new(client));
             splice::from_client(read, write, send, recv, counts).await
         }

@@ -256,6 +256,15 @@ impl Forwarding<'_> {
         own_http::ask_upgrade(request.headers_mut(), protocol);
         let expected = websocket::add_key(protocol, rand::rng().random(), request.headers_mut());
         let (mut response, returning) = self.exchange(connection, request).await?;
+        if response.status().is_success() {
+            // A server may ignore an upgrade and answer as usual, but on the tunnel success agrees.
+            let detail = "the endpoint ignored the upgrade";
+            return Err(ProxyError {
+                kind: Kind::MethodNotServed,
+                dispatched: Dispatched::Yes,
+                detail: detail.into(),
+            });
+        }
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let get = Method::GET;
             return self.respond(send, response, returning, &get).await.map(|()| Served::Complete);

@@ -87,6 +87,20 @@ pub(crate) async fn raw(gateway: SocketAddr, text: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// GETs `/broken`, lets the application break off once half of the body is here, and gives all that
+/// came until the connection closed.
+pub(crate) async fn get_broken(gateway: SocketAddr, origin: &crate::origin::Origin) -> String {
+    let mut stream = TcpStream::connect(gateway).await.unwrap();
+    stream.write_all(b"GET /broken HTTP/1.1\r\nHost: api.test\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"half") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    origin.release.add_permits(1);
+    let _ = stream.read_to_end(&mut answer).await; // a reset is as good as an end
+    String::from_utf8(answer).unwrap()
+}
+
 /// Method and path, without a body; status and text.
 pub(crate) async fn plain(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();

@@ -29,6 +29,10 @@ fn request(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).header("host", "api.test").body(Full::default()).unwrap()
 }
 
+fn h2_request(path: &str) -> Request<Full<Bytes>> {
+    Request::get(format!("http://api.test:{HTTP_PORT}{path}")).body(Full::default()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_in_progress_ends_by_itself_and_nothing_new_begins() {
     let origin = Origin::start("one").await;
@@ -42,8 +46,7 @@ async fn what_is_in_progress_ends_by_itself_and_nothing_new_begins() {
     tcp.read_exact(&mut [0; 5]).await.unwrap();
 
     let held = tokio::spawn(h1.send_request(request("/held")));
-    let held_h2 = request("http://api.test:8080/held").map(|body| body);
-    let held_h2 = tokio::spawn(h2.send_request(held_h2));
+    let held_h2 = tokio::spawn(h2.send_request(h2_request("/held")));
     eventually("two held requests", async || (origin.requests() == 2).then_some(())).await;
     assert_eq!(site.admin("GET", "/readyz").await, (200, "ok\n".into()));
 
@@ -72,10 +75,7 @@ async fn what_is_in_progress_ends_by_itself_and_nothing_new_begins() {
         (200, &"close".parse::<http::HeaderValue>().unwrap())
     );
     assert_eq!(held_h2.await.unwrap().unwrap().status(), 200);
-    assert!(
-        h2.send_request(request("http://api.test:8080/echo")).await.is_err(),
-        "GOAWAY was sent"
-    );
+    assert!(h2.send_request(h2_request("/echo")).await.is_err(), "GOAWAY was sent");
     drop(held);
     h1_ended.await.unwrap().unwrap();
 

@@ -45,6 +45,8 @@ async fn a_port_in_use_is_reported_retried_and_harms_no_other() {
     let mut objects = objects::service("api", AppProtocol::Http, &[origin.address]);
     objects.push(objects::gateway(&[HTTP, TCP]));
     objects.push(objects::http_route("api.test", "/", BackendKind::Service, "api"));
+    objects.extend(objects::service("db", AppProtocol::Tcp, &[tcp_echo().await]));
+    objects.push(objects::tcp_route(BackendKind::Service, "db"));
     let mut site = Site::new("east");
     let taken: SocketAddr = (site.address, TCP_PORT).into();
     let squatter = TcpListener::bind(taken).await.unwrap();

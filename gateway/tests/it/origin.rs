@@ -34,7 +34,8 @@ impl Origin {
         let (requests, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let shared = (requests.clone(), release.clone());
         let task = tokio::spawn(async move {
-            let connections = tokio_util::task::TaskTracker::new();
+            // Dropped with the task, and the connections with it.
+            let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (requests, release) = shared.clone();
                 let service = service_fn(move |request| {
@@ -88,7 +89,7 @@ async fn answer(
             full("held")
         }
         "/trailers" => trailers(request).await,
-        "/broken" => broken(),
+        "/broken" => broken(release),
         "/status/204" => {
             let mut response = full("");
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -116,11 +117,12 @@ async fn trailers(request: Request<Incoming>) -> Answer {
     response
 }
 
-/// Promises more than it sends.
-fn broken() -> Answer {
+/// Promises more than it sends, and breaks off when a permit is added.
+fn broken(release: Arc<Semaphore>) -> Answer {
     let (send, receive) = mpsc::channel(1);
     tokio::spawn(async move {
         let _ = send.send(Ok(Frame::data(Bytes::from_static(b"half")))).await;
+        release.acquire().await.unwrap().forget();
     });
     let mut response = Response::new(StreamBody::new(ReceiverStream::new(receive)).boxed());
     response.headers_mut().insert("content-length", HeaderValue::from_static("8"));
