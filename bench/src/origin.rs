@@ -17,7 +17,8 @@ pub const BODY_BYTES: usize = 1024;
 /// Serves on a thread of its own until the process ends.
 pub fn start(address: SocketAddr) -> anyhow::Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind(address)).context("bind the origin")?;
+    let listener = std::net::TcpListener::bind(address).context("bind the origin")?;
+    listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
     std::thread::Builder::new()
         .name("origin".into())
@@ -25,7 +26,8 @@ pub fn start(address: SocketAddr) -> anyhow::Result<SocketAddr> {
     Ok(bound)
 }
 
-async fn serve(listener: TcpListener) {
+async fn serve(listener: std::net::TcpListener) {
+    let listener = TcpListener::from_std(listener).expect("the listener is non-blocking");
     let body = Bytes::from(vec![b'x'; BODY_BYTES]);
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };

@@ -35,7 +35,9 @@ impl Operator {
             Endpoint::from_static("http://node.invalid").timeout(TIMEOUT).connect_timeout(TIMEOUT);
         let connected = endpoint.connect_with_connector(connector).await;
         let channel = connected.map_err(|error| unreachable_node(socket, &error))?;
-        Ok(Self { client: OperatorServiceClient::new(channel) })
+        let client = OperatorServiceClient::new(channel)
+            .max_decoding_message_size(wire::operator::ANSWER_BYTES_MAX);
+        Ok(Self { client })
     }
 
     pub async fn status(&self) -> Result<Status, CommandError> {
