@@ -2,11 +2,20 @@
 //!
 //! Only tests and benches depend on it.
 
+pub mod access_log;
+pub mod client;
+pub mod origin;
+pub mod pattern;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod site;
+pub mod tcp_origin;
 pub mod wait;
 
+pub use client::{Answer, Client};
 pub use fedctl::demo::{Cluster, Fleet, FleetSpec};
+pub use origin::{Origin, Speaks};
 pub use process::Process;
 pub use site::{Site, SiteSpec};
+pub use tcp_origin::TcpOrigin;

@@ -20,7 +20,9 @@ impl Terminal {
 
     fn fedctl(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(programs::path("fedctl"));
-        command.env("FEDCTL_CONTEXTS", self.path().join("contexts.yaml")).env("XDG_STATE_HOME", self.path());
+        command
+            .env("FEDCTL_CONTEXTS", self.path().join("contexts.yaml"))
+            .env("XDG_STATE_HOME", self.path());
         command.args(arguments).output().unwrap()
     }
 
@@ -49,8 +51,17 @@ fn without_a_terminal_the_demo_tells_its_whole_story_and_ends() {
     let told = text(&output.stderr);
     assert!(output.status.success(), "{told}");
     for step in [
-        "✓ east", "✓ west", "✓ south", "✓ east ⇄ west", "✓ HTTP", "✓ TCP", "Ready in",
-        "✓ api fails over", "✓ outside client", "✓ west is back", "Taken down.",
+        "✓ east",
+        "✓ west",
+        "✓ south",
+        "✓ east ⇄ west",
+        "✓ HTTP",
+        "✓ TCP",
+        "Ready in",
+        "✓ api fails over",
+        "✓ outside client",
+        "✓ west is back",
+        "Taken down.",
     ] {
         assert!(told.contains(step), "{step} is missing:\n{told}");
     }
@@ -67,8 +78,12 @@ fn a_detached_demo_answers_other_terminals() {
     assert!(text(&again.stderr).contains("already runs"), "{}", text(&again.stderr));
 
     let status = terminal.json(&["demo", "status", "-o", "json"]);
-    let names: Vec<&str> =
-        status["clusters"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = status["clusters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["east", "south", "west"]);
     for field in ["addresses", "tunnelAddress", "adminAddress", "dataDir"] {
         assert!(!status["clusters"][0][field].is_null(), "{field} is missing: {status}");
@@ -110,7 +125,8 @@ fn cluster_becomes(terminal: &Terminal, state: &str) {
             .unwrap();
         assert!(curl.status.success() || curl.status.code() == Some(28), "{}", curl.status);
         let clusters = terminal.json(&["clusters", "-o", "json"]);
-        let west = clusters["items"].as_array().unwrap().iter().find(|c| c["name"] == "west").cloned();
+        let west =
+            clusters["items"].as_array().unwrap().iter().find(|c| c["name"] == "west").cloned();
         west.filter(|west| west["state"] == state)
     });
 }

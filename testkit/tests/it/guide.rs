@@ -27,7 +27,8 @@ fn every_command_of_the_guide_works() {
     write(&folder.path().join("guide.sh"), &script);
     std::env::set_current_dir(folder.path()).unwrap();
     let mut guide =
-        Process::start("the guide", "bash", &["guide.sh"], None, &folder.path().join("guide.log")).unwrap();
+        Process::start("the guide", "bash", &["guide.sh"], None, &folder.path().join("guide.log"))
+            .unwrap();
     wait::until("the guide's last command", LIMIT, || (!guide.is_running()).then_some(()));
     let told = guide.output();
     assert!(told.contains("the guide ends here"), "{told}");
@@ -47,8 +48,11 @@ fn blocks(page: &str) -> Vec<Block> {
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         let Some(info) = line.strip_prefix("```") else { continue };
-        let text: String =
-            lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        let text: String = lines
+            .by_ref()
+            .take_while(|line| *line != "```")
+            .map(|line| format!("{line}\n"))
+            .collect();
         match info.strip_prefix("yaml file=") {
             Some(name) => blocks.push(Block::File { name: name.into(), text }),
             None if info == "sh" => blocks.push(Block::Commands(text)),

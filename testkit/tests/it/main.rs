@@ -1,6 +1,9 @@
 //! Whole fleets: the demo as a user runs it, and real processes in network namespaces.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
+
 mod canary;
 mod demo;
+mod fleet;
 mod guide;
 mod namespaces;
