@@ -2,4 +2,5 @@
 
 mod pages;
 mod reference;
+mod tables;
 mod tree;
