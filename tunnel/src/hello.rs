@@ -41,7 +41,10 @@ pub(crate) enum HelloError {
     NoControl(&'static str),
     #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
     WrongGateway { found: GatewayId, expected: GatewayId },
-    #[error("HELLO.connection_class = {found}: the dialler said {expected}: say the same", found = .found.as_str(), expected = .expected.as_str())]
+    #[error(
+        "HELLO.connection_class = {}: the dialler said {}: say the same",
+        .found.as_str(), .expected.as_str()
+    )]
     WrongClass { found: ConnectionClass, expected: ConnectionClass },
 }
 

@@ -8,8 +8,8 @@ use wire::tunnel::{ErrorCode, StreamKind};
 use crate::site::{LONG, Options, ask, pair};
 
 /// 300 readers that never read hold 75 MiB of windows, of which the connection grants 16. With
-/// `relieve` made to do nothing, the good client's second question was never answered: seen so
-/// before the guard was put back.
+/// `relieve` made to do nothing, the good client was never answered: seen so before the guard was
+/// put back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_stalled_readers_do_not_harm_a_good_one() {
     let (east, west) = pair(Options::default).await;
