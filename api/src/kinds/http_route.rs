@@ -21,7 +21,7 @@ pub(crate) const KIND: Kind = Kind {
 
 const RULES: FieldRules = &[
     ("spec.rules[].name", Silent),
-    ("spec.rules[].retry", Warn("requests are not repeated")),
+    ("spec.rules[].retry", Warn("a gateway tries again by its own rules")),
     ("spec.rules[].matches[].*", Refuse("match by path only")),
     ("spec.rules[].*", Refuse("remove it; the rule cannot be served without its meaning")),
     ("spec.parentRefs[].*", Refuse("remove it")),
