@@ -24,6 +24,9 @@ use crate::limits::ACCESS_LOG_QUEUE_MAX;
 use crate::metrics::Shard;
 use crate::respond::Answer;
 
+/// Lines that are written together while more are waiting.
+const RECORDS_PER_FLUSH: usize = 256;
+
 /// The path that stands for the process's own standard output.
 pub const STDOUT: &str = "/dev/stdout";
 
@@ -305,10 +308,10 @@ fn write_records(records: &Receiver<Option<Box<Record>>>, sink: Box<dyn Write + 
     let mut failing = false;
     let mut open = true;
     while open && let Ok(Some(record)) = records.recv() {
-        let mut batch = vec![write_record(&record, &mut sink)];
-        loop {
+        let mut written = write_record(&record, &mut sink);
+        for _ in 0..RECORDS_PER_FLUSH {
             match records.try_recv() {
-                Ok(Some(record)) => batch.push(write_record(&record, &mut sink)),
+                Ok(Some(record)) => written = write_record(&record, &mut sink),
                 Err(TryRecvError::Empty) => break,
                 Ok(None) | Err(TryRecvError::Disconnected) => {
                     open = false;
@@ -316,8 +319,8 @@ fn write_records(records: &Receiver<Option<Box<Record>>>, sink: Box<dyn Write + 
                 }
             }
         }
-        batch.push(sink.flush());
-        match batch.into_iter().collect::<io::Result<()>>() {
+        // The last error tells as much as the first; what counts is that the log says so once.
+        match written.and_then(|()| sink.flush()) {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 tracing::error!(%error, "the access log cannot be written");

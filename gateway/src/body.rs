@@ -97,6 +97,10 @@ struct Replay {
     kept: Vec<Kept>,
     kept_bytes: usize,
     overflowed: bool,
+    /// No further attempt will be made.
+    settled: bool,
+    /// Frames read so far, whether or not they are kept.
+    frames: usize,
     ended: bool,
     failed: bool,
     /// The attempt that may read; those before it get [`BodyError::Superseded`].
@@ -132,6 +136,8 @@ impl ReplayBody {
             kept: Vec::new(),
             kept_bytes: 0,
             overflowed: false,
+            settled: false,
+            frames: 0,
             ended: false,
             failed: false,
             attempt: 0,
@@ -157,11 +163,20 @@ impl ReplayBody {
         Some(AttemptBody { replay, attempt, next: 0, ended: false })
     }
 
+    /// A response has come: nobody will ask for what was read, so it need not be kept.
+    pub fn settle(&self) {
+        if let Some(replay) = &self.0 {
+            let mut replay = lock(replay);
+            replay.settled = true;
+            replay.forget();
+        }
+    }
+
     /// Whether another attempt could still send everything.
     pub fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|replay| {
             let replay = lock(replay);
-            !replay.overflowed && !replay.failed
+            !replay.overflowed && !replay.settled && !replay.failed
         })
     }
 
@@ -212,15 +227,18 @@ impl Body for AttemptBody {
         if replay.attempt != this.attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        let kept = replay.kept.get(this.next).cloned();
-        if let Some(kept) = kept {
+        if this.next < replay.frames {
+            // The attempt is new: what an earlier one read is sent again, if it was kept.
+            let Some(kept) = replay.kept.get(this.next).cloned() else {
+                return Poll::Ready(Some(Err(BodyError::Superseded)));
+            };
             this.next += 1;
             return Poll::Ready(Some(Ok(kept.into_frame())));
         }
         let frame = if replay.ended { None } else { ready!(replay.poll_read(cx)) };
         match &frame {
             None => this.ended = true,
-            Some(Ok(_)) => this.next = replay.kept.len(),
+            Some(Ok(_)) => this.next = replay.frames,
             Some(Err(_)) => {}
         }
         Poll::Ready(frame)
@@ -266,13 +284,18 @@ impl Replay {
             self.read_bytes += data.len() as u64;
             self.kept_bytes += data.len();
         }
+        self.frames += 1;
         if self.kept_bytes > REPLAY_BYTES_MAX {
             self.overflowed = true;
-            self.kept.clear();
+            self.forget();
         }
-        if !self.overflowed {
+        if !self.overflowed && !self.settled {
             self.kept.push(frame.clone());
         }
+    }
+
+    fn forget(&mut self) {
+        self.kept = Vec::new();
     }
 }
 

@@ -44,6 +44,8 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time to reach an application's endpoint by TCP.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a peer to connect a TCP connection on and say so: two endpoints, one after the other.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time without progress until a response's head has come: no byte of the request body moved.
 pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle HTTP/1 connections kept to one endpoint, per worker.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use model::snapshot::TcpTarget;
 use model::{ClusterName, RequestId, Revision};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tunnel::Exchange as Stream;
 use wire::tunnel::{Open, RouteRevision, RouteSide, StreamKind, Via};
 
@@ -17,6 +18,7 @@ use crate::balance::{EndpointLease, Upstream};
 use crate::drain::DrainStage;
 use crate::error::{Kind, ProxyError};
 use crate::http::{open_failure, stream_failure};
+use crate::limits::PEER_CONNECT_TIMEOUT;
 use crate::splice::{self, Counts, SpliceError};
 use crate::upstream::connect_tcp;
 use crate::worker::WorkerState;
@@ -160,7 +162,11 @@ async fn connect_peer(
 ) -> Result<Joined, ProxyError> {
     let stream = worker.tunnel()?.open(cluster, open).await;
     let mut stream = stream.map_err(|error| open_failure(&error))?;
-    match stream.recv.opened().await {
+    let Ok(opened) = timeout(PEER_CONNECT_TIMEOUT, stream.recv.opened()).await else {
+        let detail = format!("cluster {cluster} did not say in time whether it serves this");
+        return Err(ProxyError::unsent(Kind::Deadline, detail));
+    };
+    match opened {
         Ok(Ok(())) => Ok(Joined::Peer(Box::new(stream))),
         Ok(Err(refused)) => Err(ProxyError::refused(&refused)),
         // No byte of the connection is on its way before `Opened`, whatever the tunnel knows.

@@ -58,6 +58,12 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && self.since.elapsed() <= UPSTREAM_IDLE_TIMEOUT
+    }
+}
+
 /// A connection that takes a request now.
 #[derive(Debug)]
 pub enum Connection {
@@ -83,25 +89,21 @@ impl Pool {
         if protocol == AppProtocol::H2c {
             return self.shared(address).await.map(Connection::Http2);
         }
-        while let Some(mut sender) = self.take_idle(address) {
-            // An idle connection that the server closed meanwhile is not ready, and is dropped.
-            if sender.ready().await.is_ok() {
-                return Ok(Connection::Http1 { sender, address });
-            }
+        if let Some(sender) = self.take_idle(address) {
+            return Ok(Connection::Http1 { sender, address });
         }
         let sender = connect_http1(address).await?;
         Ok(Connection::Http1 { sender, address })
     }
 
+    /// The newest connection that takes a request at this moment. One that is still busy with the
+    /// rest of a request body stays; one that its server closed goes.
     fn take_idle(&self, address: SocketAddr) -> Option<Http1> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.get_mut(&address)?;
-        let newest = connections.pop()?;
-        if newest.since.elapsed() > UPSTREAM_IDLE_TIMEOUT {
-            connections.clear(); // the others are older
-            return None;
-        }
-        Some(newest.sender)
+        connections.retain(Idle::is_usable);
+        let place = connections.iter().rposition(|one| one.sender.is_ready())?;
+        Some(connections.remove(place).sender)
     }
 
     pub fn put_back(&self, returning: Returning) {
@@ -125,9 +127,7 @@ impl Pool {
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, connections| {
-            connections.retain(|one| {
-                !one.sender.is_closed() && one.since.elapsed() <= UPSTREAM_IDLE_TIMEOUT
-            });
+            connections.retain(Idle::is_usable);
             !connections.is_empty()
         });
         drop(idle);

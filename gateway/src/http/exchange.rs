@@ -74,6 +74,9 @@ impl Exchange {
     /// The response of an application, on its way to the client.
     pub(crate) fn respond(mut self, served: Served) -> Response<ResponseBody> {
         let Served { status, headers, source, lease, returning } = served;
+        if let Some(body) = &self.body {
+            body.settle();
+        }
         self.entry.record().status = Some(status);
         let source = match source {
             ResponseSource::Switching(switch) => {

@@ -142,7 +142,7 @@ impl Forwarding<'_> {
         let (body, received) = body_of(&head, recv, connection.is_http1()).await?;
         let method = head.method.clone();
         let request = build_request(head, body, &connection);
-        let (response, returning) = self.exchange(connection, request).await?;
+        let (response, returning) = self.exchange(connection, request, received.as_ref()).await?;
         let sent_bytes = self.respond(send, response, returning, &method).await;
         let record = self.entry.record();
         record.received_bytes = received.map_or(0, |received| received.get());
@@ -154,23 +154,20 @@ impl Forwarding<'_> {
         &mut self,
         mut connection: Connection,
         mut request: Request<UpstreamBody>,
+        received: Option<&Count>,
     ) -> Result<(Response<EndpointBody>, Option<Returning>), ProxyError> {
         let gateway = &self.worker.gateway;
         let began = gateway.now();
         let mut fresh = false;
         loop {
-            let answered = timeout(RESPONSE_HEAD_TIMEOUT, connection.send(request)).await;
-            let failure = match answered {
+            let failure = match in_time(connection.send(request), received).await {
                 Ok(Ok(answer)) => {
                     let now = gateway.now();
                     self.lease.measure(now.saturating_sub(began), now);
                     return Ok(answer);
                 }
                 Ok(Err(failure)) => failure,
-                Err(_) => {
-                    let detail = "the endpoint sent no response head in time";
-                    return Err(ProxyError::maybe_sent(Kind::Deadline, detail));
-                }
+                Err(error) => return Err(error),
             };
             let address = self.lease.address();
             let detail = format!("no response from {address}: {}", failure.source);
@@ -255,7 +252,7 @@ impl Forwarding<'_> {
         *request.method_mut() = Method::GET;
         own_http::ask_upgrade(request.headers_mut(), protocol);
         let expected = websocket::add_key(protocol, rand::rng().random(), request.headers_mut());
-        let (mut response, returning) = self.exchange(connection, request).await?;
+        let (mut response, returning) = self.exchange(connection, request, None).await?;
         if response.status().is_success() {
             // A server may ignore an upgrade and answer as usual, but on the tunnel success agrees.
             let detail = "the endpoint ignored the upgrade";
@@ -279,6 +276,26 @@ impl Forwarding<'_> {
         own_http::apply_to_response(&mut headers);
         send.response_head(&ResponseHead { status, headers }).await.map_err(sent_failure)?;
         Ok(Served::Switching(Box::new(Switching { response, recv })))
+    }
+}
+
+/// Waits for a response's head, no longer than the limit after the request's body last moved.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    received: Option<&Count>,
+) -> Result<T, ProxyError> {
+    let mut answer = std::pin::pin!(answer);
+    let bytes = || received.map_or(0, Count::get);
+    loop {
+        let before = bytes();
+        match timeout(RESPONSE_HEAD_TIMEOUT, answer.as_mut()).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) if bytes() > before => {} // the body moved meanwhile
+            Err(_) => {
+                let detail = "the endpoint sent no response head in time";
+                return Err(ProxyError::maybe_sent(Kind::Deadline, detail));
+            }
+        }
     }
 }
 
