@@ -213,22 +213,24 @@ impl LogEntry {
     /// It failed; the first failure stays, since later ones follow from it.
     pub fn fail(&mut self, error: &ProxyError) {
         self.settled = true;
+        let cut_off = self.log.cutting_off.load(Ordering::Relaxed);
         let record = self.record();
-        if record.failure.is_none() {
-            let detail = error.detail.to_string();
-            record.failure = Some(Failure { kind: error.kind, detail });
+        if record.failure.is_some() {
+            return;
         }
+        // Once the gateway cuts everything off, whatever fails fails because of that.
+        let (kind, detail) = match cut_off {
+            true => (Kind::Draining, "cut off by the end of the drain".to_owned()),
+            false => (error.kind, error.detail.to_string()),
+        };
+        record.failure = Some(Failure { kind, detail });
     }
 }
 
 impl Drop for LogEntry {
     fn drop(&mut self) {
         if !self.settled {
-            let cut_off = self.log.cutting_off.load(Ordering::Relaxed);
-            self.fail(&match cut_off {
-                true => ProxyError::maybe_sent(Kind::Draining, "cut off by the end of the drain"),
-                false => ProxyError::maybe_sent(Kind::ClientGone, "the client went away"),
-            });
+            self.fail(&ProxyError::maybe_sent(Kind::ClientGone, "the client went away"));
         }
         let Some(mut record) = self.record.take() else { return };
         record.duration = self.began.elapsed();

@@ -170,11 +170,11 @@ impl App {
 
     fn begin_stop(&self) -> Vec<Running> {
         self.state.log.cut_off();
+        if let Some(tunnel) = self.state.tunnel.get() {
+            tunnel.close(); // the workers stay until the peers know
+        }
         self.state.drain.advance(DrainStage::Stopped);
         self.state.note_change();
-        if let Some(tunnel) = self.state.tunnel.get() {
-            tunnel.close();
-        }
         std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -144,7 +144,7 @@ impl Control {
         let own = &self.state.config.cluster;
         let (snapshot, diagnostics) = compile(own, revision, &self.resources);
         let snapshot = Arc::new(snapshot);
-        log_findings(&diagnostics);
+        log_new(&diagnostics, &self.state.diagnostics());
         self.state.set_diagnostics(diagnostics);
         // Endpoints first: a route must not lead to a table that is not there yet.
         self.state.endpoints.update(endpoint_table(&self.resources));
@@ -267,8 +267,9 @@ pub async fn run(mut control: Control, mut events: mpsc::Receiver<Event>) {
     }
 }
 
-fn log_findings(diagnostics: &[Diagnostic]) {
-    for finding in diagnostics {
+/// What was wrong before is in the log already.
+fn log_new(diagnostics: &[Diagnostic], before: &[Diagnostic]) {
+    for finding in diagnostics.iter().filter(|finding| !before.contains(finding)) {
         tracing::warn!(%finding, "a resource is not wholly in service");
     }
 }

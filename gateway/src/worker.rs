@@ -131,7 +131,9 @@ async fn run(worker: Arc<WorkerState>, mut inbox: mpsc::Receiver<Command>) {
         }
     }
     // The tasks end by themselves at this stage; what does not is dropped with the runtime.
-    tokio::task::yield_now().await;
+    if let Some(tunnel) = worker.gateway.tunnel.get() {
+        tunnel.closed().await;
+    }
 }
 
 fn start_tunnel(worker: &Arc<WorkerState>, tunnel: tunnel::Worker) {

@@ -257,3 +257,30 @@ async fn a_broken_response_is_broken_for_the_client_too() {
     assert_eq!(east.records(1).await[0]["fed_code"], "FED7004");
     assert_eq!(west.records(1).await[0]["fed_code"], "FED7004");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_peer_takes_over_without_a_failed_request() {
+    let (near, far) = (Origin::start("west").await, Origin::start("south").await);
+    let exported_west = exported(AppProtocol::Http, &[near.address]);
+    let (east, west) = pair(AppProtocol::Http, exported_west, [http_route()]).await;
+    let south = Site::ready("south", exported(AppProtocol::Http, &[far.address])).await;
+    south.change(|node| node.put([east.as_peer()])).await;
+    let import = objects::import("api", AppProtocol::Http, &["west", "south"]);
+    east.change(|node| node.put([south.as_peer(), import])).await;
+    east.sees("south").await;
+    let origin = async || {
+        let answer = get(east.http(), "api.test", "/echo").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("x-origin").to_owned()
+    };
+    let first = origin().await;
+    let (mut west, mut south) = (west, south);
+    let stopped = if first == "west" { &mut west } else { &mut south };
+    let app = stopped.app.take().unwrap();
+    let stopping = tokio::spawn(async move { app.stop_now().await });
+    eventually("takeover", async || (origin().await != first).then_some(())).await;
+    stopping.await.unwrap();
+    for _ in 0..20 {
+        assert_ne!(origin().await, first);
+    }
+}

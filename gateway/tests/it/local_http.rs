@@ -1,5 +1,7 @@
 //! HTTP through one gateway to its own cluster's endpoints.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::StreamBody;
@@ -9,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{get, get_broken, h2, h2_send, raw, send};
-use crate::origin::{Origin, nobody};
+use crate::origin::{Origin, nobody, silent};
 use crate::site::{HTTP_PORT, Site};
 use crate::{eventually, objects};
 
-fn routed(protocol: AppProtocol, endpoints: &[std::net::SocketAddr]) -> Vec<Resource> {
+pub(crate) fn routed(protocol: AppProtocol, endpoints: &[std::net::SocketAddr]) -> Vec<Resource> {
     let mut objects = objects::service("api", protocol, endpoints);
     objects.push(objects::gateway(&[("http", HTTP_PORT, ListenerProtocol::Http)]));
     objects.push(objects::http_route("api.test", "/", BackendKind::Service, "api"));
@@ -254,4 +256,22 @@ async fn connections_to_endpoints_are_used_again() {
     let (status, dump) = site.admin("GET", "/config_dump").await;
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
     assert_eq!((status, &dump["listeners"][0]["routes"][0]["host"]), (200, &"api.test".into()));
+}
+
+#[tokio::test]
+async fn only_what_may_happen_twice_is_tried_again() {
+    let ((a, taken_a), (b, taken_b)) = (silent().await, silent().await);
+    let site = Site::ready("east", routed(AppProtocol::Http, &[a, b])).await;
+    let taken = || taken_a.load(Ordering::Relaxed) + taken_b.load(Ordering::Relaxed);
+    for (method, expected) in [("POST", 1), ("PATCH", 1), ("GET", 2), ("PUT", 2)] {
+        let before = taken();
+        let request = Request::builder().method(method).uri("/").header("host", "api.test");
+        let answer = send(site.http(), request.body("body".into()).unwrap()).await.unwrap();
+        assert_eq!((answer.status, answer.header("x-fed-code")), (502, "FED7004"), "{method}");
+        assert_eq!(taken() - before, expected, "{method}: each endpoint at most once");
+    }
+    let attempts: Vec<_> = site.records(4).await.iter().map(|r| r["attempts"].clone()).collect();
+    assert_eq!(attempts, [1, 1, 2, 2]);
+    let (_, metrics) = site.admin("GET", "/metrics").await;
+    assert!(metrics.contains("fed_retries_total{outcome=\"made\"} 4"), "{metrics}");
 }

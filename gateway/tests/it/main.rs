@@ -12,6 +12,7 @@ mod local_tcp;
 mod node;
 mod objects;
 mod origin;
+mod process;
 mod refusals;
 mod restart;
 mod site;

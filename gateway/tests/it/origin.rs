@@ -159,6 +159,20 @@ async fn echo(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
 }
 
+/// Takes a request and closes without an answer; counts what it took.
+pub(crate) async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (address, taken)
+}
+
 /// An address that refuses connections.
 pub(crate) async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
