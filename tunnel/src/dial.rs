@@ -29,7 +29,7 @@ use crate::limits::{
     ADDRESSES_PER_PEER_MAX, ALIAS_DELAY, DIAL_CHECK_INTERVAL, DIAL_STEADY, HANDSHAKE_TIMEOUT,
     LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX,
 };
-use crate::link::{Link, close_code, describe};
+use crate::link::{Link, LinkEnd, close_code, describe, tls_alert};
 use crate::socket::{TunnelSocket, bind_dialler};
 use crate::status::{LinkError, LinkState};
 use crate::transport::{client_config, endpoint_config};
@@ -298,8 +298,8 @@ enum DialFailure {
     NoAnswer,
     #[error("{0}")]
     Refused(String),
-    #[error("the handshake failed: {0}")]
-    Handshake(String),
+    #[error("the handshake failed: {}", .0.text)]
+    Handshake(LinkEnd),
     #[error("it cannot be dialled: {0}")]
     Address(String),
     #[error("no UDP socket to dial from: {0}")]
@@ -316,10 +316,13 @@ enum DialFailure {
 
 impl DialFailure {
     fn handshake(error: &quinn::ConnectionError, refusal: Option<String>) -> Self {
-        let is_tls = matches!(error, quinn::ConnectionError::TransportError(_));
-        match refusal {
-            Some(text) if is_tls => Self::Refused(text),
-            _ => Self::Handshake(describe(error).text.to_string()),
+        let alert = match error {
+            quinn::ConnectionError::TransportError(error) => tls_alert(error.code),
+            _ => None,
+        };
+        match (alert, refusal) {
+            (Some(_), Some(text)) => Self::Refused(text),
+            _ => Self::Handshake(describe(error)),
         }
     }
 
@@ -327,6 +330,7 @@ impl DialFailure {
         match self {
             Self::Refused(_) => code::PEER_IDENTITY_REFUSED,
             Self::Hello(error) => error.code(),
+            Self::Handshake(end) => end.code.entry().fed.unwrap_or(code::TUNNEL_DOWN),
             Self::NoSvid => code::SVID_MISSING,
             _ => code::TUNNEL_DOWN,
         }

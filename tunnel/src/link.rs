@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use model::{ClusterName, GatewayId, SpiffeId};
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
 use wire::tunnel::{ConnectionClass, Dispatched, ErrorCode};
@@ -281,10 +281,33 @@ pub(crate) fn describe(error: &ConnectionError) -> LinkEnd {
             (ErrorCode::PeerSilent, "the peer does not know it any more (it restarted)".to_owned())
         }
         ConnectionError::LocallyClosed => (ErrorCode::NoError, "closed here".to_owned()),
-        ConnectionError::ConnectionClosed(close) => {
-            (ErrorCode::Internal, format!("the peer's transport closed it: {close}"))
-        }
+        ConnectionError::ConnectionClosed(close) => match tls_alert(close.error_code) {
+            Some(NO_APPLICATION_PROTOCOL) => {
+                let text = "the peer does not speak fedgate-tunnel/1 (TLS alert 120)".to_owned();
+                (ErrorCode::UnsupportedVersion, text)
+            }
+            Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => {
+                let text = format!(
+                    "the peer refused this gateway's certificate (TLS alert {alert}): its \
+                     ClusterPeer must have this cluster's trust domain and bundle"
+                );
+                (ErrorCode::AdmissionRefused, text)
+            }
+            _ => (ErrorCode::Internal, format!("the peer's transport closed it: {close}")),
+        },
         other => (ErrorCode::Internal, other.to_string()),
     };
     LinkEnd { code, text: text.into() }
+}
+
+/// RFC 7301 §3.2.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+/// RFC 8446 §6.2: bad, unsupported, revoked, expired or unknown certificate, unknown CA, access
+/// denied, and none sent.
+const CERTIFICATE_ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+
+/// RFC 9001 §4.8: alerts are the codes from 0x100 to 0x1ff.
+pub(crate) fn tls_alert(code: TransportErrorCode) -> Option<u8> {
+    let code = u64::from(code);
+    (0x100..0x200).contains(&code).then_some((code & 0xff) as u8)
 }

@@ -256,6 +256,21 @@ async fn a_peer_of_the_wrong_trust_domain_shows_in_links_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_not_trusted_over_there_is_told_so() {
+    let (east, west) = (Cluster::new("east"), Cluster::new("west"));
+    // East knows west, but west does not know east.
+    let west_site = Site::start(&west, &[&west], Options::default());
+    let east_site = Site::start(&east, &[&east, &west], Options::default());
+    east_site.tunnel.set_peers(vec![west_site.peer()]);
+    let error = || east_site.tunnel.links().into_iter().find_map(|row| row.last_error);
+    wait_for("the refusal", || error().is_some()).await;
+    let error = error().unwrap();
+    assert_eq!(error.code, model::code::PEER_IDENTITY_REFUSED, "{error:?}");
+    let text = "the peer refused this gateway's certificate (TLS alert 48)";
+    assert!(error.text.contains(text), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotation_resets_no_stream_and_distrust_ends_links() {
     let (east, west) = pair(Options::default).await;
     let mut exchange = east.open(&west, "echo", StreamKind::Tcp).await;
