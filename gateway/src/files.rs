@@ -13,7 +13,8 @@ const RESET_KEY_BYTES: usize = 64;
 /// Makes the folder and its missing parents, mode 0700.
 pub(crate) fn create_data_dir(path: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
-        format!("{DATA_FOLDER_UNUSABLE}: failed to create {}; create it, owned by this user, with mode 0700", path.display())
+        let fix = "create it, owned by this user, with mode 0700";
+        format!("{DATA_FOLDER_UNUSABLE}: failed to create {}; {fix}", path.display())
     })
 }
 
