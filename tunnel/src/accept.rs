@@ -40,7 +40,9 @@ pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: A
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        let Some(connecting) = begin(incoming, &servers, &under_way, &context.shared) else {
+        let Some(connecting) =
+            begin(incoming, &servers, &under_way, &context.shared, context.index)
+        else {
             continue;
         };
         let handshake = UnderWay::begin(&under_way);
@@ -60,10 +62,11 @@ fn begin(
     servers: &ServerConfigs,
     under_way: &AtomicUsize,
     shared: &Shared,
+    worker: u8,
 ) -> Option<(Connecting, ConnectionClass)> {
     let count = under_way.load(Ordering::Relaxed);
     if count >= HANDSHAKES_MAX {
-        shared.counts.handshakes_refused();
+        shared.counts.of(worker).handshakes_refused();
         incoming.refuse();
         return None;
     }
@@ -103,7 +106,7 @@ async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<Wo
     let connection = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            context.shared.counts.peers_refused();
+            context.shared.counts.of(context.index).peers_refused();
             tracing::warn!(%remote, %error, "a peer's handshake failed");
             return;
         }
@@ -118,7 +121,7 @@ async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<Wo
             control::start(&context, greeted);
         }
         Err(error) => {
-            context.shared.counts.peers_refused();
+            context.shared.counts.of(context.index).peers_refused();
             tracing::warn!(%remote, code = %error.code(), %error, "a peer was refused");
         }
     }
@@ -165,7 +168,7 @@ async fn take_exchange(
     match context.incoming.try_send(exchange) {
         Ok(()) => {}
         Err(TrySendError::Full(exchange)) => {
-            context.shared.counts.exchanges_shed();
+            context.shared.counts.of(context.index).exchanges_shed();
             let text = "too many exchanges wait here: incoming_exchanges_max is reached";
             exchange.refuse(Refused::new(ErrorCode::Overloaded, Dispatched::No, text)).await;
         }

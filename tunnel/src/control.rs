@@ -28,8 +28,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
     let shared = &context.shared;
     let (now, wall) = shared.now();
     let Greeted { parts, control } = greeted;
-    let pair = shared.registry.pair(parts.peer.gateway);
-    let link = Arc::new(Link::new(parts, pair, now, wall));
+    let link = Arc::new(Link::new(parts, now, wall));
     if !shared.is_peer(&link.peer.cluster) {
         let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
         link.die(ErrorCode::AdmissionRefused, text);
@@ -110,9 +109,8 @@ impl ControlTask {
         if link.take_probe() {
             self.health.probe(now);
         }
-        let exchanges = link.pair.exchanges();
-        let is_busy = link.pair.in_flight() > 0 || exchanges != self.exchanges_seen;
-        self.exchanges_seen = exchanges;
+        let is_busy = self.is_pair_busy();
+        let link = &self.link;
         let frames_heard = frames_heard(&stats);
         let seen = Observation { frames_heard, is_busy, rtt, rtt_var };
         let Advice { verdict, beacon_due, next_check_at } = self.health.check(now, seen);
@@ -136,13 +134,26 @@ impl ControlTask {
         next_check_at
     }
 
+    /// The links of a pair talk and fall silent together, so that a cut is seen on each of them at
+    /// the same time, also on those that carry nothing just now.
+    fn is_pair_busy(&mut self) -> bool {
+        let (mut in_flight, mut exchanges) = (0, 0);
+        for link in self.shared.registry.peek().pair_of(&self.link) {
+            in_flight += link.in_flight();
+            exchanges += link.exchanges();
+        }
+        let is_busy = in_flight > 0 || exchanges != self.exchanges_seen;
+        self.exchanges_seen = exchanges;
+        is_busy
+    }
+
     fn declare_dead(&self, verdict: Verdict, silence: Duration) {
         let ms = silence.as_millis();
         let text = match verdict {
             Verdict::Unheard(_) => format!("the peer has not heard this side for {ms} ms"),
             _ => format!("nothing was heard for {ms} ms"),
         };
-        self.shared.counts.links_dead();
+        self.shared.counts.of(self.link.worker).links_dead();
         self.shared.end_link(&self.link, ErrorCode::PeerSilent, text);
     }
 
@@ -150,7 +161,7 @@ impl ControlTask {
         let link = &self.link;
         let reset = link.stalls.relieve(link.stream_window_bytes, link.connection_window_bytes);
         for _ in 0..reset {
-            self.shared.counts.stalled_readers_reset();
+            self.shared.counts.of(self.link.worker).stalled_readers_reset();
         }
     }
 
@@ -200,12 +211,8 @@ impl ControlTask {
 
     /// DRAIN speaks for the peer's whole gateway.
     fn peer_drains(&self) {
-        for other in self.shared.registry.load().of_cluster(&self.link.peer.cluster) {
-            if other.peer.gateway == self.link.peer.gateway
-                && other.incarnation == self.link.incarnation
-            {
-                other.set_peer_draining(true);
-            }
+        for other in self.shared.registry.load().pair_of(&self.link) {
+            other.set_peer_draining(true);
         }
     }
 }

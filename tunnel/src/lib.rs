@@ -15,6 +15,7 @@ mod config;
 mod congestion;
 mod connection_id;
 mod control;
+mod counts;
 mod dial;
 mod error;
 mod health;

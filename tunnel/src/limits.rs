@@ -66,7 +66,9 @@ pub const CHUNKS_PER_READ: usize = 32;
 /// Bytes after which an exchange's direction ranks below exchanges that have just begun.
 pub const SINK_AFTER_BYTES: u64 = 64 * 1024;
 
-/// How often a signed bundle set or owner table is compared for connections that live.
+/// How often it is looked whether trust bundles or owners changed, for connections that live.
 pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the last packets of a tunnel that is closed.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a drain looks again, besides being told of the last exchange's end.
+pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);

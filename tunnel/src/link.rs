@@ -24,31 +24,11 @@ pub struct PeerIdentity {
     pub remote: SocketAddr,
 }
 
-/// What all links to one gateway share: they talk and fall silent together, so that a cut is seen on
-/// each of them at the same time, also on those that carry nothing just now.
-#[derive(Debug, Default)]
-pub(crate) struct Pair {
-    in_flight: AtomicU32,
-    exchanges: AtomicU64,
-}
-
-impl Pair {
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Exchanges since the beginning: whether one came and went between two looks.
-    pub(crate) fn exchanges(&self) -> u64 {
-        self.exchanges.load(Ordering::Relaxed)
-    }
-}
-
 /// A connection after HELLO.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) connection: Connection,
     pub(crate) peer: Arc<PeerIdentity>,
-    pub(crate) pair: Arc<Pair>,
     /// The peer's certificates, to be judged again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) class: ConnectionClass,
@@ -70,6 +50,7 @@ pub(crate) struct Link {
     /// Wakes the control task: an exchange began, a drain, a probe.
     pub(crate) wake: Notify,
     in_flight: AtomicU32,
+    exchanges: AtomicU64,
     is_live: AtomicBool,
     /// Whether the control task sends beacons at the pace of a talk.
     is_talking: AtomicBool,
@@ -110,13 +91,12 @@ pub(crate) struct LinkParts {
 }
 
 impl Link {
-    pub(crate) fn new(parts: LinkParts, pair: Arc<Pair>, now: Instant, wall: SystemTime) -> Self {
+    pub(crate) fn new(parts: LinkParts, now: Instant, wall: SystemTime) -> Self {
         let rtt_us = parts.connection.rtt().as_micros() as u64;
         Self {
             stalls: StallWatch::new(now),
             connection: parts.connection,
             peer: parts.peer,
-            pair,
             chain: parts.chain,
             class: parts.class,
             worker: parts.worker,
@@ -130,6 +110,7 @@ impl Link {
             connection_window_bytes: parts.connection_window_bytes,
             wake: Notify::new(),
             in_flight: AtomicU32::new(0),
+            exchanges: AtomicU64::new(0),
             is_talking: AtomicBool::new(false),
             is_live: AtomicBool::new(true),
             is_suspect: AtomicBool::new(false),
@@ -146,18 +127,21 @@ impl Link {
     /// Counts an exchange; true if the pair has to be woken for it.
     pub(crate) fn begin_exchange(&self) -> bool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.pair.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.pair.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
         !self.is_talking.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end_exchange(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.pair.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges since the beginning: whether one came and went between two looks.
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_talking(&self, is_talking: bool) {

@@ -1,16 +1,16 @@
 //! Which links live: read on each exchange without a lock, written when one comes or goes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use model::{ClusterName, GatewayId};
 use wire::tunnel::ConnectionClass;
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
 
 use crate::limits::CONNECTIONS_PER_GATEWAY_MAX;
-use crate::link::{Link, Pair};
+use crate::link::Link;
 use crate::status::PathState;
 
 /// Connections of both sides that began within this of each other were dialled at the same time.
@@ -21,7 +21,6 @@ const SIMULTANEOUS: Duration = Duration::from_millis(DIAL_TAKEOVER_MS as u64);
 pub(crate) struct Registry {
     snapshot: ArcSwap<Snapshot>,
     writer: Mutex<()>,
-    pairs: Mutex<HashMap<GatewayId, Weak<Pair>>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -34,20 +33,14 @@ pub(crate) struct Snapshot {
 pub(crate) struct TooMany;
 
 impl Registry {
+    /// To be kept across an await.
     pub(crate) fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// What the links to one gateway share.
-    pub(crate) fn pair(&self, gateway: GatewayId) -> Arc<Pair> {
-        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pair) = pairs.get(&gateway).and_then(Weak::upgrade) {
-            return pair;
-        }
-        pairs.retain(|_, pair| pair.strong_count() > 0);
-        let pair = Arc::<Pair>::default();
-        pairs.insert(gateway, Arc::downgrade(&pair));
-        pair
+    /// For a look: unlike a reference count, it is not a place that all workers write to.
+    pub(crate) fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
     }
 
     /// Takes a link into service. Duplicates of it, or it itself, retire; links of an earlier
@@ -128,13 +121,11 @@ impl Snapshot {
             .min_by_key(|link| (link.is_second_choice(), link.worker != worker, link.in_flight()))
     }
 
-    /// Wakes every link of the pair that `link` belongs to: a talk begins.
-    pub(crate) fn wake_pair(&self, link: &Link) {
-        for other in self.of_cluster(&link.peer.cluster) {
-            if other.peer.gateway == link.peer.gateway {
-                other.wake.notify_one();
-            }
-        }
+    /// The links between the two processes that `link` joins, itself among them.
+    pub(crate) fn pair_of<'a>(&'a self, link: &'a Link) -> impl Iterator<Item = &'a Arc<Link>> {
+        self.of_cluster(&link.peer.cluster).iter().filter(|other| {
+            other.peer.gateway == link.peer.gateway && other.incarnation == link.incarnation
+        })
     }
 
     /// Every link that a new exchange may use, the least busy first.
@@ -151,15 +142,9 @@ impl Snapshot {
     }
 
     /// A bulk link to the same gateway process that `fast` leads to.
-    pub(crate) fn bulk_beside(&self, fast: &Link) -> Option<&Arc<Link>> {
-        self.of_cluster(&fast.peer.cluster)
-            .iter()
-            .filter(|link| {
-                link.class == ConnectionClass::Bulk
-                    && link.is_live()
-                    && link.peer.gateway == fast.peer.gateway
-                    && link.incarnation == fast.incarnation
-            })
+    pub(crate) fn bulk_beside<'a>(&'a self, fast: &'a Link) -> Option<&'a Arc<Link>> {
+        self.pair_of(fast)
+            .filter(|link| link.class == ConnectionClass::Bulk && link.is_live())
             .min_by_key(|link| {
                 (link.is_second_choice(), link.worker != fast.worker, link.in_flight())
             })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,8 +16,9 @@ use tokio_util::task::TaskTracker;
 use wire::tunnel::{ConnectionClass, ErrorCode};
 
 use crate::config::TunnelConfig;
+use crate::counts::Counts;
 use crate::error::BindError;
-use crate::limits::CLOSE_TIMEOUT;
+use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL};
 use crate::link::Link;
 use crate::registry::Registry;
 use crate::socket::{Steering, UdpBuffers, bind_group};
@@ -53,8 +54,9 @@ pub(crate) struct Shared {
     pub(crate) drain: watch::Sender<Option<u32>>,
     is_draining: AtomicBool,
     load_permille: AtomicU32,
-    in_flight: AtomicU32,
     idle: Notify,
+    /// How many wait for `idle`: only then does the end of an exchange look for them.
+    drain_waiters: AtomicU32,
 }
 
 /// A connection that a worker is to have: an address of a peer, in one class.
@@ -106,6 +108,7 @@ impl Tunnel {
         }
         let shared = Arc::new(Shared {
             steering: Arc::new(Steering::new(gateway.server_id(), config.workers)),
+            counts: Counts::new(config.workers),
             config,
             identity,
             gateway,
@@ -113,7 +116,6 @@ impl Tunnel {
             buffers,
             registry: Registry::default(),
             resumes: Arc::default(),
-            counts: Counts::default(),
             peers: watch::Sender::default(),
             changes: watch::Sender::new(0),
             address_book: ArcSwap::default(),
@@ -123,8 +125,8 @@ impl Tunnel {
             drain: watch::Sender::new(None),
             is_draining: AtomicBool::new(false),
             load_permille: AtomicU32::new(0),
-            in_flight: AtomicU32::new(0),
             idle: Notify::new(),
+            drain_waiters: AtomicU32::new(0),
         });
         let workers = sockets.into_iter().enumerate();
         let workers = workers.map(|(n, socket)| Worker::new(n as u8, socket, Arc::clone(&shared)));
@@ -155,7 +157,7 @@ impl Tunnel {
 
     /// How to reach a cluster; `None` without a live link. It takes no lock.
     pub fn path(&self, cluster: &ClusterName) -> Option<PathState> {
-        self.0.registry.load().path(cluster)
+        self.0.registry.peek().path(cluster)
     }
 
     /// Every link, and every place that has none but should.
@@ -200,7 +202,7 @@ impl Tunnel {
 
     /// Exchanges open now, both ways.
     pub fn in_flight(&self) -> u32 {
-        self.0.in_flight.load(Ordering::Relaxed)
+        self.0.in_flight()
     }
 
     /// Tells all peers to open nothing more here; what is open may go on. From now on new streams
@@ -217,13 +219,16 @@ impl Tunnel {
 
     /// Waits until no exchange is open.
     pub async fn drained(&self) {
+        self.0.drain_waiters.fetch_add(1, Ordering::SeqCst);
         loop {
             let idle = self.0.idle.notified();
             if self.in_flight() == 0 {
-                return;
+                break;
             }
-            idle.await;
+            // The timer only backs the word up: an end that came just before the first waiter.
+            let _ = tokio::time::timeout(DRAIN_CHECK_INTERVAL, idle).await;
         }
+        self.0.drain_waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Closes every connection at once; nothing is dialled or accepted any more. The workers'
@@ -331,15 +336,12 @@ impl Shared {
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.counts.in_flight()
     }
 
-    pub(crate) fn begin_exchange(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end_exchange(&self) {
-        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+    pub(crate) fn end_exchange(&self, worker: u8) {
+        self.counts.of(worker).exchanges_ended();
+        if self.drain_waiters.load(Ordering::Relaxed) > 0 {
             self.idle.notify_waiters();
         }
     }
@@ -437,30 +439,4 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("gateway", &self.gateway).finish_non_exhaustive()
     }
-}
-
-macro_rules! counts {
-    ($($name:ident),*) => {
-        /// Counters of all workers.
-        #[derive(Debug, Default)]
-        pub(crate) struct Counts { $($name: AtomicU64),* }
-
-        impl Counts {
-            $(pub(crate) fn $name(&self) {
-                self.$name.fetch_add(1, Ordering::Relaxed);
-            })*
-
-            fn read(&self) -> TunnelCounters {
-                TunnelCounters {
-                    $($name: self.$name.load(Ordering::Relaxed),)*
-                    ..TunnelCounters::default()
-                }
-            }
-        }
-    };
-}
-
-counts! {
-    handshakes_refused, peers_refused, links_dead, exchanges_opened, exchanges_accepted,
-    exchanges_shed, directions_moved, stalled_readers_reset
 }

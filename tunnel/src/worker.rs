@@ -149,44 +149,45 @@ impl WorkerTunnel {
         let mut frame = BytesMut::with_capacity(512);
         encode_open(open, &mut frame)?;
         let shared = &self.context.shared;
-        let links = shared.registry.load();
-        let Some(chosen) = links.choose(cluster, class, self.context.index) else {
+        let chosen = shared.registry.peek().choose(cluster, class, self.context.index).cloned();
+        let Some(chosen) = chosen else {
             return Err(OpenError::NoTunnel { cluster: cluster.clone() });
         };
         // Credit is there, mostly; only who has none looks further, or sets a timer.
-        let (link, (send, recv)) = match chosen.connection.open_bi().now_or_never() {
+        let opened = chosen.connection.open_bi().now_or_never();
+        let (link, (send, recv)) = match opened {
             Some(Ok(streams)) => (chosen, streams),
-            _ => open_elsewhere(&links, cluster, class).await?,
+            _ => open_elsewhere(&shared.registry.load(), cluster, class).await?,
         };
-        let life = Life::begin(link, shared, open.kind);
+        let life = Life::begin(&link, shared, open.kind);
         let mut send = SendHalf::new(Arc::clone(&life), send);
         send.write(frame.freeze()).await.map_err(|error| OpenError::Lost {
             cluster: cluster.clone(),
             reason: error.to_string(),
         })?;
-        shared.counts.exchanges_opened();
+        shared.counts.of(self.context.index).exchanges_opened();
         Ok(Exchange { send, recv: RecvHalf::of_initiator(life, recv) })
     }
 }
 
 /// The chosen link had no stream credit left, or has just ended: any other that has some, else the
 /// first that gets some.
-async fn open_elsewhere<'a>(
-    links: &'a Snapshot,
+async fn open_elsewhere(
+    links: &Snapshot,
     cluster: &ClusterName,
     class: ConnectionClass,
-) -> Result<(&'a Arc<Link>, (SendStream, RecvStream)), OpenError> {
+) -> Result<(Arc<Link>, (SendStream, RecvStream)), OpenError> {
     let candidates = links.candidates(cluster, class);
     for &link in &candidates {
         if let Some(Ok(streams)) = link.connection.open_bi().now_or_never() {
-            return Ok((link, streams));
+            return Ok((Arc::clone(link), streams));
         }
     }
     let Some(&link) = candidates.first() else {
         return Err(OpenError::NoTunnel { cluster: cluster.clone() });
     };
     match timeout(OPEN_WAIT, link.connection.open_bi()).await {
-        Ok(Ok(streams)) => Ok((link, streams)),
+        Ok(Ok(streams)) => Ok((Arc::clone(link), streams)),
         Ok(Err(error)) => Err(OpenError::Lost {
             cluster: cluster.clone(),
             reason: link.stream_error(&error).to_string(),
@@ -242,7 +243,7 @@ impl IncomingExchange {
         let mut frame = BytesMut::with_capacity(2);
         encode_opened(&mut frame);
         send.write(frame.freeze()).await?;
-        parts.life.shared.counts.exchanges_accepted();
+        parts.life.shared.counts.of(parts.life.link.worker).exchanges_accepted();
         Ok(Exchange { send, recv: RecvHalf::of_acceptor(parts.life, parts.reader) })
     }
 

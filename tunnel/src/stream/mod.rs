@@ -50,9 +50,10 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn begin(link: &Arc<Link>, shared: &Arc<Shared>, kind: StreamKind) -> Arc<Self> {
-        shared.begin_exchange();
+        shared.counts.of(link.worker).exchanges_begun();
         if link.begin_exchange() {
-            shared.registry.load().wake_pair(link);
+            // A talk begins, on every link of the pair.
+            shared.registry.peek().pair_of(link).for_each(|other| other.wake.notify_one());
         }
         let (link, shared) = (Arc::clone(link), Arc::clone(shared));
         Arc::new(Self { link, shared, kind, method: OnceLock::new() })
@@ -62,7 +63,7 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         self.link.end_exchange();
-        self.shared.end_exchange();
+        self.shared.end_exchange(self.link.worker);
     }
 }
 

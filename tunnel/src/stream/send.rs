@@ -224,8 +224,8 @@ impl SendHalf {
     /// stays, and tries again as many bytes later.
     async fn move_to_bulk(&mut self) -> Result<(), StreamError> {
         self.move_at_bytes = self.sent_bytes + self.life.shared.config.limits.move_after_bytes;
-        let links = self.life.shared.registry.load();
-        let Some(bulk) = links.bulk_beside(&self.link).cloned() else { return Ok(()) };
+        let bulk = self.life.shared.registry.peek().bulk_beside(&self.link).cloned();
+        let Some(bulk) = bulk else { return Ok(()) };
         let Some(Ok(mut stream)) = bulk.connection.open_uni().now_or_never() else {
             return Ok(());
         };
@@ -247,7 +247,7 @@ impl SendHalf {
         self.stream = stream;
         self.link = bulk;
         self.move_at_bytes = u64::MAX;
-        self.life.shared.counts.directions_moved();
+        self.life.shared.counts.of(self.life.link.worker).directions_moved();
         Ok(())
     }
 
