@@ -10,7 +10,9 @@ use hyper::body::Incoming as EndpointBody;
 use model::AppProtocol;
 use rand::Rng;
 use tokio::time::timeout;
-use tunnel::{Exchange as Stream, IncomingExchange, Part, RecvHalf, SendHalf, StreamError};
+use tunnel::{
+    Exchange as Stream, IncomingExchange, Part, RecvHalf, SendHalf, StreamError, StreamErrorKind,
+};
 use wire::tunnel::{Dispatched, Head, RequestHead, ResponseHead};
 
 use super::{Endpoints, refuse_in_place};
@@ -206,7 +208,7 @@ impl Forwarding<'_> {
         if !bodiless {
             send.expect_bytes(content_length(&headers));
         }
-        send.response_head(&ResponseHead { status, headers }).await.map_err(sent_failure)?;
+        send.response_head(&ResponseHead { status, headers }).await.map_err(head_failure)?;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 let detail = format!("the endpoint broke its response off: {error}");
@@ -274,7 +276,7 @@ impl Forwarding<'_> {
         self.entry.record().status = Some(StatusCode::SWITCHING_PROTOCOLS);
         let mut headers = response.headers().clone();
         own_http::apply_to_response(&mut headers);
-        send.response_head(&ResponseHead { status, headers }).await.map_err(sent_failure)?;
+        send.response_head(&ResponseHead { status, headers }).await.map_err(head_failure)?;
         Ok(Served::Switching(Box::new(Switching { response, recv })))
     }
 }
@@ -358,6 +360,15 @@ fn build_request(
         connection.address_request(&mut request, authority, &path);
     }
     request
+}
+
+/// A head that tunnel v1 cannot carry is the application's to mend (tunnel.md §5.1).
+fn head_failure(error: StreamError) -> ProxyError {
+    let failure = sent_failure(error.clone());
+    match error.kind {
+        StreamErrorKind::Local => ProxyError { kind: Kind::UpstreamReset, ..failure },
+        _ => failure,
+    }
 }
 
 fn sent_failure(error: StreamError) -> ProxyError {
