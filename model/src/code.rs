@@ -106,11 +106,11 @@ registry! {
     2006 STALLED_READER "StalledReader":
         "The stream was reset because its reader did not read for too long while others needed the window.",
         "The client stopped reading a large response.",
-        "Make the client read, or raise the connection window.";
+        "Make the client read, or limit how much it asks for at once.";
     2007 TUNNEL_OVERLOADED "TunnelOverloaded":
         "A limit on streams or exchanges was reached; the request was not dispatched.",
         "More concurrent requests than the limits allow.",
-        "Add gateways or workers, or raise the named limit.";
+        "Spread the load over more gateways; docs/reference/limits.md has the limit that the message names.";
     3001 SVID_MISSING "SvidMissing":
         "This process has no SVID yet, so it is not ready.",
         "It was never enrolled, and its federation node does not answer.",
