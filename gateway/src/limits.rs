@@ -25,6 +25,9 @@ pub const HEADERS_MAX: usize = 90;
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Time for a whole request head; an idle HTTP/1 connection is closed after it, too.
 pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Gateways that a request may enter from an application or client, one after the other; a circle
+/// through endpoints ends there.
+pub const HOPS_MAX: u32 = 8;
 /// Bytes of a host name in a request (RFC 1035 §2.3.4, in text form).
 pub const HOST_BYTES_MAX: usize = 253;
 /// Streams of one HTTP/2 connection from a client.
@@ -69,8 +72,8 @@ pub const UNOPENED_BYTES_MAX: usize = 64 * 1024;
 pub const RETRY_BUDGET_PERCENT: u32 = 20;
 /// Retries per second that the budget earns even without requests.
 pub const RETRY_BUDGET_PER_SECOND_MIN: u32 = 10;
-/// Retries that the budget can save up.
-pub const RETRY_BUDGET_SAVED_MAX: u32 = 100;
+/// Retries that the budget can save up: what was under way to a site when it is cut off.
+pub const RETRY_BUDGET_SAVED_MAX: u32 = 1_000;
 /// Pause before the same cluster is asked again after "not yet".
 pub const NOT_YET_PAUSE: Duration = Duration::from_millis(100);
 /// A destination that is behind a producer route's revision says "not yet" for this long.
