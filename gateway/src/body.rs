@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,6 +104,8 @@ struct Replay {
     frames: usize,
     ended: bool,
     failed: bool,
+    /// It failed because its framing is wrong, not because the client left.
+    malformed: bool,
     /// The attempt that may read; those before it get [`BodyError::Superseded`].
     attempt: u32,
     read_bytes: u64,
@@ -140,6 +143,7 @@ impl ReplayBody {
             frames: 0,
             ended: false,
             failed: false,
+            malformed: false,
             attempt: 0,
             read_bytes: 0,
             read_at: Instant::now(),
@@ -183,6 +187,11 @@ impl ReplayBody {
     /// Whether the client broke the body off.
     pub fn failed(&self) -> bool {
         self.0.as_ref().is_some_and(|replay| lock(replay).failed)
+    }
+
+    /// Whether it was broken by a framing that means nothing.
+    pub fn is_malformed(&self) -> bool {
+        self.0.as_ref().is_some_and(|replay| lock(replay).malformed)
     }
 
     pub fn read_bytes(&self) -> u64 {
@@ -263,6 +272,7 @@ impl Replay {
             }
             Some(Err(error)) => {
                 self.failed = true;
+                self.malformed = is_malformed(&error);
                 return Poll::Ready(Some(Err(BodyError::Client(error))));
             }
             Some(Ok(frame)) => frame,
@@ -297,6 +307,14 @@ impl Replay {
     fn forget(&mut self) {
         self.kept = Vec::new();
     }
+}
+
+/// hyper tells wrong chunks from a connection that ended by the kind of the I/O error.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    })
 }
 
 type NextPart = (RecvHalf, Result<Part, StreamError>);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{BundleSet, TrustDomainOwners};
+use model::code::{self, Code};
 use model::{
-    ClusterName, Diagnostic, ResourceKind, ResourceSet, Revision, Snapshot, TrustBundle, compile,
-    endpoint_table,
+    ClusterName, Diagnostic, ResourceKind, ResourceSet, Revision, Severity, Snapshot, TrustBundle,
+    compile, endpoint_table,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -86,7 +87,10 @@ impl Control {
     pub fn enrolled(&mut self, bundle: TrustBundle) -> Result<(), tunnel::BindError> {
         learn_cluster_id(&self.state, &bundle);
         self.own_bundle = Some(bundle);
-        self.update_trust();
+        match self.revision {
+            Some(revision) => self.recompile(revision),
+            None => log_new(&self.update_trust(), &[]),
+        }
         self.bind_tunnel()
     }
 
@@ -142,14 +146,14 @@ impl Control {
 
     fn recompile(&mut self, revision: Revision) {
         let own = &self.state.config.cluster;
-        let (snapshot, diagnostics) = compile(own, revision, &self.resources);
+        let (snapshot, mut diagnostics) = compile(own, revision, &self.resources);
         let snapshot = Arc::new(snapshot);
-        log_new(&diagnostics, &self.state.diagnostics());
-        self.state.set_diagnostics(diagnostics);
         // Endpoints first: a route must not lead to a table that is not there yet.
         self.state.endpoints.update(endpoint_table(&self.resources));
         self.state.snapshot.store(snapshot.clone());
-        self.update_trust();
+        diagnostics.extend(self.update_trust());
+        log_new(&diagnostics, &self.state.diagnostics());
+        self.state.set_diagnostics(diagnostics);
         if let Some(tunnel) = self.state.tunnel.get() {
             tunnel.set_peers(snapshot.peers.values().cloned().collect());
         }
@@ -164,8 +168,9 @@ impl Control {
     }
 
     /// Whom handshakes believe: our own bundle, then the peers' in the Snapshot. The own trust
-    /// domain is claimed first, so that no ClusterPeer can have it.
-    fn update_trust(&mut self) {
+    /// domain is claimed first, so that no ClusterPeer can have it. What is not used is a finding.
+    fn update_trust(&mut self) -> Vec<Diagnostic> {
+        let mut findings = Vec::new();
         let config = &self.state.config;
         let snapshot = self.state.snapshot.load();
         let mut owners = TrustDomainOwners::default();
@@ -178,13 +183,20 @@ impl Control {
         for (cluster, bundle) in own.chain(peers) {
             match owners.claim(bundle.trust_domain.clone(), ClusterName::clone(cluster)) {
                 Ok(()) => trusted.push(bundle.clone()),
-                Err(error) => tracing::error!(%error, "a trust bundle is not used"),
+                Err(error) => {
+                    findings.push(bundle_finding(
+                        Some(cluster),
+                        code::TRUST_DOMAIN_CONFLICT,
+                        &error,
+                    ));
+                }
             }
         }
         for error in self.bundles.replace_all(trusted) {
-            tracing::error!(code = %error.code(), %error, "a trust bundle is not used");
+            findings.push(bundle_finding(owners.owner(error.domain()), error.code(), &error));
         }
         self.state.identity.replace_trust(self.bundles.clone(), owners);
+        findings
     }
 
     async fn save(&mut self) {
@@ -223,6 +235,22 @@ impl Control {
     fn tunnel_failed(&self, error: &tunnel::BindError) {
         tracing::error!(code = %error.code(), %error, "the tunnel's port is not bound; it is tried again");
         self.state.set_identity_problem(Some((error.code(), error.to_string())));
+    }
+}
+
+/// A trust bundle that is not used; one that was in force before stays so.
+fn bundle_finding(
+    cluster: Option<&ClusterName>,
+    code: Code,
+    error: &impl std::error::Error,
+) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code,
+        object: cluster.map_or_else(String::new, |cluster| format!("ClusterPeer/{cluster}")),
+        field: "spec.trustDomains".into(),
+        message: error.to_string(),
+        fix: code.entry().fix.into(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! per gateway, so they live here as atomics, not in the workers.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::balance::{Choices, ClusterPenalties, ClusterRank, EndpointCells, Path
 use crate::budget::RetryBudget;
 use crate::config::GatewayConfig;
 use crate::drain::{Drain, DrainStage};
+use crate::error::{Kind, ProxyError};
 use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX};
 use crate::metrics::{self, Shard};
 use crate::peer::NotYet;
@@ -129,6 +130,22 @@ impl GatewayState {
         self.note_change();
     }
 
+    /// Refuses an endpoint that is a TCP listener of our own: a connection has no field that could
+    /// count its rounds, so each round would open another connection.
+    pub fn check_endpoint(&self, endpoint: SocketAddr) -> Result<(), ProxyError> {
+        let protocol = {
+            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.get(&endpoint.port()).map(|listener| listener.protocol)
+        };
+        let routes = self.config.routes_listen;
+        let ours = || routes == endpoint.ip() || routes.is_unspecified() && is_local(endpoint.ip());
+        if protocol == Some(ListenerProtocol::Tcp) && ours() {
+            let detail = format!("endpoint {endpoint} is a listener of this gateway");
+            return Err(ProxyError::unsent(Kind::Loop, detail));
+        }
+        Ok(())
+    }
+
     pub fn revision(&self) -> Option<Revision> {
         *self.revision.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,6 +206,11 @@ impl GatewayState {
         }
         reasons
     }
+}
+
+/// Only an address of this host can be bound.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// A bounded number of places, taken and given back by guards.

@@ -140,6 +140,7 @@ async fn connect_endpoint(
     worker: &WorkerState,
     lease: EndpointLease,
 ) -> Result<Joined, ProxyError> {
+    worker.gateway.check_endpoint(lease.address())?;
     let began = worker.gateway.now();
     let connected = connect_tcp(lease.address()).await;
     let now = worker.gateway.now();

@@ -69,6 +69,18 @@ impl BundleError {
             | Self::TooManyDomains { .. } => code::OBJECT_INVALID,
         }
     }
+
+    /// The trust domain whose bundle was refused.
+    pub fn domain(&self) -> &TrustDomain {
+        match self {
+            Self::LowerSequence { domain, .. }
+            | Self::SameSequence { domain, .. }
+            | Self::Authority { domain, .. }
+            | Self::TooManyAuthorities { domain, .. }
+            | Self::TooManyDomains { domain }
+            | Self::Duplicate { domain } => domain,
+        }
+    }
 }
 
 impl BundleSet {

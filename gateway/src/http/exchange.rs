@@ -12,10 +12,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use model::RequestId;
 
-use super::Client;
 use super::outgoing::Outgoing;
 use super::upgrade::{self, Switch};
+use super::{Client, filters};
 use crate::access_log::{LogEntry, Protocol, Record, Role};
 use crate::balance::EndpointLease;
 use crate::body::{BodyError, ReplayBody, TunnelBody};
@@ -46,6 +47,8 @@ impl Exchange {
         record.method = Some(request.method().clone());
         record.authority = authority_text(request);
         record.path = request.uri().path().to_owned();
+        let given = filters::given_request_id(request.headers());
+        record.request_id = given.or_else(|| Some(RequestId::from_bytes(rand::random())));
         let entry = LogEntry::begin(record, &worker.gateway.log, &worker.shard);
         let place = worker.gateway.exchanges.take();
         let drain = worker.gateway.drain.guard();

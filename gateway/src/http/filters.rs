@@ -32,6 +32,10 @@ pub(crate) fn apply_to_response(headers: &mut HeaderMap) {
     headers.remove(X_FED_CODE);
 }
 
+/// How many gateways a request has entered from an application or client. `via` ends circles from
+/// tunnel to tunnel; this ends those that lead through an endpoint, such as a gateway's own port.
+/// Whoever sends it from outside can only have their own request refused.
+const X_FED_HOPS: HeaderName = HeaderName::from_static("x-fed-hops");
 /// Fields of ours; from outside they would be claims.
 const OWN_PREFIX: &str = "x-fed-";
 
@@ -130,14 +134,27 @@ pub(crate) struct FreshIds {
 
 /// The request's way from a client to the first gateway.
 pub(super) fn apply_to_request(headers: &mut HeaderMap, origin: &Origin<'_>) -> Trail {
+    let hops = hops(headers);
     remove_hop_by_hop(headers);
     // The client's `Expect: 100-continue` is answered here, when its body is first read.
     headers.remove(EXPECT);
     strip_claims(headers);
+    headers.insert(X_FED_HOPS, HeaderValue::from(hops));
     add_forwarded(headers, origin);
     let request_id = request_id(headers, origin.fresh.request_id);
     let trace = trace(headers, origin.fresh);
     Trail { request_id, trace }
+}
+
+/// The gateways that a request has entered, this one included.
+pub(super) fn hops(headers: &HeaderMap) -> u32 {
+    let before = headers.get(X_FED_HOPS).and_then(|value| value.to_str().ok()?.parse().ok());
+    before.unwrap_or(0_u32).saturating_add(1)
+}
+
+/// The id that a request brings, if it is one.
+pub(super) fn given_request_id(headers: &HeaderMap) -> Option<RequestId> {
+    headers.get(X_REQUEST_ID).and_then(|value| parse_request_id(value.as_bytes()))
 }
 
 /// Fields by which an outsider could claim an identity or an origin (DESIGN §8).
@@ -173,8 +190,7 @@ fn add_forwarded(headers: &mut HeaderMap, origin: &Origin<'_>) {
 
 /// A UUID or 32 hexadecimal digits are taken over; anything else is replaced.
 fn request_id(headers: &mut HeaderMap, fresh: [u8; 16]) -> RequestId {
-    let given = headers.get(X_REQUEST_ID).and_then(|value| parse_request_id(value.as_bytes()));
-    if let Some(given) = given {
+    if let Some(given) = given_request_id(headers) {
         return given;
     }
     let id = RequestId::from_bytes(fresh);
@@ -313,17 +329,30 @@ mod tests {
         assert_eq!(map["x-forwarded-proto"], "http");
         assert_eq!(map["x-forwarded-host"], "shop.example:80");
         assert_eq!(map["x-request-id"], "01".repeat(16).as_str());
+        assert_eq!(map["x-fed-hops"], "1");
         assert_eq!(trail.request_id, RequestId::from_bytes([1; 16]));
         assert_eq!(
             names(&map),
             [
                 "traceparent",
+                "x-fed-hops",
                 "x-forwarded-for",
                 "x-forwarded-host",
                 "x-forwarded-proto",
                 "x-request-id"
             ]
         );
+    }
+
+    #[test]
+    fn each_gateway_counts_one_hop_and_what_is_no_number_counts_none() {
+        for (given, expected) in
+            [("1", "2"), ("7", "8"), ("", "1"), ("-3", "1"), ("4294967295", "4294967295")]
+        {
+            let mut map = headers(&[("x-fed-hops", given)]);
+            apply(&mut map);
+            assert_eq!(map[X_FED_HOPS], expected, "{given}");
+        }
     }
 
     #[test]

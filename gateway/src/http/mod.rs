@@ -110,6 +110,11 @@ fn find_route<B>(
         let detail = format!("the request has more than {} header fields", limits::HEADERS_MAX);
         return Err(ProxyError::unsent(Kind::BadRequest, detail));
     }
+    let hops = filters::hops(request.headers());
+    if hops > limits::HOPS_MAX {
+        let detail = format!("the request has entered {} gateways already", limits::HOPS_MAX);
+        return Err(ProxyError::unsent(Kind::Loop, detail));
+    }
     let target = Target::of(request)?;
     let table = match snapshot.listeners.get(&port).map(|listener| &listener.routing) {
         Some(ListenerRouting::Http(table)) => Some(table),

@@ -163,8 +163,12 @@ impl Outgoing {
         if !self.body.failed() {
             return error;
         }
-        let detail = format!("the client broke its request off; then {}", error.detail);
-        ProxyError { kind: Kind::ClientGone, dispatched: error.dispatched, detail: detail.into() }
+        let (kind, what) = match self.body.is_malformed() {
+            true => (Kind::BadRequest, "the request's body has a wrong framing"),
+            false => (Kind::ClientGone, "the client broke its request off"),
+        };
+        let detail = format!("{what}; then {}", error.detail);
+        ProxyError { kind, dispatched: error.dispatched, detail: detail.into() }
     }
 }
 

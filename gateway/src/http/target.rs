@@ -48,6 +48,10 @@ fn authority<B>(request: &Request<B>) -> Result<Option<Authority>, ProxyError> {
         return Err(bad("the request has several Host headers"));
     }
     let in_uri = request.uri().authority();
+    if in_uri.is_some() && request.uri().scheme().is_none() {
+        // The form of CONNECT (RFC 9112 §3.2.3), which others may not use.
+        return Err(bad("the request's target is neither a path nor a whole URI"));
+    }
     if let (Version::HTTP_2, Some(authority), Some(host)) = (request.version(), in_uri, host)
         && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
     {

@@ -54,6 +54,7 @@ async fn connect(
     loop {
         let lease = endpoints.pick()?;
         entry.record().upstream = Some(lease.address());
+        gateway.check_endpoint(lease.address())?;
         let began = gateway.now();
         match connect_tcp(lease.address()).await {
             Ok(stream) => {

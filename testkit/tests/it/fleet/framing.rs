@@ -69,6 +69,12 @@ async fn requests_that_could_mean_two_things_mean_nothing() {
             ),
         ),
         (
+            "a chunk size that is none",
+            format!(
+                "POST /a HTTP/1.1\r\n{host_field}\r\nTransfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n{smuggled}"
+            ),
+        ),
+        (
             "chunked in HTTP/1.0",
             format!(
                 "POST /a HTTP/1.0\r\n{host_field}\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"
@@ -96,7 +102,8 @@ async fn requests_that_could_mean_two_things_mean_nothing() {
     assert!(["200", "400"].contains(&status(&told)), "{told}");
     assert_eq!(origin.seen_of("/smuggled").len(), 0, "{told}");
     assert!(origin.seen_of("/both").iter().all(|seen| seen.body.bytes == 0));
-    assert!(origin.seen_of("/a").is_empty(), "{:?}", origin.executions());
+    // Where the body turns out wrong in the middle, the application has the head, and never the end.
+    assert!(origin.seen_of("/a").iter().all(|seen| !seen.complete), "{:?}", origin.seen());
     world.stop().await;
 }
 
@@ -125,6 +132,7 @@ async fn hosts_and_paths_are_taken_in_one_form_or_refused() {
         ("GET /x/%2e%2E/secret HTTP/1.1", vec![format!("Host: {api}")], "400"),
         ("GET /x%2f..%2fsecret HTTP/1.1", vec![format!("Host: {api}")], "400"),
         ("GET /x%00 HTTP/1.1", vec![format!("Host: {api}")], "400"),
+        ("GET x HTTP/1.1", vec![format!("Host: {api}")], "400"),
         (&format!("CONNECT {api}:80 HTTP/1.1"), vec![format!("Host: {api}:80")], "501"),
         ("OPTIONS * HTTP/1.1", vec![format!("Host: {api}")], "404"),
     ] {

@@ -8,7 +8,7 @@ use identity::Ca;
 use model::{TrustBundle, TrustDomain};
 use testkit::{Origin, wait};
 
-use super::{LIMIT, World};
+use super::{LIMIT, World, east_calls_west};
 
 /// Somebody else's bundle under the name of a trust domain.
 fn forged_bundle(folder: &Path, domain: &str) -> TrustBundle {
@@ -100,6 +100,23 @@ async fn never_came_through(world: &World, origin: &Origin, before: usize) {
     })
     .await;
     assert_eq!(origin.seen().len(), before);
+}
+
+/// A bundle that is exchanged under a running gateway without a higher sequence is refused, and the
+/// one in force goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_exchanged_in_place_is_refused() {
+    let (world, _origin) = east_calls_west().await;
+    let forged = forged_bundle(&world.folder().join("forged"), "west.demo.example");
+    assert_eq!(forged.sequence, bundle(&world, "west").sequence);
+    world.write("east", "peer-west", &peer(&world, "east", "west", &[forged]));
+    wait::until_async("the finding FED3006", LIMIT, async || {
+        let found = world.diagnostics("east").await;
+        found.iter().any(|line| line.starts_with("FED3006")).then_some(())
+    })
+    .await;
+    assert_eq!(world.get("east", "api", "/").await.unwrap().status, StatusCode::OK);
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
