@@ -52,10 +52,14 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         tokio::spawn(accept_resumes(Arc::clone(shared), Arc::clone(&link)));
     }
     let ControlStream { send, reader } = control;
+    // A new link talks for a moment: its first round-trip times are those of a handshake, and
+    // clusters are ranked by them until there is traffic.
+    let mut health = Health::new(now);
+    health.probe(now);
     let task = ControlTask {
         shared: Arc::clone(shared),
         link: Arc::clone(&link),
-        health: Health::new(now),
+        health,
         exchanges_seen: 0,
         drain_told: None,
         idle_since: now,

@@ -24,7 +24,7 @@ const ANSWERS_WITHOUT_WEST: usize = 100;
 
 /// `(cluster, cluster, one-way delay)`: west is nearer to east than south is.
 const DELAYS_MS: [(&str, &str, u64); 3] =
-    [("east", "west", 1), ("east", "south", 2), ("west", "south", 1)];
+    [("east", "west", 2), ("east", "south", 6), ("west", "south", 3)];
 const CHAIN: &str = "web@east → api@west → db@south";
 const CHAIN_WITHOUT_WEST: &str = "web@east → api@south → db@south";
 
