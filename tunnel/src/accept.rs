@@ -115,10 +115,13 @@ async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<Wo
             return;
         }
     };
-    let purpose = Purpose { worker: context.index, class, dialled: None };
+    let purpose = Purpose { worker: context.index, class, dialled: None, crowded: Vec::new() };
     match greet(&context.shared, connection, purpose).await {
         Ok(greeted) => {
             control::start(&context, greeted);
+        }
+        Err(error) if error.is_harmless() => {
+            tracing::debug!(%remote, %error, "a peer wants another worker");
         }
         Err(error) => {
             context.shared.counts.of(context.index).peers_refused();
@@ -214,7 +217,7 @@ fn judge_open(shared: &Shared, link: &Link, open: &Open) -> Result<(), Refused> 
 async fn answer_bad_open(send: &mut SendStream, reader: &FrameReader, error: &StreamError) {
     match error.kind {
         StreamErrorKind::Malformed | StreamErrorKind::Timeout | StreamErrorKind::Truncated => {
-            let refused = Refused::new(error.code, Dispatched::No, &error.to_string());
+            let refused = Refused::new(error.code, Dispatched::No, error.text());
             refuse_stream(send, &refused).await;
             reader.stop(StreamReset::new(error.code, Dispatched::No));
         }

@@ -27,7 +27,7 @@ use crate::error::BindError;
 use crate::hello::{Dialled, HelloError, Purpose, greet};
 use crate::limits::{
     ADDRESSES_PER_PEER_MAX, ALIAS_DELAY, DIAL_CHECK_INTERVAL, DIAL_STEADY, HANDSHAKE_TIMEOUT,
-    LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX,
+    LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX, SPREAD_TRIES,
 };
 use crate::link::{Link, LinkEnd, close_code, describe, tls_alert};
 use crate::socket::{TunnelSocket, bind_dialler};
@@ -252,12 +252,39 @@ impl PlaceTask {
     async fn dial_one(&self, remote: SocketAddr, address: &str) -> Result<Arc<Link>, DialFailure> {
         let shared = &self.context.shared;
         let Place { cluster, class, worker, .. } = &self.place;
-        let connection = self.connect(remote).await?;
-        let dialled = Dialled { cluster: cluster.clone(), address: address.to_owned() };
-        let purpose = Purpose { worker: *worker, class: *class, dialled: Some(dialled) };
-        let greeted = greet(shared, connection, purpose).await?;
-        shared.learn_address(cluster, &self.place.address, greeted.parts.peer.gateway);
-        control::start(&self.context, greeted).ok_or(DialFailure::NotNeeded)
+        let crowded = self.crowded();
+        let mut tries = 0;
+        let greeted = loop {
+            let connection = self.connect(remote).await?;
+            let dialled = Dialled { cluster: cluster.clone(), address: address.to_owned() };
+            let crowded = if tries < SPREAD_TRIES { crowded.clone() } else { Vec::new() };
+            let purpose =
+                Purpose { worker: *worker, class: *class, dialled: Some(dialled), crowded };
+            match greet(shared, connection, purpose).await {
+                Err(HelloError::Crowded(_)) => {
+                    tries += 1;
+                    self.sockets.renew();
+                }
+                greeted => break greeted?,
+            }
+        };
+        let gateway = greeted.parts.peer.gateway;
+        let link = control::start(&self.context, greeted);
+        // Other workers begin to dial when they learn it: they should find this link then.
+        shared.learn_address(cluster, &self.place.address, gateway);
+        link.ok_or(DialFailure::NotNeeded)
+    }
+
+    /// The kernel over there chooses the worker by our source port. A few ports are tried, so that
+    /// not all connections of a pair meet on one worker; bulk ones come from their fast one's port.
+    fn crowded(&self) -> Vec<u8> {
+        let shared = &self.context.shared;
+        if self.place.class != ConnectionClass::Fast {
+            return Vec::new();
+        }
+        let key = (self.place.cluster.clone(), self.place.address.clone());
+        let gateway = shared.address_book.load().get(&key).copied();
+        gateway.map_or_else(Vec::new, |g| shared.registry.peek().reached(g, self.place.class))
     }
 
     async fn connect(&self, remote: SocketAddr) -> Result<Connection, DialFailure> {

@@ -138,6 +138,11 @@ impl StreamError {
         Self::new(StreamErrorKind::Timeout, code, Dispatched::Maybe, text)
     }
 
+    /// What happened, without the dispatch.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The code that a person is shown, if this is a failure that a person can meet.
     pub fn fed_code(&self) -> Option<Code> {
         self.code.entry().fed

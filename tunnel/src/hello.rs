@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use identity::ExpectedPeer;
 use model::code::{self, Code};
 use model::{ClusterName, GatewayId};
@@ -37,6 +37,8 @@ pub(crate) enum HelloError {
     Timeout,
     #[error("{0}")]
     Malformed(#[from] DecodeError),
+    #[error("it reached worker {0}, which has a connection already: another one is wanted")]
+    Crowded(u8),
     #[error("the control stream {0} before HELLO: both sides keep it open")]
     NoControl(&'static str),
     #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
@@ -54,11 +56,17 @@ impl HelloError {
             Self::Refused(refusal) => refusal.error_code(),
             Self::Lost(error) => describe(error).code,
             Self::Timeout => ErrorCode::HelloTimeout,
+            Self::Crowded(_) => ErrorCode::NoError,
             Self::Malformed(error) => error.code(),
             Self::NoControl(_) => ErrorCode::FrameOutOfOrder,
             Self::WrongGateway { .. } => ErrorCode::BadIdentity,
             Self::WrongClass { .. } => ErrorCode::MalformedFrame,
         }
+    }
+
+    /// Whether the dialler went away without a complaint.
+    pub(crate) fn is_harmless(&self) -> bool {
+        matches!(self, Self::Lost(error) if describe(error).code == ErrorCode::NoError)
     }
 
     /// The code that a person is shown.
@@ -76,6 +84,8 @@ pub(crate) struct Purpose {
     pub(crate) worker: u8,
     pub(crate) class: ConnectionClass,
     pub(crate) dialled: Option<Dialled>,
+    /// Workers of the listener that have a connection of ours already, if another one is wanted.
+    pub(crate) crowded: Vec<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -127,7 +137,7 @@ async fn greet_open(
     let (_, now) = shared.now();
     let admitted = admit(&alpn, &chain, &shared.identity.load(), &expected, now)?;
     let own = own_hello(shared, &purpose);
-    let exchange = exchange_hellos(connection, purpose.dialled.is_some(), &own);
+    let exchange = exchange_hellos(connection, &purpose, &own);
     let (control, hello) =
         timeout(HELLO_TIMEOUT, exchange).await.unwrap_or(Err(HelloError::Timeout))?;
     check_hello(&hello, &admitted, purpose.class)?;
@@ -143,6 +153,7 @@ async fn greet_open(
         class: purpose.class,
         worker: purpose.worker,
         slot: if dialled { purpose.worker } else { hello.worker },
+        peer_worker: hello.worker,
         dialled,
         address: purpose.dialled.map(|dialled| dialled.address),
         incarnation: hello.incarnation,
@@ -154,20 +165,45 @@ async fn greet_open(
 
 async fn exchange_hellos(
     connection: &Connection,
-    dialled: bool,
+    purpose: &Purpose,
     own: &Hello,
 ) -> Result<(ControlStream, Hello), HelloError> {
+    let dialled = purpose.dialled.is_some();
     let streams = if dialled { connection.open_bi().await } else { connection.accept_bi().await };
     let (mut send, recv) = streams.map_err(HelloError::Lost)?;
     let _ = send.set_priority(PRIORITY_CONTROL);
     let mut frame = BytesMut::with_capacity(128);
     encode_hello(own, &mut frame).expect("what HELLO says was checked when the tunnel was bound");
-    if send.write_chunk(frame.freeze()).await.is_err() {
-        return Err(lost_or(connection, HelloError::NoControl("was stopped")));
-    }
     let mut reader = ControlReader::new(recv);
+    // Who may want another worker says nothing of itself until it knows where it is: the listener
+    // takes the connection into use only when it has our HELLO.
+    let opening: Bytes = if purpose.crowded.is_empty() { frame.split().freeze() } else { SKIPPED };
+    write(&mut send, connection, opening).await?;
+    let hello = read_hello(&mut reader).await?;
+    if purpose.crowded.contains(&hello.worker) {
+        return Err(HelloError::Crowded(hello.worker));
+    }
+    if !frame.is_empty() {
+        write(&mut send, connection, frame.freeze()).await?;
+    }
+    Ok((ControlStream { send, reader }, hello))
+}
+
+/// An even frame of a type that is never assigned: it opens the stream and is skipped.
+const SKIPPED: Bytes = Bytes::from_static(&[0x3e, 0]);
+
+async fn write(
+    send: &mut SendStream,
+    connection: &Connection,
+    bytes: Bytes,
+) -> Result<(), HelloError> {
+    let written = send.write_chunk(bytes).await;
+    written.map_err(|_| lost_or(connection, HelloError::NoControl("was stopped")))
+}
+
+async fn read_hello(reader: &mut ControlReader) -> Result<Hello, HelloError> {
     match reader.next().await {
-        Ok(Some(Frame::Hello(hello))) => Ok((ControlStream { send, reader }, *hello)),
+        Ok(Some(Frame::Hello(hello))) => Ok(*hello),
         Ok(_) => Err(HelloError::NoControl("ended")),
         Err(ControlError::Malformed(error)) => Err(HelloError::Malformed(error)),
         Err(ControlError::Read(ReadError::ConnectionLost(error))) => Err(HelloError::Lost(error)),

@@ -46,6 +46,8 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between two dials of one place.
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(3);
+/// Source ports that a dial gives up to reach a worker of the peer that no sibling has reached.
+pub const SPREAD_TRIES: u32 = 3;
 /// A connection that lived this long makes the next backoff begin anew.
 pub const DIAL_STEADY: Duration = Duration::from_secs(10);
 /// How often a worker looks whether a place lost its connection, besides being told.

@@ -36,6 +36,8 @@ pub(crate) struct Link {
     pub(crate) worker: u8,
     /// The dialler's worker: a pair has one connection of a class in each slot.
     pub(crate) slot: u8,
+    /// The peer's worker that drives it over there.
+    pub(crate) peer_worker: u8,
     pub(crate) dialled: bool,
     /// As configured, if we dialled.
     pub(crate) address: Option<String>,
@@ -83,6 +85,7 @@ pub(crate) struct LinkParts {
     pub(crate) class: ConnectionClass,
     pub(crate) worker: u8,
     pub(crate) slot: u8,
+    pub(crate) peer_worker: u8,
     pub(crate) dialled: bool,
     pub(crate) address: Option<String>,
     pub(crate) incarnation: u64,
@@ -101,6 +104,7 @@ impl Link {
             class: parts.class,
             worker: parts.worker,
             slot: parts.slot,
+            peer_worker: parts.peer_worker,
             dialled: parts.dialled,
             address: parts.address,
             incarnation: parts.incarnation,

@@ -184,6 +184,14 @@ impl Snapshot {
         })
     }
 
+    /// The peer's workers that a live link of this class, dialled by us, leads to.
+    pub(crate) fn reached(&self, gateway: GatewayId, class: ConnectionClass) -> Vec<u8> {
+        let reached = self.links().filter(|link| {
+            link.is_live() && link.dialled && link.peer.gateway == gateway && link.class == class
+        });
+        reached.map(|link| link.peer_worker).collect()
+    }
+
     /// Whether the peer dialled us a live link of this class.
     pub(crate) fn has_accepted(&self, gateway: GatewayId, class: ConnectionClass) -> bool {
         self.links().any(|link| {

@@ -108,14 +108,14 @@ fn a_dialled_gateway_must_be_of_the_cluster_that_was_meant() {
 }
 
 /// West alone, with east as its only peer, for strangers to knock at.
-fn host() -> (Arc<Cluster>, Site) {
+pub(crate) fn host() -> (Arc<Cluster>, Site) {
     let (east, west) = (Cluster::new("east"), Cluster::new("west"));
     let site = Site::start(&west, &[&east, &west], Options::default());
     site.tunnel.set_peers(vec![east.peer(&[])]);
     (east, site)
 }
 
-fn cell_of(cluster: &Arc<Cluster>, path: &str, site: &Site) -> Arc<IdentityCell> {
+pub(crate) fn cell_of(cluster: &Arc<Cluster>, path: &str, site: &Site) -> Arc<IdentityCell> {
     let id = SpiffeId::parse(&format!("spiffe://{}{path}", cluster.domain)).unwrap();
     identity(cluster.svid(&id), &[cluster, &site.cluster])
 }
@@ -125,7 +125,8 @@ async fn other_protocols_are_refused_by_tls() {
     let (east, west) = host();
     for alpn in [ALPN_STORE, ALPN_JOIN, b"h3"] {
         let cell = cell_of(&east, "/fedgate/gateway/gw-0", &west);
-        let error = Stranger::connect(cell, &west, alpn).await.err().unwrap();
+        let error =
+            Stranger::connect(cell, &west, alpn, ConnectionClass::Fast).await.err().unwrap();
         // TLS alert 120, no_application_protocol (RFC 7301 §3.2).
         assert!(error.text.contains("error 120"), "{error:?}");
     }

@@ -6,6 +6,7 @@ mod admission;
 mod congestion;
 mod exchange;
 mod faults;
+mod hostile;
 mod moving;
 mod site;
 mod stalls;

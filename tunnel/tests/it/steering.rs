@@ -1,7 +1,7 @@
 //! Workers that share a port: a packet reaches the worker that has its connection.
 
 use model::SpiffeId;
-use wire::tunnel::StreamKind;
+use wire::tunnel::{ConnectionClass, StreamKind};
 
 use crate::site::{Cluster, Options, Site, identity, wait_for};
 use crate::stranger::Stranger;
@@ -32,6 +32,30 @@ async fn a_connection_outlives_a_change_of_address_to_another_workers_socket() {
     let links = site.tunnel.links();
     assert_eq!(links.len(), 1, "one connection all the time: {links:?}");
     assert_eq!(links[0].remote, ports.last().copied());
+}
+
+/// The kernel chooses by source port, so a few are tried: over some rounds nearly all pairs spread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_a_pair_spread_over_the_peers_workers() {
+    let (mut spread, rounds) = (0, 8);
+    for _ in 0..rounds {
+        let [east, west] = ["east", "west"].map(Cluster::new);
+        let all = [&east, &west];
+        let two = || Options { workers: 2, ..Options::default() };
+        let (east, west) = (Site::start(&east, &all, two()), Site::start(&west, &all, two()));
+        west.tunnel.set_peers(vec![east.cluster.peer(&[])]);
+        east.tunnel.set_peers(vec![west.peer()]);
+        east.is_settled_with(&west, 2).await;
+        west.is_settled_with(&east, 2).await;
+        let mut workers: Vec<_> = west.tunnel.links().iter().map(|l| (l.class, l.worker)).collect();
+        workers.sort_unstable();
+        workers.dedup();
+        let fast = |(class, _): &&(ConnectionClass, u8)| *class == ConnectionClass::Fast;
+        spread += usize::from(workers.iter().filter(fast).count() == 2);
+        assert_eq!(west.tunnel.counters().peers_refused, 0, "a change of mind is no refusal");
+    }
+    // One try alone gives 4 of 8 on average; three more give 15 of 16 pairs.
+    assert!(spread >= 5, "{spread} of {rounds} pairs were spread");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint};
 use wire::tunnel::{
     ALPN_TUNNEL, ConnectionClass, ErrorCode, Frame, FrameDecoder, Hello, Open, PeerLimits,
-    VERSIONS, encode_data, encode_end, encode_hello, encode_open,
+    StreamReset, VERSIONS, encode_data, encode_end, encode_hello, encode_open,
 };
 
 use crate::site::Site;
@@ -19,6 +19,7 @@ pub(crate) struct Stranger {
     pub(crate) endpoint: Endpoint,
     pub(crate) connection: Connection,
     gateway: GatewayId,
+    class: ConnectionClass,
 }
 
 /// Why the other side hung up.
@@ -33,20 +34,45 @@ impl Stranger {
         cell: Arc<IdentityCell>,
         to: &Site,
         alpn: &[u8],
+        class: ConnectionClass,
     ) -> Result<Self, HungUp> {
         let gateway = GatewayId::of(cell.load().svid.clone().unwrap().id());
         let expected = ExpectedPeer::Cluster(to.cluster.name.clone());
         let tls = identity::client_config(cell, expected, alpn);
         let config = QuicClientConfig::try_from(tls).unwrap();
-        let config = quinn::ClientConfig::new(Arc::new(config));
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.initial_dst_cid_provider(Arc::new(move || {
+            let mut id: [u8; 16] = rand::random();
+            id[15] = if class == ConnectionClass::Bulk { 2 } else { 1 };
+            quinn::ConnectionId::new(&id)
+        }));
         let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let connecting = endpoint.connect_with(config, to.addr(), "x").unwrap();
         let connection = connecting.await.map_err(|error| hung_up(&error))?;
-        Ok(Self { endpoint, connection, gateway })
+        Ok(Self { endpoint, connection, gateway, class })
     }
 
     pub(crate) async fn tunnel(cell: Arc<IdentityCell>, to: &Site) -> Result<Self, HungUp> {
-        Self::connect(cell, to, ALPN_TUNNEL).await
+        Self::connect(cell, to, ALPN_TUNNEL, ConnectionClass::Fast).await
+    }
+
+    /// A connection of this class, after HELLO.
+    pub(crate) async fn greeted(
+        cell: Arc<IdentityCell>,
+        to: &Site,
+        class: ConnectionClass,
+    ) -> Self {
+        let stranger = Self::connect(cell, to, ALPN_TUNNEL, class).await.unwrap();
+        stranger.greet(&stranger.hello()).await.unwrap();
+        stranger
+    }
+
+    /// Writes these bytes on a new bidirectional stream and ends it; what comes back, or the reset.
+    pub(crate) async fn exchange(&self, bytes: &[u8]) -> Result<Vec<Frame>, StreamReset> {
+        let (mut send, recv) = self.connection.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        let _ = send.finish();
+        read_frames(recv).await
     }
 
     pub(crate) fn hello(&self) -> Hello {
@@ -60,7 +86,7 @@ impl Stranger {
             },
             gateway: self.gateway,
             incarnation: 1,
-            class: ConnectionClass::Fast,
+            class: self.class,
             worker: 0,
         }
     }
@@ -131,6 +157,23 @@ impl Stranger {
         let addr = socket.local_addr().unwrap();
         self.endpoint.rebind(socket).unwrap();
         addr
+    }
+}
+
+pub(crate) async fn read_frames(mut recv: quinn::RecvStream) -> Result<Vec<Frame>, StreamReset> {
+    let (mut decoder, mut frames) = (FrameDecoder::new(), Vec::new());
+    loop {
+        while let Some(frame) = decoder.next().unwrap() {
+            frames.push(frame);
+        }
+        match recv.read_chunk(4096, true).await {
+            Ok(Some(chunk)) => decoder.push(chunk.bytes),
+            Ok(None) => return Ok(frames),
+            Err(quinn::ReadError::Reset(code)) => {
+                return Err(StreamReset::unpack(code.into_inner()));
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 
