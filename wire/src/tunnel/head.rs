@@ -110,6 +110,10 @@ impl RequestHead {
         {
             return Err(invalid("HEAD.protocol", protocol, PROTOCOL_PROBLEM, PROTOCOL_FIX));
         }
+        if let Some(length) = length_of_connect(&self.method, &self.headers) {
+            let shown = show(length.as_bytes());
+            return Err(invalid("content-length", shown, LENGTH_PROBLEM, LENGTH_FIX));
+        }
         Ok(())
     }
 
@@ -144,6 +148,10 @@ impl RequestHead {
         let protocol = std::str::from_utf8(&protocol).ok().filter(|text| !text.is_empty());
         let protocol = protocol.map(Into::into);
         let headers = take_fields("HEAD", input, HEAD_FIELDS_MAX)?;
+        if let Some(length) = length_of_connect(&method, &headers) {
+            let shown = show(length.as_bytes());
+            return Err(malformed("content-length", shown, LENGTH_PROBLEM, LENGTH_FIX));
+        }
         Ok(Self { method, uri, protocol, headers })
     }
 }
@@ -158,8 +166,17 @@ const AUTHORITY_PROBLEM: &str = "it is empty, has user information, or is not ho
 const AUTHORITY_FIX: &str = "send the Host header's value";
 const PROTOCOL_PROBLEM: &str = "only CONNECT has a protocol, and it is a token";
 const PROTOCOL_FIX: &str = "leave it empty, or send CONNECT with a protocol such as websocket";
+const LENGTH_PROBLEM: &str = "CONNECT has no body (RFC 9110 §9.3.6), so it promises none";
+const LENGTH_FIX: &str = "leave it out, and send no body with a request to switch protocols";
 const STATUS_PROBLEM: &str = "it is not in 100..=999, or is 101, which the tunnel does not carry";
 const STATUS_FIX: &str = "send the response's status; an upgrade is answered with 200 to CONNECT";
+
+/// A length that a CONNECT promises. An upgrade goes on as GET without a body: an endpoint that
+/// believed the length would take the connection's next request for it.
+fn length_of_connect<'a>(method: &Method, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    let length = headers.get(http::header::CONTENT_LENGTH).filter(|_| *method == Method::CONNECT);
+    length.filter(|length| content_length(length.as_bytes()) != Some(0))
+}
 
 fn parse_path(method: &Method, path: Bytes) -> Result<PathAndQuery, DecodeError> {
     let error = |shown| malformed("HEAD.path", shown, PATH_PROBLEM, PATH_FIX);

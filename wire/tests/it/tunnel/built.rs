@@ -281,6 +281,7 @@ fn bad_heads() -> Built {
         ("head-protocol-token", start(b"\x00\x06\x01\x01a\x01/\x03a b\x00")),
         ("head-connect-path", start(b"\x00\x06\x00\x04a:80\x01/\x00\x00")),
         ("head-connect-scheme", start(b"\x00\x06\x01\x04a:80\x00\x00\x00")),
+        ("head-connect-length", start(b"\x00\x06\x01\x01a\x01/\x09websocket\x01\x18\x015")),
         ("head-cut", start(b"\x00\x01\x01\x08api")),
         ("head-long", get_with(b"\x00more")),
     ])

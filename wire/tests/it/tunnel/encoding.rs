@@ -22,6 +22,13 @@ fn heads_that_a_peer_would_refuse_are_not_sent() {
         (request(Method::GET, "http://u@a/", &[]), "HEAD.authority = u@a: it is empty, has user"),
         (request(Method::CONNECT, "http://a/b", &[]), "CONNECT without a protocol has neither"),
         (websocket(Method::GET), "HEAD.protocol = websocket: only CONNECT has a protocol"),
+        (
+            RequestHead {
+                headers: headers(&[("content-length", "5")]),
+                ..websocket(Method::CONNECT)
+            },
+            "content-length = \"5\": CONNECT has no body",
+        ),
         (with(&[("connection", "close")]), "field = connection: it belongs to one"),
         (with(&[("transfer-encoding", "chunked")]), "strip it before the message enters"),
         (with(&[("host", "b")]), "field = host: it belongs to one connection, or the head"),
