@@ -1,6 +1,7 @@
 //! From a QUIC connection to a link: admission, the control stream, HELLO both ways.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,7 @@ async fn greet_open(
         timeout(HELLO_TIMEOUT, exchange).await.unwrap_or(Err(HelloError::Timeout))?;
     check_hello(&hello, &admitted, purpose.class)?;
     let gateway = hello.gateway;
-    let remote = connection.remote_address();
+    let remote = plain(connection.remote_address());
     let Admitted { cluster, spiffe_id, .. } = admitted;
     let limits = shared.config.limits.of(purpose.class);
     let dialled = purpose.dialled.is_some();
@@ -246,6 +247,11 @@ fn check_hello(
         return Err(HelloError::WrongClass { found: hello.class, expected: class });
     }
     Ok(())
+}
+
+/// A dual-stack socket shows IPv4 peers as `::ffff:a.b.c.d`; people know them as `a.b.c.d`.
+pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {

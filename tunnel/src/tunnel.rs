@@ -18,6 +18,7 @@ use wire::tunnel::{ConnectionClass, ErrorCode};
 use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
+use crate::hello::plain;
 use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL};
 use crate::link::Link;
 use crate::registry::Registry;
@@ -271,7 +272,7 @@ fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) -> LinkStatus
         gateway: Some(link.peer.gateway),
         spiffe_id: Some(link.peer.spiffe_id.clone()),
         address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
-        remote: Some(link.connection.remote_address()),
+        remote: Some(plain(link.connection.remote_address())),
         class: link.class,
         worker: link.worker,
         dialled: link.dialled,

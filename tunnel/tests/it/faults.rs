@@ -253,3 +253,66 @@ async fn a_gateway_that_stops_tells_its_peers_at_once() {
     assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
     west.tunnel.closed().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_two_gateways_survives_the_loss_of_one() {
+    let [east, west] = ["east", "west"].map(Cluster::new);
+    let all = [&east, &west];
+    let east = Site::start(&east, &all, Options::default());
+    let first = Site::start(&west, &all, Options::default());
+    let second = Site::start_named("gw-1", &west, &all, Options::default());
+    let peer = west.peer(&[first.addr(), second.addr()]);
+    for gateway in [&first, &second] {
+        gateway.tunnel.set_peers(vec![east.cluster.peer(&[])]);
+    }
+    east.tunnel.set_peers(vec![peer]);
+    wait_for("links to both", || {
+        let rows = east.tunnel.links();
+        let mut gateways: Vec<_> =
+            rows.iter().filter(|l| l.rtt.is_some()).map(|l| l.gateway).collect();
+        gateways.sort_unstable();
+        gateways.dedup();
+        gateways.len() == 2
+    })
+    .await;
+    ask(&east, &first).await.unwrap();
+    tokio::task::spawn_blocking(move || second.kill()).await.unwrap();
+    // What meets the dead one fails within its second; everything else goes to the living one.
+    let (mut good, mut failed) = (0, 0);
+    let deadline = Instant::now() + LONG;
+    while good < 50 {
+        assert!(Instant::now() < deadline, "{good} good, {failed} failed");
+        match ask(&east, &first).await {
+            Ok(_) => good += 1,
+            Err(_) => failed += 1,
+        }
+        assert!(!down(&east, &first), "the cluster was given up for one gateway");
+    }
+    assert!(failed <= 5, "{failed} failed");
+}
+
+/// `[::]` serves IPv4 too, and dials it from one socket; people see plain addresses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dual_stack_gateway_meets_one_of_each_family() {
+    let [east, west, south] = ["east", "west", "south"].map(Cluster::new);
+    let all = [&east, &west, &south];
+    let listen = |text: &str| Options { listen: text.parse().unwrap(), ..Options::default() };
+    let east = Site::start(&east, &all, listen("[::]:0"));
+    let west = Site::start(&west, &all, listen("127.0.0.1:0"));
+    let south = Site::start(&south, &all, listen("[::1]:0"));
+    let port = east.addr().port();
+    east.tunnel.set_peers(vec![west.peer(), south.peer()]);
+    west.tunnel.set_peers(vec![east.cluster.peer(&[([127, 0, 0, 1], port).into()])]);
+    south.tunnel.set_peers(vec![east.cluster.peer(&[format!("[::1]:{port}").parse().unwrap()])]);
+    for other in [&west, &south] {
+        east.reaches(other).await;
+        other.reaches(&east).await;
+        ask(&east, other).await.unwrap();
+        ask(other, &east).await.unwrap();
+    }
+    for row in east.tunnel.links() {
+        if let Some(remote) = row.remote {
+            assert_eq!(remote.is_ipv4(), row.cluster == west.cluster.name, "{remote}");
+        }
+    }
+}

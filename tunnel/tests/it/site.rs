@@ -112,8 +112,17 @@ impl Default for Options {
 
 impl Site {
     pub(crate) fn start(cluster: &Arc<Cluster>, trusted: &[&Arc<Cluster>], o: Options) -> Self {
-        let cell = identity(cluster.svid(&cluster.gateway_id("gw-0")), trusted);
-        Self::start_as(cluster, cell, o)
+        Self::start_named("gw-0", cluster, trusted, o)
+    }
+
+    pub(crate) fn start_named(
+        name: &str,
+        cluster: &Arc<Cluster>,
+        trusted: &[&Arc<Cluster>],
+        options: Options,
+    ) -> Self {
+        let cell = identity(cluster.svid(&cluster.gateway_id(name)), trusted);
+        Self::start_as(cluster, cell, options)
     }
 
     pub(crate) fn start_as(
