@@ -1,5 +1,7 @@
 //! The gateway's admin port: ready or not and why, metrics that parse, and no secrets.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode, Version};
 use testkit::prometheus::Page;
 use testkit::{Answer, Client, client, wait};
@@ -76,6 +78,54 @@ async fn metrics_parse_and_count_what_happened() {
     let west = page(&world, "west").await;
     let served = [("role", "destination"), ("http_response_status_code", "200")];
     assert!(west.sum(count, &served) >= 3.0);
+    world.stop().await;
+}
+
+/// Whatever clients do, what was begun ends: nothing stays in progress when nobody is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stays_in_progress_when_clients_leave() {
+    const STREAMS: usize = 200;
+    let (world, origin) = east_calls_west().await;
+    for round in 0..3 {
+        let mut http2 = Client::connect(world.http("east"), Version::HTTP_2).await.unwrap();
+        let before = origin.seen_of("/hold").len();
+        for number in 0..STREAMS {
+            let path = format!("/hold/{round}-{number}");
+            let request = http2.request(Method::GET, &host("api"), &path).body(client::empty());
+            // Some are given up at once, some when the application has them.
+            let call = http2.open(request.unwrap());
+            let patience = if number % 2 == 0 { Duration::ZERO } else { Duration::from_millis(1) };
+            let _given_up = tokio::time::timeout(patience, call).await;
+        }
+        let last = format!("/hold/{round}-last");
+        let request = http2.request(Method::GET, &host("api"), &last).body(client::empty());
+        let mut call = Box::pin(http2.open(request.unwrap()));
+        wait::until_async("the last of the requests to arrive", LIMIT, async || {
+            let _waiting = tokio::time::timeout(Duration::ZERO, &mut call).await;
+            (!origin.seen_of(&last).is_empty()).then_some(())
+        })
+        .await;
+        drop(call);
+        assert!(origin.seen_of("/hold").len() > before);
+        // And one connection breaks off in the middle of everything.
+        let mut stream = tokio::net::TcpStream::connect(world.http("east")).await.unwrap();
+        let post =
+            format!("POST /sink HTTP/1.1\r\nHost: {}\r\nContent-Length: 9\r\n\r\nabc", host("api"));
+        tokio::io::AsyncWriteExt::write_all(&mut stream, post.as_bytes()).await.unwrap();
+    }
+    wait::until("the application to be rid of all of them", LIMIT, || {
+        origin.seen().iter().all(|seen| seen.done).then_some(())
+    });
+    for cluster in ["east", "west"] {
+        for gauge in ["http_server_active_requests", "fed_connections_open"] {
+            let what = format!("{gauge} of {cluster} to be 0");
+            wait::until_async(&what, LIMIT, async || {
+                (page(&world, cluster).await.sum(gauge, &[]) == 0.0).then_some(())
+            })
+            .await;
+        }
+    }
+    assert_eq!(world.get("east", "api", "/").await.unwrap().text(), "api@west");
     world.stop().await;
 }
 

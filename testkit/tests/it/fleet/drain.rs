@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{LIMIT, World, east_calls_west, host};
+use super::{LIMIT, World, east_calls_west, host, intent};
 
 const HELD: usize = 10;
 
@@ -64,6 +64,50 @@ async fn the_source_gateway_finishes_what_is_in_flight_and_refuses_the_rest() {
     all_well(held).await;
     let admin = TcpStream::connect(admin).await;
     assert!(admin.is_err(), "the admin port is still open after the gateway is gone");
+    world.stop().await;
+}
+
+/// The same for an application of the own cluster, where no tunnel keeps count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_finishes_what_own_endpoints_serve() {
+    let mut world = World::start(&["east"]).await;
+    let origin = world.run("east", "api", Speaks::Http1).await;
+    let tcp = world.run_tcp("east", "db").await;
+    world.listen("east");
+    let routes = intent::http_route("api", &host("api"), "Service")
+        + "---\n"
+        + &intent::tcp_route("db", "Service");
+    world.write("east", "routes", &routes);
+    world.until_answer("east", "api", "api@east").await;
+    let mut held = JoinSet::new();
+    for _ in 0..HELD {
+        let address = world.http("east");
+        held.spawn(async move {
+            let answer = client::get(address, &host("api"), "/hold").await.unwrap();
+            assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "api@east"));
+        });
+    }
+    let mut stream = TcpStream::connect(world.tcp("east")).await.unwrap();
+    stream.write_all(b"hello\n").await.unwrap();
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).await.unwrap();
+    wait::until("all requests to be in flight", LIMIT, || {
+        (origin.seen_of("/hold").len() == HELD).then_some(())
+    });
+    let address = world.http("east");
+    let finish = async {
+        wait::until_async("new connections to be refused", LIMIT, async || {
+            TcpStream::connect(address).await.is_err().then_some(())
+        })
+        .await;
+        origin.release();
+        all_well(held).await;
+        stream.write_all(b"still there\n").await.unwrap();
+        stream.read_exact(&mut answer).await.unwrap();
+        drop(stream);
+    };
+    tokio::join!(world.fleet.cluster_mut("east").stop_gateway(), finish);
+    assert_eq!(tcp.connections().len(), 1);
     world.stop().await;
 }
 

@@ -212,7 +212,8 @@ async fn posts_under_a_flapping_path_are_executed_at_most_once() {
     stop.store(true, Ordering::Relaxed);
     let answered: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
     let executed = executions(&[&west, &south], "/order");
-    assert!(executed.values().all(|times| *times == 1), "{executed:?}");
+    let doubled: Vec<_> = executed.iter().filter(|(_, times)| **times != 1).collect();
+    assert!(doubled.is_empty(), "of {} these were executed again: {doubled:?}", executed.len());
     for (path, status) in &answered {
         let served = executed.contains_key(path);
         assert!([200, 502, 503].contains(&status.as_u16()), "{path}: {status}");
