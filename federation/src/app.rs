@@ -83,7 +83,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
-    let enrolment = Enrolment { ca: ca.clone(), users, gateways: gateways.clone() };
+    let enrolment = Enrolment { ca: ca.clone(), users: users.clone(), gateways: gateways.clone() };
     let operator = Operator {
         cluster,
         advertise: config.advertise.clone(),
@@ -97,8 +97,8 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         started,
     };
     let files = vec![
-        serve(resource_socket, resource_routes(streams, enrolment), &stop, &tasks),
-        serve(operator_socket, operator_routes(operator), &stop, &tasks),
+        serve(resource_socket, &users, resource_routes(streams, enrolment), &stop, &tasks),
+        serve(operator_socket, &admins(uid), operator_routes(operator), &stop, &tasks),
     ];
     tasks.spawn(intake.run(catalogs, stop.clone()));
     let renewal_stop = stop.clone();
@@ -249,11 +249,12 @@ fn operator_routes(operator: Operator) -> RoutesBuilder {
 /// Serves until the node stops; the socket's file is for the caller to keep till then.
 fn serve(
     socket: Socket,
+    users: &AllowedUsers,
     routes: RoutesBuilder,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> SocketFile {
-    let (file, incoming) = socket.into_incoming();
+    let (file, incoming) = socket.into_incoming(users.clone());
     let stop = stop.clone();
     tasks.spawn(async move {
         let served = Server::builder()

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const GATEWAYS_MAX: usize = 256;
 /// Open connections on one socket; further callers wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// Of these, connections of Unix users who may not call; further ones are closed at once.
+pub const STRANGERS_MAX: usize = 16;
 /// Streams (calls) on one connection.
 pub const CALLS_PER_CONNECTION_MAX: u32 = 64;
 /// Objects served; what is beyond is left out with a diagnostic.

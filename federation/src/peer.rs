@@ -42,6 +42,11 @@ impl AllowedUsers {
         self.uids.iter().eq([&uid])
     }
 
+    /// Whether `uid` may call.
+    pub(crate) fn lists(&self, uid: u32) -> bool {
+        self.uids.contains(&uid)
+    }
+
     /// Names the caller, or refuses it.
     pub(crate) fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let info = request.extensions().get::<UdsConnectInfo>();
@@ -51,7 +56,7 @@ impl AllowedUsers {
         };
         let caller =
             Caller { uid: credentials.uid(), pid: credentials.pid().filter(|pid| *pid > 0) };
-        if self.uids.contains(&caller.uid) {
+        if self.lists(caller.uid) {
             return Ok(caller);
         }
         let text = format!("Unix user {} may not call here; {}", caller.uid, self.fix);

@@ -16,7 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, UdsConnectInfo};
 
 use crate::folder::{FolderError, create_private_folder};
-use crate::limits::{ACCEPT_RETRY_PAUSE, CONNECTIONS_MAX};
+use crate::limits::{ACCEPT_RETRY_PAUSE, CONNECTIONS_MAX, STRANGERS_MAX};
+use crate::peer::AllowedUsers;
 
 /// A bound socket; its file is removed when this is dropped.
 #[derive(Debug)]
@@ -92,28 +93,66 @@ impl Socket {
     /// since one bad moment must not end the node (RUSTSEC-2024-0376).
     pub(crate) fn into_incoming(
         self,
+        users: AllowedUsers,
     ) -> (SocketFile, impl Stream<Item = io::Result<Connection>> + Send) {
-        let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let Self { listener, file } = self;
-        let incoming = futures_util::stream::unfold((listener, free), |(listener, free)| async {
-            let permit = free.clone().acquire_owned().await;
-            let permit = permit.expect("the semaphore is never closed");
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        let connection = Connection { stream, _permit: permit };
-                        return Some((Ok(connection), (listener, free)));
-                    }
-                    Err(problem) => {
-                        tracing::warn!(%problem, "accepting a connection failed");
-                        tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
-                    }
-                }
-            }
+        let door = Door {
+            listener,
+            users,
+            free: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            free_for_strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        };
+        let incoming = futures_util::stream::unfold(door, |door| async {
+            let connection = door.admit_one().await;
+            Some((Ok(connection), door))
         });
         (file, incoming)
     }
 }
+
+/// Where connections come in.
+struct Door {
+    listener: UnixListener,
+    users: AllowedUsers,
+    free: Arc<Semaphore>,
+    free_for_strangers: Arc<Semaphore>,
+}
+
+impl Door {
+    async fn admit_one(&self) -> Connection {
+        let permit = self.free.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => match self.place_of(&stream) {
+                    Ok(as_stranger) => {
+                        return Connection { stream, _permit: permit, _as_stranger: as_stranger };
+                    }
+                    Err(TooManyStrangers) => tracing::debug!("a stranger's connection is closed"),
+                },
+                Err(problem) => {
+                    tracing::warn!(%problem, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A user who may not call is told so, and why, on a connection. But anyone may open the shared
+    /// socket, and must not be able to take all places of those who may.
+    fn place_of(
+        &self,
+        stream: &UnixStream,
+    ) -> Result<Option<OwnedSemaphorePermit>, TooManyStrangers> {
+        if stream.peer_cred().is_ok_and(|credentials| self.users.lists(credentials.uid())) {
+            return Ok(None);
+        }
+        let place = self.free_for_strangers.clone().try_acquire_owned();
+        place.map(Some).map_err(|_| TooManyStrangers)
+    }
+}
+
+struct TooManyStrangers;
 
 /// Removes the socket's file at the end.
 #[derive(Debug)]
@@ -134,6 +173,7 @@ impl Drop for SocketFile {
 pub(crate) struct Connection {
     stream: UnixStream,
     _permit: OwnedSemaphorePermit,
+    _as_stranger: Option<OwnedSemaphorePermit>,
 }
 
 impl Connected for Connection {

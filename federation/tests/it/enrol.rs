@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use federation::app::App;
 use identity::{BundleSet, SvidKeyPair, verify_chain};
 use model::{SpiffeId, TrustDomain};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
 use tonic::Status;
 use wire::resource::proto::resource_service_client::ResourceServiceClient;
 use wire::resource::{EnrolResponse, proto};
@@ -90,6 +92,24 @@ async fn a_unix_user_that_is_not_listed_may_neither_enrol_nor_subscribe() {
     let nothing = tokio_stream::empty::<proto::GatewayMessage>();
     let refused = soon("an answer", client.stream(nothing)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn users_that_are_not_listed_cannot_take_all_places_of_the_shared_socket() {
+    let mut site = Site::new();
+    site.more = "enrolment: {uids: [4242]}\n".into();
+    let node = site.start().await;
+    let connect = || UnixStream::connect(node.resource_socket());
+    let mut held = Vec::new();
+    for _ in 0..federation::limits::STRANGERS_MAX {
+        held.push(connect().await.unwrap());
+    }
+    let mut more = connect().await.unwrap();
+    let read = soon("the end of one too many", more.read(&mut [0; 64])).await;
+    assert_eq!(read.unwrap(), 0, "it is closed without a word");
+    let read = soon("the first one's settings", held[0].read(&mut [0; 64])).await;
+    assert!(read.unwrap() > 0, "the others are served");
     node.stop().await;
 }
 
