@@ -41,6 +41,7 @@ docs: ## Write the generated pages under docs/reference/
 bench-smoke: setup-build ## Measure a pair of gateways beside a direct connection
 	$(BUILD) --release --bins
 	@$(TARGET)/release/bench smoke
+	@$(TARGET)/release/bench wan
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bench::smoke;
+use bench::{smoke, wan};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -15,12 +15,17 @@ struct Cli {
 enum Command {
     /// A gateway pair beside a direct connection
     Smoke(smoke::Options),
+    /// Small requests beside a long download at 40 ms
+    Wan(wan::Options),
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command::Smoke(options) = Cli::parse().command;
+    let command = Cli::parse().command;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(smoke::run(&options))?;
+    let report = match command {
+        Command::Smoke(options) => runtime.block_on(smoke::run(&options)),
+        Command::Wan(options) => runtime.block_on(wan::run(&options)),
+    }?;
     std::io::stdout().write_all(report.as_bytes())?;
     Ok(())
 }
