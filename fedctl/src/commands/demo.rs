@@ -1,6 +1,8 @@
 //! `fedctl demo`: bring the demo up, look at it, break it, take it down.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +15,7 @@ use super::contexts_path;
 use crate::cli::{Demo as Verb, DemoFolder, DemoUp};
 use crate::context::{Context, Contexts};
 use crate::demo::control::{self, Answer, Ask, Asked, DemoCluster, DemoStatus};
+use crate::demo::fleet::trust_domain;
 use crate::demo::manifests::{HTTP_PORT, PUBLIC_HOST, tcp_port};
 use crate::demo::story::Demo;
 use crate::error::{CommandError, Exit};
@@ -141,7 +144,7 @@ async fn hold(
 async fn detach(folder: &Path, printer: &Printer) -> Result<(), CommandError> {
     let failed =
         |what: &str, error: std::io::Error| CommandError::failed(format!("{what}: {error}"));
-    std::fs::create_dir_all(folder).map_err(|error| failed("create the data folder", error))?;
+    create_private(folder).map_err(|error| failed("create the data folder", error))?;
     if control::ask(folder, &Ask::Status).await.is_ok() {
         return Err(already_running(folder));
     }
@@ -210,8 +213,15 @@ async fn claim(folder: &Path) -> Result<UnixListener, CommandError> {
         CommandError::failed(format!("{what} {}: {error}", folder.display()))
             .hint("choose another folder with --data")
     };
-    std::fs::create_dir_all(folder).map_err(|error| failed("create", error))?;
-    for cluster in ["east", "west", "south"] {
+    create_private(folder).map_err(|error| failed("create", error))?;
+    let clusters = ["east", "west", "south"];
+    if let Some(foreign) = clusters.into_iter().find(|cluster| is_foreign(folder, cluster)) {
+        let path = folder.join(foreign);
+        let message = format!("{} was not made by a demo, so it is not emptied", path.display());
+        return Err(CommandError::failed(message)
+            .hint("choose another folder with --data, or remove that one yourself"));
+    }
+    for cluster in clusters {
         match std::fs::remove_dir_all(folder.join(cluster)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed("empty", error));
@@ -221,7 +231,26 @@ async fn claim(folder: &Path) -> Result<UnixListener, CommandError> {
     }
     let socket = control::socket_path(folder);
     let _stale = std::fs::remove_file(&socket);
-    UnixListener::bind(&socket).map_err(|error| failed("listen in", error))
+    let listener = UnixListener::bind(&socket).map_err(|error| failed("listen in", error))?;
+    // Who can open the socket owns the demo: that must not hang on the umask.
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o600))
+        .map_err(|error| failed("keep others out of", error))?;
+    Ok(listener)
+}
+
+/// Whether the cluster's folder is there with something in it that no earlier demo wrote. People
+/// keep manifests in folders of such names.
+fn is_foreign(folder: &Path, cluster: &str) -> bool {
+    let path = folder.join(cluster);
+    let Ok(mut entries) = std::fs::read_dir(&path) else { return path.exists() };
+    let config = std::fs::read_to_string(path.join("federation.yaml")).unwrap_or_default();
+    let domain = format!("trustDomain: {}", trust_domain(cluster));
+    entries.next().is_some() && !config.lines().any(|line| line == domain)
+}
+
+/// Only the demo's user may enter a folder that is new; one that is there is left as it is.
+fn create_private(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn already_running(folder: &Path) -> CommandError {
@@ -315,4 +344,40 @@ fn forget_contexts() -> Result<(), CommandError> {
         contexts.current = None;
     }
     contexts.save(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_a_demo_made_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let east = folder.path().join("east");
+        std::fs::create_dir(&east).unwrap();
+        drop(claim(folder.path()).await.unwrap());
+        assert!(!east.exists(), "an empty folder holds nothing of anybody's");
+
+        std::fs::create_dir(&east).unwrap();
+        std::fs::write(east.join("shop.yaml"), "a user's own").unwrap();
+        let refused = claim(folder.path()).await.unwrap_err().to_string();
+        assert!(refused.contains("east was not made by a demo, so it is not emptied"), "{refused}");
+        assert!(east.join("shop.yaml").exists());
+
+        let config = "cluster: east\ntrustDomain: east.demo.example\n";
+        std::fs::write(east.join("federation.yaml"), config).unwrap();
+        drop(claim(folder.path()).await.unwrap());
+        assert!(!east.exists());
+    }
+
+    #[tokio::test]
+    async fn the_folder_and_its_socket_are_for_one_user() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("demo");
+        let _listener = claim(&folder).await.unwrap();
+        for path in [folder.clone(), control::socket_path(&folder)] {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", path.display());
+        }
+    }
 }

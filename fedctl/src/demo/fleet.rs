@@ -108,6 +108,11 @@ impl Fleet {
     }
 }
 
+/// Of a demo's cluster.
+pub(crate) fn trust_domain(cluster: &str) -> String {
+    format!("{cluster}.demo.example")
+}
+
 impl Cluster {
     fn prepare(
         name: &str,
@@ -131,13 +136,14 @@ impl Cluster {
 apiVersion: fedgate.dev/v1alpha1
 kind: FederationConfig
 cluster: {name}
-trustDomain: {name}.demo.example
+trustDomain: {domain}
 dataDir: {data}/federation
 manifests: {data}/manifests
 sockets: {{resource: {data}/resource.sock, operator: {data}/operator.sock}}
 advertise:
 - {{transport: quic, host: \"{address}\", port: {TUNNEL_PORT}}}
 ",
+            domain = trust_domain(name),
             data = folder.display()
         )
     }
@@ -150,7 +156,7 @@ apiVersion: fedgate.dev/v1alpha1
 kind: GatewayConfig
 name: gw-0
 cluster: {name}
-trustDomain: {name}.demo.example
+trustDomain: {domain}
 dataDir: {data}/gateway
 listen: {{tunnel: \"{address}:{TUNNEL_PORT}\", routes: \"{address}\"}}
 federation: {{socket: {data}/resource.sock}}
@@ -158,6 +164,7 @@ admin: {{listen: \"{address}:{ADMIN_PORT}\"}}
 workers: {workers}
 accessLog: {{path: {data}/access.log}}
 ",
+            domain = trust_domain(name),
             data = folder.display()
         )
     }
