@@ -33,6 +33,8 @@ use_build_cache() {
 forget_own_crates() {
     local manifest packages=()
     for manifest in */Cargo.toml; do
+        # fuzz/ is a workspace of its own, and not built here.
+        if grep -q '^\[workspace\]' "$manifest"; then continue; fi
         packages+=(--package "$(dirname "$manifest")")
     done
     cargo clean --quiet --locked "${packages[@]}" || rm -rf "$CARGO_TARGET_DIR"
