@@ -117,7 +117,11 @@ impl ControlTask {
         let link = &self.link;
         let frames_heard = frames_heard(&stats);
         let seen = Observation { frames_heard, is_busy, rtt, rtt_var };
-        let Advice { verdict, beacon_due, next_check_at } = self.health.check(now, seen);
+        let advice = self.health.check(now, seen);
+        let Advice { verdict, beacon_due, loop_stood_still, next_check_at } = advice;
+        if loop_stood_still {
+            link.stalls.excuse();
+        }
         link.set_talking(self.health.is_talking());
         if let Verdict::Silent(silence) | Verdict::Unheard(silence) = verdict {
             self.declare_dead(verdict, silence);

@@ -55,6 +55,8 @@ pub(crate) struct Observation {
 pub(crate) struct Advice {
     pub(crate) verdict: Verdict,
     pub(crate) beacon_due: bool,
+    /// The check came too late: so did everything else that this event loop was to do.
+    pub(crate) loop_stood_still: bool,
     /// When to check again, unless an exchange begins before.
     pub(crate) next_check_at: Instant,
 }
@@ -82,7 +84,7 @@ impl Health {
 
     /// Looks at the connection. Call it at `next_check_at`, and at once when an exchange begins.
     pub(crate) fn check(&mut self, now: Instant, seen: Observation) -> Advice {
-        self.discount_gap(now);
+        let loop_stood_still = self.discount_gap(now);
         if seen.frames_heard != self.frames_heard {
             self.frames_heard = seen.frames_heard;
             self.heard_at = now;
@@ -95,7 +97,8 @@ impl Health {
         }
         let longest = if self.talk.is_some() { HEALTH_CHECK_INTERVAL } else { KEEPALIVE_INTERVAL };
         self.next_check_at = self.next_beacon_at.min(now + longest);
-        Advice { verdict, beacon_due, next_check_at: self.next_check_at }
+        let next_check_at = self.next_check_at;
+        Advice { verdict, beacon_due, loop_stood_still, next_check_at }
     }
 
     /// A beacon came, in which the peer says how long ago it heard us.
@@ -121,15 +124,16 @@ impl Health {
 
     /// A check that comes late says nothing of the peer for the time that it was late: our packets
     /// were not read, and our beacons not sent.
-    fn discount_gap(&mut self, now: Instant) {
+    fn discount_gap(&mut self, now: Instant) -> bool {
         let late = now.saturating_duration_since(self.next_check_at);
         if late <= LOOP_GAP_SLACK {
-            return;
+            return false;
         }
         self.heard_at += late;
         if let Some(talk) = &mut self.talk {
             talk.since += late;
         }
+        true
     }
 
     fn follow_talk(&mut self, now: Instant, is_busy: bool) {

@@ -61,7 +61,7 @@ pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// A check that comes this much too late means that our own event loop stood still.
 pub const LOOP_GAP_SLACK: Duration = Duration::from_millis(50);
 /// A reader that took nothing for this long, while something was there to read, is stalled.
-pub const STALL_GRACE: Duration = Duration::from_millis(250);
+pub const STALL_GRACE: Duration = Duration::from_millis(500);
 
 /// Chunks that one read takes from a stream.
 pub const CHUNKS_PER_READ: usize = 32;

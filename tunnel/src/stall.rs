@@ -21,6 +21,8 @@ use crate::stream::stream_code;
 #[derive(Debug)]
 pub(crate) struct StallWatch {
     start: Instant,
+    /// Milliseconds since `start` up to which nobody can have read, since our own loop stood still.
+    excused_ms: AtomicU64,
     gates: Mutex<Gates>,
 }
 
@@ -32,7 +34,7 @@ struct Gates {
 
 impl StallWatch {
     pub(crate) fn new(start: Instant) -> Self {
-        Self { start, gates: Mutex::default() }
+        Self { start, excused_ms: AtomicU64::new(0), gates: Mutex::default() }
     }
 
     /// Puts a stream under watch, for as long as the gate lives.
@@ -51,6 +53,11 @@ impl StallWatch {
         (id, gate)
     }
 
+    /// The event loop that readers run on stood still until now: their clocks begin anew.
+    pub(crate) fn excuse(&self) {
+        self.excused_ms.store(millis_since(self.start), Ordering::Relaxed);
+    }
+
     pub(crate) fn forget(&self, id: u64) {
         self.lock().open.remove(&id);
     }
@@ -67,15 +74,14 @@ impl StallWatch {
             gates.open.values().filter_map(Weak::upgrade).collect()
         };
         let now_ms = millis_since(self.start);
+        let excused_ms = self.excused_ms.load(Ordering::Relaxed);
         let grace_ms = STALL_GRACE.as_millis() as u64;
         let mut stalled: Vec<_> = gates
             .iter()
-            .map(|gate| (gate.touched_ms.load(Ordering::Relaxed), gate))
-            .filter(|(touched_ms, gate)| {
-                now_ms - (*touched_ms).min(now_ms) > grace_ms && gate.holds()
-            })
+            .map(|gate| (gate.touched_ms.load(Ordering::Relaxed).max(excused_ms), gate))
+            .filter(|(since_ms, gate)| now_ms.saturating_sub(*since_ms) > grace_ms && gate.holds())
             .collect();
-        stalled.sort_by_key(|(touched_ms, _)| *touched_ms);
+        stalled.sort_by_key(|(since_ms, _)| *since_ms);
         let mut held = stalled.len() as u64 * stream_window;
         let mut reset = 0;
         for (_, gate) in stalled {

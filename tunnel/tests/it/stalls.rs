@@ -5,7 +5,7 @@ use std::time::Duration;
 use tunnel::{Part, StreamErrorKind};
 use wire::tunnel::{ErrorCode, StreamKind};
 
-use crate::site::{LONG, Options, ask, pair};
+use crate::site::{LONG, Options, ask, pair, wait_for};
 
 /// 300 readers that never read hold 75 MiB of windows, of which the connection grants 16. With
 /// `relieve` made to do nothing, the good client was never answered: seen so before the guard was
@@ -22,15 +22,15 @@ async fn three_hundred_stalled_readers_do_not_harm_a_good_one() {
         let answer = tokio::time::timeout(LONG, ask(&east, &west)).await.expect("an answer");
         slowest = slowest.max(answer.unwrap());
     }
-    let resets = east.tunnel.counters().stalled_readers_reset;
-    assert!(resets > 200, "{resets} were reset");
+    // Each reset lets further streams fill their windows, until no more than 48 hold one.
+    wait_for("the resets", || east.tunnel.counters().stalled_readers_reset > 200).await;
     // Generous: what is asserted is that it does not hang, and that no good exchange is reset.
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     // The stalled ones are told why, when they come to read at last.
     let mut told = 0;
     for mut exchange in stalled {
         let error = loop {
-            match tokio::time::timeout(Duration::from_millis(500), exchange.recv.next()).await {
+            match tokio::time::timeout(Duration::from_millis(50), exchange.recv.next()).await {
                 Ok(Ok(Part::End)) | Err(_) => break None,
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => break Some(error),
