@@ -26,8 +26,8 @@ mod verify;
 
 pub use bundle::{BundleChange, BundleError, BundleSet};
 pub use ca::{Ca, CaError};
-pub use cluster::cluster_id;
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
+pub use cluster::cluster_id;
 pub use csr::IssueError;
 pub use file::FileError;
 pub use owner::{OwnerConflict, TrustDomainOwners};
