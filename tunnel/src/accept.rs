@@ -1,7 +1,8 @@
 //! What peers begin: connections, exchanges on them, and the streams that directions move to.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -18,7 +19,7 @@ use wire::tunnel::{
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
 use crate::hello::{Purpose, greet};
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX};
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::link::Link;
 use crate::stream::{FrameReader, Resumed, stream_code};
 use crate::transport::{ServerConfigs, class_of_first_id};
@@ -32,7 +33,7 @@ const RETRY_FROM: usize = HANDSHAKES_MAX / 4;
 
 /// Accepts a worker's connections until the tunnel is closed.
 pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: Arc<WorkerContext>) {
-    let under_way = Arc::new(AtomicUsize::new(0));
+    let under_way = Arc::new(UnderWay::default());
     let closing = context.shared.closing.clone();
     loop {
         let incoming = tokio::select! {
@@ -40,16 +41,15 @@ pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: A
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        let Some(connecting) =
-            begin(incoming, &servers, &under_way, &context.shared, context.index)
+        let place = under_way.enter(incoming.remote_address().ip());
+        let Some(connecting) = begin(incoming, &servers, &place, &context.shared, context.index)
         else {
             continue;
         };
-        let handshake = UnderWay::begin(&under_way);
         let context = Arc::clone(&context);
         tokio::spawn(async move {
             welcome(connecting.0, connecting.1, context).await;
-            drop(handshake);
+            drop(place);
         });
     }
     endpoint.close(crate::link::close_code(ErrorCode::NoError), b"the gateway stops");
@@ -60,17 +60,16 @@ pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: A
 fn begin(
     incoming: Incoming,
     servers: &ServerConfigs,
-    under_way: &AtomicUsize,
+    place: &HandshakePlace,
     shared: &Shared,
     worker: u8,
 ) -> Option<(Connecting, ConnectionClass)> {
-    let count = under_way.load(Ordering::Relaxed);
-    if count >= HANDSHAKES_MAX {
+    if place.all > HANDSHAKES_MAX || place.of_source > HANDSHAKES_PER_SOURCE_MAX {
         shared.counts.of(worker).handshakes_refused();
         incoming.refuse();
         return None;
     }
-    if count >= RETRY_FROM && !incoming.remote_address_validated() {
+    if place.all > RETRY_FROM && !incoming.remote_address_validated() {
         let _ = incoming.retry();
         return None;
     }
@@ -85,19 +84,53 @@ fn begin(
     }
 }
 
+/// Handshakes under way at one worker, by the network that they come from.
+#[derive(Debug, Default)]
+struct UnderWay {
+    by_source: Mutex<HashMap<IpAddr, usize>>,
+}
+
 /// Counts a handshake for as long as it lasts.
-struct UnderWay(Arc<AtomicUsize>);
+struct HandshakePlace {
+    under_way: Arc<UnderWay>,
+    source: IpAddr,
+    /// As of entering, this one included.
+    all: usize,
+    of_source: usize,
+}
 
 impl UnderWay {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+    fn enter(self: &Arc<Self>, remote: IpAddr) -> HandshakePlace {
+        let source = source_network(remote);
+        let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_source = by_source.entry(source).or_default();
+        *of_source += 1;
+        let of_source = *of_source;
+        let all = by_source.values().sum();
+        HandshakePlace { under_way: Arc::clone(self), source, all, of_source }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for HandshakePlace {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let under_way = &self.under_way.by_source;
+        let mut by_source = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_source.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// One host may have a whole IPv6 /64.
+fn source_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address => address,
     }
 }
 
@@ -107,7 +140,8 @@ async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<Wo
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             context.shared.counts.of(context.index).peers_refused();
-            tracing::warn!(%remote, %error, "a peer's handshake failed");
+            // Anyone can cause it, as often as they like: it is counted, and told on request.
+            tracing::debug!(%remote, %error, "a peer's handshake failed");
             return;
         }
         Err(_) => {
@@ -290,3 +324,24 @@ async fn read_resume(stream: &mut RecvStream) -> Result<(MoveToken, FrameDecoder
 
 /// RESUME is 18 bytes; what lies behind it in the same chunk is kept for the reader.
 const RESUME_CHUNK_BYTES: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handshakes_are_counted_by_source_network_and_forgotten() {
+        let under_way = Arc::new(UnderWay::default());
+        let enter = |text: &str| under_way.enter(text.parse().unwrap());
+        let first = enter("2001:db8:1:2::1");
+        let second = enter("2001:db8:1:2:ffff::9");
+        assert_eq!((second.all, second.of_source), (2, 2));
+        let mapped = enter("::ffff:192.0.2.7");
+        let plain = enter("192.0.2.7");
+        assert_eq!((plain.all, plain.of_source), (4, 2), "{:?}", mapped.source);
+        drop((first, second, mapped));
+        assert_eq!(enter("2001:db8:1:2::1").of_source, 1);
+        drop(plain);
+        assert!(under_way.by_source.lock().unwrap().is_empty());
+    }
+}

@@ -35,7 +35,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         return None;
     }
     if shared.registry.add(Arc::clone(&link), shared.gateway).is_err() {
-        link.die(ErrorCode::Overloaded, "the pair has too many connections");
+        link.die(ErrorCode::Overloaded, "the gateway or its cluster has too many connections");
         return None;
     }
     if shared.closing.is_cancelled() {

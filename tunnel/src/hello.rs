@@ -144,13 +144,14 @@ async fn greet_open(
     check_hello(&hello, &admitted, purpose.class)?;
     let gateway = hello.gateway;
     let remote = plain(connection.remote_address());
-    let Admitted { cluster, spiffe_id, .. } = admitted;
+    let Admitted { cluster, spiffe_id, not_after } = admitted;
     let limits = shared.config.limits.of(purpose.class);
     let dialled = purpose.dialled.is_some();
     let parts = LinkParts {
         connection: connection.clone(),
         peer: Arc::new(PeerIdentity { cluster, gateway, spiffe_id, remote }),
         chain,
+        svid_not_after: not_after,
         class: purpose.class,
         worker: purpose.worker,
         slot: if dialled { purpose.worker } else { hello.worker },

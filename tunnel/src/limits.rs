@@ -17,6 +17,14 @@ pub const HANDSHAKE_BUFFER_TOTAL_BYTES: u64 = 4 * 1024 * 1024;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections that one peer gateway may have to us at once: both classes, replacements included.
 pub const CONNECTIONS_PER_GATEWAY_MAX: usize = 64;
+/// Connections that all gateways of one cluster may have to us at once. A cluster's own CA names its
+/// gateways, so a limit for each gateway alone would be none.
+pub const CONNECTIONS_PER_CLUSTER_MAX: usize = 512;
+/// Handshakes that one source network (an IPv4 address, an IPv6 /64) may have under way at one worker,
+/// so that no stranger keeps peers from coming back.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 64;
+/// How long a connection lives on after the peer's SVID has expired; a peer renews long before.
+pub const EXPIRED_SVID_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// Bidirectional streams that a peer may have open on a fast connection (about 100 bytes each).
 pub const FAST_STREAMS_MAX: u32 = 1024;

@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) peer: Arc<PeerIdentity>,
     /// The peer's certificates, to be judged again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// When the peer's SVID runs out.
+    pub(crate) svid_not_after: SystemTime,
     pub(crate) class: ConnectionClass,
     /// Our worker that drives the connection.
     pub(crate) worker: u8,
@@ -82,6 +84,7 @@ pub(crate) struct LinkParts {
     pub(crate) connection: Connection,
     pub(crate) peer: Arc<PeerIdentity>,
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) svid_not_after: SystemTime,
     pub(crate) class: ConnectionClass,
     pub(crate) worker: u8,
     pub(crate) slot: u8,
@@ -101,6 +104,7 @@ impl Link {
             connection: parts.connection,
             peer: parts.peer,
             chain: parts.chain,
+            svid_not_after: parts.svid_not_after,
             class: parts.class,
             worker: parts.worker,
             slot: parts.slot,

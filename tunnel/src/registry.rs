@@ -9,7 +9,7 @@ use model::{ClusterName, GatewayId};
 use wire::tunnel::ConnectionClass;
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
 
-use crate::limits::CONNECTIONS_PER_GATEWAY_MAX;
+use crate::limits::{CONNECTIONS_PER_CLUSTER_MAX, CONNECTIONS_PER_GATEWAY_MAX};
 use crate::link::Link;
 use crate::status::PathState;
 
@@ -28,7 +28,7 @@ pub(crate) struct Snapshot {
     clusters: HashMap<ClusterName, Vec<Arc<Link>>>,
 }
 
-/// A gateway has more connections to us than it may.
+/// A gateway, or its cluster, has more connections to us than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
@@ -50,7 +50,9 @@ impl Registry {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let links = next.clusters.entry(link.peer.cluster.clone()).or_default();
         let siblings = links.iter().filter(|other| other.peer.gateway == link.peer.gateway);
-        if siblings.clone().count() >= CONNECTIONS_PER_GATEWAY_MAX {
+        if links.len() >= CONNECTIONS_PER_CLUSTER_MAX
+            || siblings.clone().count() >= CONNECTIONS_PER_GATEWAY_MAX
+        {
             return Err(TooMany);
         }
         for other in siblings {

@@ -51,14 +51,17 @@ pub(crate) fn bind_group(
     let mut address = listen;
     let mut group = Vec::with_capacity(workers);
     let mut buffers = UdpBuffers { asked_bytes: buffer_bytes, receive_bytes: 0, send_bytes: 0 };
+    let failed = |address, action, source| BindError::Socket {
+        action,
+        address,
+        source,
+        fix: "see with `ss -lunp` who holds the port, or choose another",
+    };
+    // A second gateway on the port is a mistake to be told, and a shared port would hide it: the
+    // first look is for the port alone.
+    drop(open(listen, false, buffer_bytes).map_err(|error| failed(listen, "bind", error))?);
     for _ in 0..workers {
-        let failed = |action, source| BindError::Socket {
-            action,
-            address,
-            source,
-            fix: "see with `ss -lunp` who holds the port, or choose another",
-        };
-        // A lone socket does not share its port: a second gateway on it is a mistake to be told.
+        let failed = |action, source| failed(address, action, source);
         let socket = open(address, workers > 1, buffer_bytes).map_err(|e| failed("bind", e))?;
         buffers = read_back(&socket, buffer_bytes).map_err(|e| failed("ask for buffers of", e))?;
         let socket = StdUdpSocket::from(socket);
@@ -361,5 +364,21 @@ impl UdpPoller for WritePoller {
 impl fmt::Debug for WritePoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WritePoller").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_group_holds_is_told() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (first, _) = bind_group(listen, 2, 65_536).unwrap();
+        let taken = first[0].local_addr().unwrap();
+        let error = bind_group(taken, 2, 65_536).unwrap_err().to_string();
+        assert!(error.contains(&taken.to_string()) && error.contains("ss -lunp"), "{error}");
+        drop(first);
+        bind_group(taken, 2, 65_536).unwrap();
     }
 }

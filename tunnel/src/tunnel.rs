@@ -19,7 +19,7 @@ use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
 use crate::hello::plain;
-use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL};
+use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
 use crate::link::Link;
 use crate::registry::Registry;
 use crate::socket::{Steering, UdpBuffers, bind_group};
@@ -426,6 +426,17 @@ impl Shared {
             let verdict = identity.verify_peer(&link.chain, &expected, link.established_at);
             if let Err(error) = verdict {
                 let text = format!("the peer is not trusted any more: {error}");
+                self.end_link(link, ErrorCode::AdmissionRefused, text);
+            }
+        }
+    }
+
+    /// Ends what has lived on too long after the peer's SVID ran out.
+    pub(crate) fn end_expired_links(&self, now: SystemTime) {
+        for link in self.registry.load().links() {
+            let expired_for = now.duration_since(link.svid_not_after).unwrap_or_default();
+            if expired_for > EXPIRED_SVID_AGE_MAX {
+                let text = format!("the peer's SVID expired {} s ago", expired_for.as_secs());
                 self.end_link(link, ErrorCode::AdmissionRefused, text);
             }
         }

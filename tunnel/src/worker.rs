@@ -93,7 +93,8 @@ pub(crate) struct WorkerContext {
     pub(crate) incoming: mpsc::Sender<IncomingExchange>,
 }
 
-/// Connections outlive handshakes: when bundles or owners change, they are judged again.
+/// Connections outlive handshakes: when bundles or owners change, they are judged again; and those
+/// whose SVID ran out do not live for ever.
 async fn watch_trust(shared: Arc<Shared>) {
     let mut judged = shared.identity.load();
     let mut ticks = tokio::time::interval(TRUST_CHECK_INTERVAL);
@@ -102,6 +103,7 @@ async fn watch_trust(shared: Arc<Shared>) {
             () = shared.closing.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        shared.end_expired_links(shared.now().1);
         let current = shared.identity.load();
         if !Arc::ptr_eq(&judged, &current) {
             shared.judge_links_again();
