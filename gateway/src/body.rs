@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 use tunnel::{Part, RecvHalf, StreamError};
 
-use crate::limits::REPLAY_BYTES_MAX;
+use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAME_BYTES_MIN};
 
 /// Why a body broke off.
 #[derive(Debug)]
@@ -94,10 +94,8 @@ pub struct ReplayBody(Option<Arc<Mutex<Replay>>>);
 #[derive(Debug)]
 struct Replay {
     body: Incoming,
-    /// Everything read so far, unless `overflowed`.
-    kept: Vec<Kept>,
-    kept_bytes: usize,
-    overflowed: bool,
+    /// Everything read so far, as long as it fits.
+    kept: KeptFrames,
     /// No further attempt will be made.
     settled: bool,
     /// Frames read so far, whether or not they are kept.
@@ -136,9 +134,7 @@ impl ReplayBody {
         let size_hint = body.size_hint();
         Self(Some(Arc::new(Mutex::new(Replay {
             body,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            overflowed: false,
+            kept: KeptFrames::default(),
             settled: false,
             frames: 0,
             ended: false,
@@ -180,7 +176,7 @@ impl ReplayBody {
     pub fn is_replayable(&self) -> bool {
         self.0.as_ref().is_none_or(|replay| {
             let replay = lock(replay);
-            !replay.overflowed && !replay.settled && !replay.failed
+            !replay.kept.overflowed && !replay.settled && !replay.failed
         })
     }
 
@@ -238,7 +234,7 @@ impl Body for AttemptBody {
         }
         if this.next < replay.frames {
             // The attempt is new: what an earlier one read is sent again, if it was kept.
-            let Some(kept) = replay.kept.get(this.next).cloned() else {
+            let Some(kept) = replay.kept.frames.get(this.next).cloned() else {
                 return Poll::Ready(Some(Err(BodyError::Superseded)));
             };
             this.next += 1;
@@ -292,20 +288,37 @@ impl Replay {
     fn keep(&mut self, frame: &Kept) {
         if let Kept::Data(data) = frame {
             self.read_bytes += data.len() as u64;
-            self.kept_bytes += data.len();
         }
         self.frames += 1;
-        if self.kept_bytes > REPLAY_BYTES_MAX {
-            self.overflowed = true;
-            self.forget();
-        }
-        if !self.overflowed && !self.settled {
-            self.kept.push(frame.clone());
+        if !self.settled {
+            self.kept.push(frame);
         }
     }
 
     fn forget(&mut self) {
-        self.kept = Vec::new();
+        self.kept.frames = Vec::new();
+    }
+}
+
+/// The beginning of a body, until it is too much.
+#[derive(Debug, Default)]
+struct KeptFrames {
+    frames: Vec<Kept>,
+    bytes: usize,
+    overflowed: bool,
+}
+
+impl KeptFrames {
+    fn push(&mut self, frame: &Kept) {
+        let bytes = if let Kept::Data(data) = frame { data.len() } else { 0 };
+        self.bytes += bytes.max(REPLAY_FRAME_BYTES_MIN);
+        if self.bytes > REPLAY_BYTES_MAX {
+            self.overflowed = true;
+            self.frames = Vec::new();
+        }
+        if !self.overflowed {
+            self.frames.push(frame.clone());
+        }
     }
 }
 
@@ -445,5 +458,26 @@ impl fmt::Debug for TunnelBody {
             .field("received", &self.received)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_in_tiny_pieces_costs_no_more_than_one_in_large_pieces() {
+        for (piece_bytes, pieces_max) in
+            [(1, REPLAY_BYTES_MAX / REPLAY_FRAME_BYTES_MIN), (16 * 1024, REPLAY_BYTES_MAX / 16384)]
+        {
+            let mut kept = KeptFrames::default();
+            let piece = Kept::Data(Bytes::from(vec![0; piece_bytes]));
+            let pieces = std::iter::from_fn(|| {
+                kept.push(&piece);
+                (!kept.overflowed).then_some(())
+            });
+            assert_eq!(pieces.take(REPLAY_BYTES_MAX + 1).count(), pieces_max, "{piece_bytes}");
+            assert!(kept.frames.is_empty(), "what cannot be sent again is not kept");
+        }
     }
 }

@@ -66,6 +66,8 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const OWN_ATTEMPTS_MAX: usize = 2;
 /// Bytes of a request body that are kept so that another attempt can send them again.
 pub const REPLAY_BYTES_MAX: usize = 128 * 1024;
+/// What a kept piece counts for at least: the smallest one holds on to a buffer and costs a place.
+pub const REPLAY_FRAME_BYTES_MIN: usize = 1024;
 /// Bytes of a request body that are sent to a peer before it has said that it serves the request.
 pub const UNOPENED_BYTES_MAX: usize = 64 * 1024;
 /// Retries that the budget earns per hundred requests.
