@@ -10,12 +10,23 @@ use model::code::{DATA_FOLDER_UNUSABLE, KEY_PERMISSIONS};
 
 const RESET_KEY_BYTES: usize = 64;
 
-/// Makes the folder and its missing parents, mode 0700.
+/// Makes the folder and its missing parents, mode 0700. One that others may enter is refused: who
+/// can replace the snapshot decides whom this gateway trusts.
 pub(crate) fn create_data_dir(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
         let fix = "create it, owned by this user, with mode 0700";
-        format!("{DATA_FOLDER_UNUSABLE}: failed to create {}; {fix}", path.display())
-    })
+        format!("{DATA_FOLDER_UNUSABLE}: failed to create {shown}; {fix}")
+    })?;
+    let mode = fs::metadata(path).map(|metadata| metadata.mode() & 0o7777);
+    let mode = mode.with_context(|| format!("failed to read the mode of {shown}"))?;
+    if mode & 0o077 != 0 {
+        bail!(
+            "{DATA_FOLDER_UNUSABLE}: dataDir {shown} has mode {mode:04o}, so others than its owner \
+             can enter it: run `chmod 700 {shown}`"
+        );
+    }
+    Ok(())
 }
 
 /// The key of QUIC's stateless resets, made at the first start. It is kept so that peers notice a
@@ -73,6 +84,20 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_data_folder_that_others_may_enter_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        create_data_dir(&path).unwrap();
+        create_data_dir(&path).unwrap();
+        for mode in [0o777, 0o750, 0o701] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = create_data_dir(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("has mode {mode:04o}")), "{error}");
+            assert!(error.contains("run `chmod 700 "), "{error}");
+        }
+    }
 
     #[test]
     fn the_reset_key_is_made_once_and_kept_private() {
