@@ -154,10 +154,13 @@ impl Source<'_> {
     fn syntax_error(&self, error: &Error) -> ConfigError {
         let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
         let full = error.without_snippet().to_string();
-        // The parser speaks to programmers in these two cases.
+        // The parser speaks to programmers in these cases.
         let problem = match error.without_snippet() {
             Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
             Error::NullIntoString { .. } => "the value is missing; write one",
+            Error::MultipleDocuments { .. } => {
+                "a second document begins here; keep one, and give each process a file of its own"
+            }
             _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
         };
         let index = line.and_then(|line| usize::try_from(line - 1).ok());

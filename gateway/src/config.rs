@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use model::spiffe::Part;
 use model::{ClusterName, ObjectName, SpiffeId, TrustDomain};
 use serde::Deserialize;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Error, Spanned};
 
 use crate::access_log::STDOUT;
 use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
@@ -173,10 +173,18 @@ impl Source<'_> {
     }
 
     /// The parser does not always name the field, but it knows the line, which is quoted.
-    fn syntax_error(&self, error: &serde_saphyr::Error) -> ConfigError {
+    fn syntax_error(&self, error: &Error) -> ConfigError {
         let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
         let full = error.without_snippet().to_string();
-        let problem = full.split(" at line ").next().unwrap_or_default().trim_end_matches(',');
+        // The parser speaks to programmers in these cases.
+        let problem = match error.without_snippet() {
+            Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
+            Error::NullIntoString { .. } => "the value is missing; write one",
+            Error::MultipleDocuments { .. } => {
+                "a second document begins here; keep one, and give each process a file of its own"
+            }
+            _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
+        };
         let index = line.and_then(|line| usize::try_from(line - 1).ok());
         let quoted = index.and_then(|index| self.text.lines().nth(index)).map_or("", str::trim);
         let quoted = if quoted.is_empty() { String::new() } else { format!("`{quoted}`: ") };
@@ -306,7 +314,15 @@ federation: {socket: /run/fedgate/resource.sock}
             (swap("dataDir: data", "dataDir: \"\""), vec![":6: dataDir = \"\"", "give a path"]),
             (swap("socket:", "sock:"), vec![":7", "sock", "docs/reference/config.md"]),
             (format!("{GOOD}extra: 1\n"), vec![":8", "extra"]),
-            (format!("{GOOD}name: gw-1\n"), vec![":8", "name"]),
+            (
+                format!("{GOOD}name: gw-1\n"),
+                vec![":8: `name: gw-1`: the field is there twice; remove one; docs"],
+            ),
+            (
+                swap("name: gw-0", "name: ~"),
+                vec![":3: `name: ~`: the value is missing; write one; docs"],
+            ),
+            (format!("{GOOD}---\n{GOOD}"), vec![": a second document begins here; keep one"]),
             (format!("{GOOD}workers: 0\n"), vec![":8: workers = 0", "use 1 to 32"]),
             (format!("{GOOD}workers: 33\n"), vec![":8: workers = 33", "use 1 to 32"]),
             (format!("{GOOD}workers: two\n"), vec![":8", "workers: two"]),

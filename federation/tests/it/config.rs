@@ -98,6 +98,7 @@ fn mistakes_are_named_with_line_field_value_and_fix() {
             "/etc/f.yaml:5: `cluster: west`: the field is there twice; remove one",
         ),
         ("dataDir: /data", "dataDir: ~", "`dataDir: ~`: the value is missing; write one"),
+        ("enrolment:", "---\nenrolment:", ": a second document begins here; keep one"),
         ("cluster: east", "cluster: [east]", "/etc/f.yaml:4: `cluster: [east]`: "),
         ("port: 443}", "port: 0}", "/etc/f.yaml:11: advertise[1].port = 0: a port is 1 to 65535"),
         (
