@@ -26,9 +26,12 @@ struct Arguments {
     /// Configuration file (YAML, kind FederationConfig)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Form of the log on standard error; RUST_LOG sets its level
+    /// How log lines on standard error look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Which log lines there are: a level, or `target=level` pairs
+    #[arg(long, default_value = "info", env = "FEDGATE_LOG")]
+    log_level: String,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -39,7 +42,9 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(arguments.log_format);
+    if let Err(problem) = start_log(&arguments) {
+        return fail(&problem, EXIT_CONFIG);
+    }
     let config = match read_config(&arguments.config) {
         Ok(config) => config,
         Err(problem) => return fail(&problem, EXIT_CONFIG),
@@ -77,13 +82,19 @@ fn run(config: FederationConfig) -> anyhow::Result<()> {
     })
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_log(arguments: &Arguments) -> Result<(), String> {
+    let level = &arguments.log_level;
+    let filter = EnvFilter::builder().parse(level).map_err(|problem| {
+        format!(
+            "{CONFIG_INVALID}: --log-level {level:?}: {problem}; use info, debug or target=level"
+        )
+    })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
+    match arguments.log_format {
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().init(),
     }
+    Ok(())
 }
 
 fn fail(problem: &impl Display, code: u8) -> ExitCode {

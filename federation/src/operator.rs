@@ -146,7 +146,9 @@ impl Operator {
 
     /// Without a connected gateway nobody knows about links and health: the answer says so.
     fn note(&self, gateways: &[GatewayView]) -> String {
-        let socket = self.resource_socket.display();
+        // The reader may be in another folder than this process.
+        let socket = std::path::absolute(&self.resource_socket);
+        let socket = socket.as_deref().unwrap_or(&self.resource_socket).display();
         if gateways.iter().any(|gateway| gateway.connected) {
             String::new()
         } else if gateways.is_empty() {

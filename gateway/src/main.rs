@@ -1,6 +1,7 @@
 //! `fedgate-gateway`: the data plane of one cluster.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,7 +79,7 @@ fn start_log(arguments: &Arguments) -> anyhow::Result<LogLevel> {
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     match arguments.log_format {
         LogFormat::Text => registry.with(lines).init(),

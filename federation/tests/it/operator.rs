@@ -163,7 +163,7 @@ async fn without_a_gateway_it_answers_and_says_so() {
     ]));
     assert!(status.gateways.is_empty());
     assert!(status.note.starts_with("no gateway has connected since this node started"));
-    assert!(status.note.contains("`federation.socket: "), "{}", status.note);
+    assert!(status.note.contains("`federation.socket: /"), "{}", status.note);
 
     let clusters = client.list_clusters(ListClustersRequest {}).await.unwrap().into_inner();
     let states = clusters.clusters.iter().map(|row| (row.name.as_str(), row.state()));

@@ -34,6 +34,7 @@ fn mistakes_in_usage_and_configuration_exit_with_2() {
         (vec!["--config", path], "error: FED1001: "),
         (vec!["--config", path], "federation.yaml:3: cluster = \"East\""),
         (vec!["--config", missing.to_str().unwrap()], "cannot read the configuration"),
+        (vec!["--config", path, "--log-level", "a=b=c"], "FED1001: --log-level \"a=b=c\""),
         (vec!["--frobnicate"], "--frobnicate"),
     ] {
         let output = run(&arguments);
@@ -41,6 +42,18 @@ fn mistakes_in_usage_and_configuration_exit_with_2() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(wanted), "{text}\n  is without {wanted}");
     }
+}
+
+#[test]
+fn one_variable_says_which_log_lines_there_are() {
+    let site = Site::new();
+    let file = site.path("federation.yaml");
+    fs::write(&file, site.yaml()).unwrap();
+    let mut command = Command::new(BINARY);
+    let output = command.args(["--config", file.to_str().unwrap()]).env("FEDGATE_LOG", "a=b=c");
+    let output = output.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && text.contains("--log-level \"a=b=c\""), "{text}");
 }
 
 #[test]

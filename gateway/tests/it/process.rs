@@ -64,6 +64,7 @@ fn write_config(site: &Site, path: &Path) {
 async fn wait_for(stderr: &mut Lines<BufReader<ChildStderr>>, text: &str) {
     let found = async {
         while let Some(line) = stderr.next_line().await.unwrap() {
+            assert!(!line.contains('\u{1b}'), "colour in a file: {line:?}");
             if line.contains(text) {
                 return;
             }
