@@ -17,6 +17,7 @@ use crate::control::{self, Control, Event};
 use crate::drain::{self, DrainStage};
 use crate::enrol::{IdentityFiles, Kept, keep_enrolled};
 use crate::files;
+use crate::folder_lock::FolderLock;
 use crate::limits::{REPORT_QUEUE_MAX, STOP_MAX};
 use crate::state::GatewayState;
 use crate::subscribe::keep_subscribed;
@@ -28,6 +29,8 @@ pub struct App {
     state: Arc<GatewayState>,
     admin_addr: SocketAddr,
     log_writer: AccessLogWriter,
+    /// Held until the last thread has ended.
+    folder_lock: Mutex<Option<FolderLock>>,
     threads: Mutex<Vec<Running>>,
 }
 
@@ -46,6 +49,7 @@ pub fn build(config: GatewayConfig) -> anyhow::Result<App> {
 /// The same for a process that lets the admin port change its log level.
 pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow::Result<App> {
     files::create_data_dir(&config.data_dir)?;
+    let folder_lock = Mutex::new(Some(FolderLock::take(&config.data_dir)?));
     let reset_key = files::load_or_create_reset_key(&config.data_dir, rand::random)?;
     let identity_files = IdentityFiles::open(&config.data_dir)?;
     let (log, log_writer) = AccessLog::open(&config.access_log).with_context(|| {
@@ -56,7 +60,7 @@ pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow:
     let kept = identity_files.load(&state)?;
     let (admin_addr, admin) = admin::start(&state, log_level)?;
     let _ = state.admin_address.set(admin_addr); // nobody else sets it
-    let app = App { state, admin_addr, log_writer, threads: Mutex::default() };
+    let app = App { state, admin_addr, log_writer, folder_lock, threads: Mutex::default() };
     app.keep(Running::Other(admin));
     // From here on a failure has threads to stop, which dropping the app does.
     let commands = app.start_workers()?;
@@ -166,6 +170,7 @@ impl App {
             tracing::error!("a thread could not be joined");
         }
         self.log_writer.finish(&self.state.log);
+        self.folder_lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn begin_stop(&self) -> Vec<Running> {

@@ -22,6 +22,7 @@ pub mod enrol;
 pub mod error;
 mod federation;
 mod files;
+mod folder_lock;
 pub mod http;
 mod json;
 pub mod limits;

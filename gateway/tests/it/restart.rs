@@ -83,6 +83,11 @@ async fn damaged_files_are_refused_by_name() {
     assert!(error.contains("FED3004") && error.contains("chmod 600"), "{error}");
     fs::set_permissions(&svid, fs::Permissions::from_mode(0o600)).unwrap();
 
+    site.start().await;
+    let error = format!("{:#}", app::build(site.config.clone()).unwrap_err());
+    assert!(error.contains("FED1003") && error.contains("in use by another"), "{error}");
+    site.app.take().unwrap().stop_now().await;
+
     let squatter = std::net::UdpSocket::bind(site.tunnel()).unwrap();
     let error = format!("{:#}", app::build(site.config.clone()).unwrap_err());
     assert!(error.contains("FED1002") && error.contains(&site.tunnel().to_string()), "{error}");
