@@ -8,7 +8,9 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context as _;
 use discovery::file::{FileProvider, FileProviderConfig};
 use identity::{Ca, SvidStore};
-use model::code::{Code, DATA_FOLDER_UNUSABLE, FILE_UNREADABLE};
+use model::code::{
+    Code, DATA_FOLDER_UNUSABLE, ENROLMENT_REFUSED, FILE_UNREADABLE, OPERATOR_REFUSED,
+};
 use model::spiffe::Part;
 use model::{SpiffeId, TrustBundle};
 use tokio_util::sync::CancellationToken;
@@ -203,7 +205,7 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
     let fix = "list it under `enrolment.uids` of the federation node's configuration, or run the \
                gateway as a user that is listed";
     if config.enrolment_uids.is_empty() {
-        return Ok(AllowedUsers::new(BTreeSet::from([own]), fix));
+        return Ok(AllowedUsers::new(BTreeSet::from([own]), ENROLMENT_REFUSED, fix));
     }
     let foreign = config.enrolment_uids.iter().find(|uid| **uid != own && **uid != 0);
     if let Some(uid) = foreign
@@ -215,13 +217,14 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
             config.resource_socket.display()
         );
     }
-    Ok(AllowedUsers::new(config.enrolment_uids.clone(), fix))
+    Ok(AllowedUsers::new(config.enrolment_uids.clone(), ENROLMENT_REFUSED, fix))
 }
 
 /// The node's own user and root administer it.
 fn admins(own: u32) -> AllowedUsers {
     AllowedUsers::new(
         BTreeSet::from([own, 0]),
+        OPERATOR_REFUSED,
         "run fedctl as the federation node's user or as root",
     )
 }

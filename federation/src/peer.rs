@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use model::code::{Code, ENROLMENT_REFUSED};
+use model::code::Code;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
@@ -28,13 +28,15 @@ impl Caller {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AllowedUsers {
     uids: BTreeSet<u32>,
+    /// Of a refusal.
+    code: Code,
     /// What to do when a user is missing.
     fix: &'static str,
 }
 
 impl AllowedUsers {
-    pub(crate) fn new(uids: BTreeSet<u32>, fix: &'static str) -> Self {
-        Self { uids, fix }
+    pub(crate) fn new(uids: BTreeSet<u32>, code: Code, fix: &'static str) -> Self {
+        Self { uids, code, fix }
     }
 
     /// Whether nobody else than `uid` may call.
@@ -52,7 +54,7 @@ impl AllowedUsers {
         let info = request.extensions().get::<UdsConnectInfo>();
         let credentials = info.and_then(|info| info.peer_cred);
         let Some(credentials) = credentials else {
-            return Err(denied(ENROLMENT_REFUSED, "the kernel does not say which user calls"));
+            return Err(denied(self.code, "the kernel does not say which user calls"));
         };
         let caller =
             Caller { uid: credentials.uid(), pid: credentials.pid().filter(|pid| *pid > 0) };
@@ -60,7 +62,7 @@ impl AllowedUsers {
             return Ok(caller);
         }
         let text = format!("Unix user {} may not call here; {}", caller.uid, self.fix);
-        Err(denied(ENROLMENT_REFUSED, &text))
+        Err(denied(self.code, &text))
     }
 }
 
@@ -72,4 +74,31 @@ fn denied(code: Code, text: &str) -> Status {
 pub(crate) fn own_uid() -> io::Result<u32> {
     let (one, _other) = tokio::net::UnixStream::pair()?;
     one.peer_cred().map(|credentials| credentials.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::code::{ENROLMENT_REFUSED, OPERATOR_REFUSED};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_has_the_code_of_its_socket() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let peer_cred = Some(one.peer_cred().unwrap());
+        let own = one.peer_cred().unwrap().uid();
+        let mut request = Request::new(());
+        request.extensions_mut().insert(UdsConnectInfo { peer_addr: None, peer_cred });
+        for (code, shown) in [(OPERATOR_REFUSED, "FED1005"), (ENROLMENT_REFUSED, "FED3005")] {
+            let users = |uid| AllowedUsers::new(BTreeSet::from([uid]), code, "do this");
+            assert_eq!(users(own).admit(&request).unwrap().uid, own);
+            let refused = users(own + 1).admit(&request).unwrap_err();
+            let wanted = format!("{shown}: Unix user {own} may not call here; do this");
+            assert_eq!(refused.message(), wanted);
+            assert_eq!(refused.metadata().get("x-fed-code").unwrap(), shown);
+            let unknown = users(own).admit(&Request::new(())).unwrap_err();
+            assert!(unknown.message().starts_with(shown), "{unknown}");
+        }
+    }
 }

@@ -83,6 +83,10 @@ registry! {
         "The local federation node does not answer.",
         "Its process is not running, or the socket's path in the configuration is another one.",
         "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on.";
+    1005 OPERATOR_REFUSED "OperatorRefused":
+        "The federation node refused a caller of its operator socket.",
+        "The operator socket answers to the node's own Unix user and to root only.",
+        "Run fedctl as the federation node's user or as root.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
