@@ -32,6 +32,8 @@ use wire::resource::proto::Revision;
 
 /// Far more than anything takes on a machine that is busy with other tests.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Threads of every gateway.
+pub(crate) const WORKERS: usize = 2;
 /// The port of every cluster's HTTP listener.
 pub(crate) const HTTP: u16 = 8080;
 /// The port of every cluster's TCP listener.
@@ -62,7 +64,7 @@ impl World {
             folder: folder.path().into(),
             clusters: clusters.iter().map(ToString::to_string).collect(),
             delays: delays.iter().map(delay).collect(),
-            workers: 2,
+            workers: WORKERS,
         };
         let fleet = Fleet::start(spec).await.unwrap();
         Self { fleet, folder, settled: AtomicU32::new(0) }

@@ -10,15 +10,16 @@ use testkit::{Client, client, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use wire::resource::proto::LinkClass;
+use wire::resource::proto::{Link, LinkClass, LinkState};
 
-use super::{LIMIT, World, east_calls_west, host};
+use super::{LIMIT, WORKERS, World, east_calls_west, host};
 
 const LONG: u64 = 20 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_bodies_arrive_whole_in_both_directions_beside_small_requests() {
     let (world, _origin) = east_calls_west().await;
+    until_bulk_is_live(&world).await;
     let address = world.http("east");
     let stop = Arc::new(AtomicBool::new(false));
     let until = stop.clone();
@@ -69,6 +70,18 @@ fn unsized_body(bytes: u64) -> client::Body {
         }
     });
     body
+}
+
+/// Nothing moves to bulk before there is a connection for it; each worker has one.
+async fn until_bulk_is_live(world: &World) {
+    wait::until_async("the bulk connections", LIMIT, async || {
+        let links = world.links("east", "west").await;
+        let live =
+            |link: &&Link| link.class() == LinkClass::Bulk && link.state() == LinkState::Live;
+        let live = links.iter().filter_map(|link| link.link.as_ref()).filter(live).count();
+        (live >= WORKERS).then_some(())
+    })
+    .await;
 }
 
 /// Most of both bodies went over the bulk connections.

@@ -51,10 +51,12 @@ async fn two_clusters_that_route_to_each_other_refuse_the_circle() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_circle_of_tcp_connections_ends() {
     let world = circle("tcp").await;
-    let mut stream = TcpStream::connect(world.tcp("east")).await.unwrap();
-    let _reset = stream.write_all(b"round\n").await;
     let mut answer = Vec::new();
-    let _reset = stream.read_to_end(&mut answer).await;
+    // The reset may be here before the connection is.
+    if let Ok(mut stream) = TcpStream::connect(world.tcp("east")).await {
+        let _reset = stream.write_all(b"round\n").await;
+        let _reset = stream.read_to_end(&mut answer).await;
+    }
     assert!(answer.is_empty());
     few_records(&world.stop().await);
 }
