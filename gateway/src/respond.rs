@@ -56,7 +56,7 @@ impl Answer {
             Kind::Loop => (508, GRPC_INTERNAL, "LOOP", Some(code::LOOP_REFUSED)),
             Kind::NotYet => (503, GRPC_UNAVAILABLE, "NC", Some(code::NOT_YET)),
             Kind::Overloaded => (503, GRPC_UNAVAILABLE, "UO", Some(code::TUNNEL_OVERLOADED)),
-            Kind::Draining => (503, GRPC_UNAVAILABLE, "UO", Some(code::TUNNEL_DOWN)),
+            Kind::Draining => (503, GRPC_UNAVAILABLE, "UO", Some(code::DRAINING)),
             Kind::PeerProtocol => (502, GRPC_INTERNAL, "UPE", Some(code::PEER_PROTOCOL_ERROR)),
             Kind::IdentityRefused => {
                 (502, GRPC_UNAUTHENTICATED, "UF", Some(code::PEER_IDENTITY_REFUSED))

@@ -192,7 +192,7 @@ impl GatewayState {
     pub fn unready(&self) -> Vec<(Code, String)> {
         let mut reasons = Vec::new();
         if self.drain.stage() != DrainStage::Serving {
-            reasons.push((code::TUNNEL_DOWN, "the gateway is draining".to_owned()));
+            reasons.push((code::DRAINING, "the gateway is draining".to_owned()));
         }
         if self.identity.load().svid.is_none() || self.tunnel.get().is_none() {
             let problem = self.identity_problem.lock().unwrap_or_else(PoisonError::into_inner);

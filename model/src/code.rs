@@ -115,6 +115,10 @@ registry! {
         "A limit on streams or exchanges was reached; the request was not dispatched.",
         "More concurrent requests than the limits allow.",
         "Spread the load over more gateways; docs/reference/limits.md has the limit that the message names.";
+    2008 DRAINING "Draining":
+        "The gateway is shutting down.",
+        "It was asked to end by a signal or through its admin port; what is in progress has up to 30 s.",
+        "Nothing: send to another gateway of the cluster, or wait until this one is back.";
     3001 SVID_MISSING "SvidMissing":
         "This process has no SVID yet, so it is not ready.",
         "It was never enrolled, and its federation node does not answer.",

@@ -63,7 +63,7 @@ async fn what_is_in_progress_ends_by_itself_and_nothing_new_begins() {
         (page.0 == 503).then_some(page)
     })
     .await;
-    assert!(status == 503 && reason.contains("draining"), "{reason}");
+    assert!(status == 503 && reason.contains("FED2008: the gateway is draining"), "{reason}");
     assert_eq!(get(site.http(), "api.test", "/echo").await.status, 200, "until others notice");
     eventually("closed port", async || TcpStream::connect(site.http()).await.err()).await;
     assert!(!stopping.is_finished());
