@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use identity::IdentityCell;
@@ -199,12 +199,24 @@ impl GatewayState {
             let pending = || (code::SVID_MISSING, "enrolment has not finished yet".to_owned());
             reasons.push(problem.clone().unwrap_or_else(pending));
         }
+        reasons.extend(self.svid_expired(SystemTime::now()));
         if self.revision().is_none() {
             let socket = self.config.federation_socket.display();
             let text = format!("no resources yet from {socket}, and none on disk");
             reasons.push((code::FEDERATION_UNREACHABLE, text));
         }
         reasons
+    }
+}
+
+impl GatewayState {
+    /// Peers refuse an SVID that has ended, so new connections to them fail.
+    fn svid_expired(&self, now: SystemTime) -> Option<(Code, String)> {
+        let identity = self.identity.load();
+        let svid = identity.svid.as_ref().filter(|svid| svid.is_expired(now))?;
+        let problem = self.identity_problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = problem.as_ref().map_or("renewal has not succeeded", |(_, text)| text);
+        Some((code::SVID_EXPIRED, format!("the SVID {} has expired: {why}", svid.id())))
     }
 }
 
@@ -255,8 +267,41 @@ impl Drop for Place {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use identity::{Ca, SvidKeyPair};
+
     use super::*;
+
+    /// Of a gateway that is configured and has seen nothing yet.
+    pub(crate) fn state(folder: &Path) -> GatewayState {
+        let text = "apiVersion: fedgate.dev/v1alpha1\nkind: GatewayConfig\nname: gw-0\n\
+                    cluster: east\ntrustDomain: east.example\ndataDir: data\n\
+                    federation: {socket: resource.sock}\nworkers: 1\n\
+                    accessLog: {path: access.log}\n";
+        let config = GatewayConfig::from_yaml(text, &folder.join("gateway.yaml")).unwrap();
+        let (log, _writer) = AccessLog::open(&config.access_log).unwrap();
+        GatewayState::new(config, Arc::default(), log)
+    }
+
+    #[test]
+    fn an_expired_svid_makes_the_gateway_unready() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(folder.path());
+        let (hour, now) = (Duration::from_secs(3_600), SystemTime::now());
+        let ca = Ca::load_or_create(&folder.path().join("ca"), &state.config.trust_domain, now);
+        let keys = SvidKeyPair::generate().unwrap();
+        let csr = keys.csr_der(&state.own_id).unwrap();
+        let chain = ca.unwrap().issue(&csr, &state.own_id, hour, now).unwrap();
+        state.identity.replace_svid(keys.into_svid(chain).unwrap());
+        assert_eq!(state.svid_expired(now), None);
+        state.set_identity_problem(Some((code::SVID_EXPIRED, "the node is away".into())));
+        let (code, text) = state.svid_expired(now + 2 * hour).unwrap();
+        assert_eq!(code, code::SVID_EXPIRED);
+        let id = "spiffe://east.example/fedgate/gateway/gw-0";
+        assert_eq!(text, format!("the SVID {id} has expired: the node is away"));
+    }
 
     #[test]
     fn places_are_bounded_and_come_back() {
