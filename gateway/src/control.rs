@@ -218,6 +218,7 @@ impl Control {
             .filter_map(|cluster| Some((cluster.clone(), tunnel.path(cluster)?.rtt)))
             .collect();
         self.state.rank.update(&measured);
+        self.state.count_links();
         let in_flight = self.state.exchanges.count() * 1_000 / self.state.exchanges.max();
         tunnel.set_load(in_flight as u32);
     }

@@ -2,7 +2,10 @@
 //!
 //! [`CATALOG`] names every metric with its labels and help; the reference page is made from it.
 
+mod links;
 mod series;
+
+pub use links::LinkTotals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,7 +102,7 @@ catalog! {
     LISTENER_UP "fed_listener_up" Gauge &["port"],
         "1 if the port is bound, 0 if it could not be.";
     REVISION "fed_config_revision" Gauge &[],
-        "Index of the revision of resources in service.";
+        "Index of the revision of resources in service, endpoints included.";
     STREAM_UP "fed_resource_stream_up" Gauge &[],
         "1 while the federation node's resource stream is connected.";
     SVID_EXPIRY "fed_certificate_expiry_timestamp_seconds" Gauge &[],
@@ -109,11 +112,11 @@ catalog! {
     TUNNEL_RTT "fed_tunnel_rtt_seconds" Gauge &["fed_peer_cluster"],
         "Smoothed round-trip time of the best tunnel to the cluster.";
     TUNNEL_PACKETS "fed_tunnel_packets_sent_total" Counter &["fed_peer_cluster"],
-        "Packets sent on the connections to the cluster that are open.";
+        "Packets sent on connections to the cluster, but for the last half second of one that ended.";
     TUNNEL_LOST "fed_tunnel_packets_lost_total" Counter &["fed_peer_cluster"],
         "Packets of those that were declared lost.";
     TUNNEL_BYTES "fed_tunnel_bytes_total" Counter &["fed_peer_cluster", "direction"],
-        "Bytes on the connections to the cluster that are open.";
+        "Bytes on connections to the cluster, counted like the packets.";
 }
 
 /// Upper bounds of histogram buckets in seconds, as OpenTelemetry's HTTP conventions have them.
@@ -210,7 +213,9 @@ fn families(state: &GatewayState) -> Vec<MetricFamily> {
         let up = f64::from(u8::from(listener.error.is_none()));
         page.gauge(LISTENER_UP, vec![("port", listener.address.port().to_string())], up);
     }
-    page.gauge(REVISION, vec![], state.snapshot.load().revision.index as f64);
+    if let Some(revision) = state.revision() {
+        page.gauge(REVISION, vec![], revision.index as f64);
+    }
     page.gauge(STREAM_UP, vec![], f64::from(u8::from(state.is_stream_up())));
     if let Some(svid) = &state.identity.load().svid {
         let end = svid.not_after().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -220,25 +225,9 @@ fn families(state: &GatewayState) -> Vec<MetricFamily> {
     page.finish()
 }
 
-/// Sums over the connections that are open now, by cluster.
-#[derive(Debug, Default)]
-struct LinkSums {
-    sent_packets: u64,
-    lost_packets: u64,
-    sent_bytes: u64,
-    received_bytes: u64,
-}
-
 fn tunnel_families(state: &GatewayState, page: &mut Page) {
     let Some(tunnel) = state.tunnel.get() else { return };
-    let mut clusters: BTreeMap<String, LinkSums> = BTreeMap::new();
-    for link in tunnel.links() {
-        let sums = clusters.entry(link.cluster.to_string()).or_default();
-        sums.sent_packets += link.sent_packets;
-        sums.lost_packets += link.lost_packets;
-        sums.sent_bytes += link.bytes_sent;
-        sums.received_bytes += link.bytes_received;
-    }
+    state.count_links();
     for peer in state.snapshot.load().peers.keys() {
         let name = peer.to_string();
         let path = tunnel.path(peer);
@@ -247,7 +236,7 @@ fn tunnel_families(state: &GatewayState, page: &mut Page) {
         if let Some(path) = path {
             page.gauge(TUNNEL_RTT, label(), path.rtt.as_secs_f64());
         }
-        let sums = clusters.remove(&name).unwrap_or_default();
+        let sums = state.links.of_cluster(peer);
         page.counter(TUNNEL_PACKETS, label(), sums.sent_packets);
         page.counter(TUNNEL_LOST, label(), sums.lost_packets);
         for (direction, bytes) in [("sent", sums.sent_bytes), ("received", sums.received_bytes)] {
@@ -368,6 +357,18 @@ mod tests {
             let counter = entry.kind == MetricKind::Counter;
             assert_eq!(counter, entry.name.ends_with("_total"), "{}", entry.name);
         }
+    }
+
+    #[test]
+    fn the_revision_in_service_counts_endpoints_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = crate::state::tests::state(folder.path());
+        let shown = || render(&state).unwrap();
+        assert!(!shown().contains("fed_config_revision "), "nothing is in service yet");
+        // As after a step that changed endpoints only: the snapshot of routes is an older one.
+        state.set_revision(model::Revision { epoch: 1, index: 7 });
+        assert_eq!(state.snapshot.load().revision.index, 0);
+        assert!(shown().contains("\nfed_config_revision 7\n"), "{}", shown());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::config::GatewayConfig;
 use crate::drain::{Drain, DrainStage};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX};
-use crate::metrics::{self, Shard};
+use crate::metrics::{self, LinkTotals, Shard};
 use crate::peer::NotYet;
 
 /// The gateway as its tasks see it.
@@ -51,6 +51,7 @@ pub struct GatewayState {
     pub log: AccessLog,
     /// One per worker, in their order.
     pub shards: Vec<Arc<Shard>>,
+    pub links: LinkTotals,
 
     /// Bumped whenever something changed that readiness or reports show.
     changed: watch::Sender<u64>,
@@ -94,6 +95,7 @@ impl GatewayState {
             drain: Drain::default(),
             log,
             shards: metrics::shards(config.workers),
+            links: LinkTotals::default(),
             changed: watch::Sender::new(0),
             revision: Mutex::default(),
             diagnostics: ArcSwap::default(),
@@ -118,6 +120,13 @@ impl GatewayState {
     pub fn path(&self, cluster: &model::ClusterName) -> Option<Path> {
         let state = self.tunnel.get()?.path(cluster)?;
         Some(Path { rtt: state.rtt, draining: state.draining })
+    }
+
+    /// Adds what the tunnel's connections have carried to its totals.
+    pub fn count_links(&self) {
+        let Some(tunnel) = self.tunnel.get() else { return };
+        let snapshot = self.snapshot.load();
+        self.links.observe(&tunnel.links(), |cluster| snapshot.peers.contains_key(cluster));
     }
 
     pub fn listeners(&self) -> Vec<ListenerStatus> {
