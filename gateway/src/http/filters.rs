@@ -25,19 +25,19 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// Removes from an application's response what it must not say: fields of one connection, and a
-/// failure code, which only gateways give.
-pub(crate) fn apply_to_response(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    headers.remove(X_FED_CODE);
-}
-
 /// How many gateways a request has entered from an application or client. `via` ends circles from
 /// tunnel to tunnel; this ends those that lead through an endpoint, such as a gateway's own port.
 /// Whoever sends it from outside can only have their own request refused.
 const X_FED_HOPS: HeaderName = HeaderName::from_static("x-fed-hops");
 /// Fields of ours; from outside they would be claims.
 const OWN_PREFIX: &str = "x-fed-";
+
+/// Removes from an application's response what it must not say: fields of one connection, and a
+/// failure code, which only gateways give.
+pub(crate) fn apply_to_response(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(X_FED_CODE);
+}
 
 /// Removes what concerns one connection only: the fields that `Connection` names, and those that
 /// RFC 9110 §7.6.1 names. `te: trailers` stays, since gRPC demands it and we carry trailers.
@@ -144,6 +144,16 @@ pub(super) fn apply_to_request(headers: &mut HeaderMap, origin: &Origin<'_>) -> 
     let request_id = request_id(headers, origin.fresh.request_id);
     let trace = trace(headers, origin.fresh);
     Trail { request_id, trace }
+}
+
+/// The request's way from a peer's gateway to an endpoint. The peer has filtered it already, but
+/// applications trust the gateway of their own cluster.
+pub(crate) fn apply_to_peer_request(headers: &mut HeaderMap) {
+    let hops = headers.remove(X_FED_HOPS);
+    strip_claims(headers);
+    if let Some(hops) = hops {
+        headers.insert(X_FED_HOPS, hops);
+    }
 }
 
 /// The gateways that a request has entered, this one included.
@@ -342,6 +352,20 @@ mod tests {
                 "x-request-id"
             ]
         );
+    }
+
+    #[test]
+    fn a_peers_claims_are_stripped_too_but_the_count_of_hops_goes_on() {
+        let mut map = headers(&[
+            ("x-fed-source", "spiffe://a/b"),
+            ("x-fed-hops", "3"),
+            ("x-forwarded-client-cert", "x"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "203.0.113.9"),
+        ]);
+        apply_to_peer_request(&mut map);
+        assert_eq!(names(&map), ["x-fed-hops", "x-forwarded-for"]);
+        assert_eq!(map["x-fed-hops"], "3");
     }
 
     #[test]

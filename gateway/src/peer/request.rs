@@ -132,8 +132,9 @@ impl Forwarding<'_> {
         send: &mut SendHalf,
         mut recv: RecvHalf,
     ) -> Result<Served, ProxyError> {
-        let head = read_head(&mut recv).await?;
+        let mut head = read_head(&mut recv).await?;
         describe(&head, self.entry.record());
+        own_http::apply_to_peer_request(&mut head.headers);
         if let Some(protocol) = head.protocol.clone() {
             return self.switch(connection, send, recv, head, &protocol).await;
         }

@@ -74,7 +74,15 @@ async fn answer(
 ) -> Result<Answer, Infallible> {
     let mut headers = HeaderMap::new();
     headers.insert("x-origin", HeaderValue::from_static(name));
-    for field in ["host", "x-forwarded-for", "x-request-id", "traceparent", "x-fed-claim", "te"] {
+    for field in [
+        "host",
+        "x-forwarded-for",
+        "x-request-id",
+        "traceparent",
+        "x-fed-claim",
+        "x-fed-hops",
+        "te",
+    ] {
         if let Some(value) = request.headers().get(field) {
             let repeated = http::HeaderName::try_from(format!("x-saw-{field}")).unwrap();
             headers.insert(repeated, value.clone());

@@ -7,7 +7,7 @@ use identity::{Identity, IdentityCell, SvidKeyPair, cluster_id};
 use model::spiffe::Part;
 use model::{AppProtocol, ClusterId, ClusterPeer, RequestId, Resource, Revision, SpiffeId};
 use tunnel::{Tunnel, TunnelConfig, WorkerTunnel};
-use wire::tunnel::{ErrorCode, Open, RouteRevision, RouteSide, StreamKind, Via};
+use wire::tunnel::{ErrorCode, Head, Open, RequestHead, RouteRevision, RouteSide, StreamKind, Via};
 
 use crate::node::Node;
 use crate::origin::Origin;
@@ -86,6 +86,33 @@ impl Stranger {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peers_claims_do_not_reach_the_application() {
+    let origin = Origin::start("west").await;
+    let mut exported = objects::service("api", AppProtocol::Http, &[origin.address]);
+    exported.extend([objects::export("api"), objects::allow_cluster("api", "east")]);
+    let west = Site::ready("west", exported).await;
+    let stranger = Stranger::new(&west);
+    stranger.connect(&west).await;
+    let cluster = objects::cluster("west");
+    let mut stream = stranger.worker.open(&cluster, &stranger.open()).await.unwrap();
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in [("x-fed-claim", "admin"), ("x-fed-hops", "3"), ("te", "trailers")] {
+        headers.insert(name, value.parse().unwrap());
+    }
+    let (method, uri) = (http::Method::GET, "http://api.test/".parse().unwrap());
+    let head = RequestHead { method, uri, protocol: None, headers };
+    stream.send.request_head(&head).await.unwrap();
+    stream.send.end().await.unwrap();
+    stream.recv.opened().await.unwrap().unwrap();
+    let tunnel::Part::Head(head) = stream.recv.next().await.unwrap() else { panic!("no head") };
+    let Head::Response(answer) = *head else { panic!("no response") };
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["x-saw-te"], "trailers");
+    assert_eq!(answer.headers["x-saw-x-fed-hops"], "3");
+    assert!(!answer.headers.contains_key("x-saw-x-fed-claim"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
