@@ -42,7 +42,7 @@ pub(super) async fn serve(
         Ok(stream) => stream,
         Err(error) => return entry.fail(&stream_failure(&error)),
     };
-    let mut forwarding = Forwarding { worker, entry, protocol, lease };
+    let mut forwarding = Forwarding { worker, entry, protocol, lease, received: None };
     let stopped = send.stopped();
     let served = async {
         tokio::select! {
@@ -56,6 +56,7 @@ pub(super) async fn serve(
             Err(ProxyError::maybe_sent(Kind::Deadline, "OPEN.deadline_ms ran out"))
         }),
     };
+    drop(forwarding);
     match served {
         Ok(Served::Complete) => entry.succeed(),
         Ok(Served::Switching(switching)) => switching.run(send, entry).await,
@@ -123,6 +124,17 @@ struct Forwarding<'a> {
     entry: &'a mut LogEntry,
     protocol: AppProtocol,
     lease: EndpointLease,
+    /// What came of the request's body.
+    received: Option<Count>,
+}
+
+/// However it ends, also cut off in the middle: the record says how much had come.
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        if let Some(received) = &self.received {
+            self.entry.record().received_bytes = received.get();
+        }
+    }
 }
 
 impl Forwarding<'_> {
@@ -145,11 +157,9 @@ impl Forwarding<'_> {
         let (body, received) = body_of(&head, recv, connection.is_http1()).await?;
         let method = head.method.clone();
         let request = build_request(head, body, &connection);
+        self.received = received.clone();
         let (response, returning) = self.exchange(connection, request, received.as_ref()).await?;
-        let sent_bytes = self.respond(send, response, returning, &method).await;
-        let record = self.entry.record();
-        record.received_bytes = received.map_or(0, |received| received.get());
-        sent_bytes.map(|()| Served::Complete)
+        self.respond(send, response, returning, &method).await.map(|()| Served::Complete)
     }
 
     /// Sends the request; an idle connection that closed under it is replaced.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{get, get_broken, h2, h2_send, send};
-use crate::origin::{Origin, nobody, tcp_echo};
+use crate::origin::{Origin, nobody, silent_after, tcp_echo};
 use crate::site::{HTTP_PORT, Site, TCP_PORT};
 use crate::{eventually, objects};
 
@@ -256,6 +256,23 @@ async fn a_broken_response_is_broken_for_the_client_too() {
     assert!(answer.contains("content-length: 8") && answer.ends_with("half"), "{answer}");
     assert_eq!(east.records(1).await[0]["fed_code"], "FED7004");
     assert_eq!(west.records(1).await[0]["fed_code"], "FED7004");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_log_what_came_of_a_body_whose_application_broke_off() {
+    // More than any head has, so that some of the body was read.
+    let endpoint = silent_after(50_000).await;
+    let exported = exported(AppProtocol::Http, &[endpoint]);
+    let (east, west) = pair(AppProtocol::Http, exported, [http_route()]).await;
+    let body = Bytes::from(vec![3; 60_000]);
+    let request = Request::post("/").header("host", "api.test").body(body).unwrap();
+    let answer = send(east.http(), request).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-fed-code")), (502, "FED7004"));
+    for site in [&east, &west] {
+        let record = &site.records(1).await[0];
+        let received = record["bytes_received"].as_u64().unwrap();
+        assert!((45_000..=60_000).contains(&received), "{record:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

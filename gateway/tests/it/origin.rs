@@ -181,6 +181,19 @@ pub(crate) async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, taken)
 }
 
+/// Reads `bytes` bytes and closes without an answer.
+pub(crate) async fn silent_after(bytes: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; bytes];
+            let _ = stream.read_exact(&mut request).await;
+        }
+    });
+    address
+}
+
 /// An address that refuses connections.
 pub(crate) async fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
