@@ -6,8 +6,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use http_body_util::Full;
 use model::code::{self, Code};
+use wire::tunnel::Dispatched;
 
-use crate::error::Kind;
+use crate::error::{Kind, ProxyError};
 
 /// The response header that carries the FED code.
 pub const X_FED_CODE: HeaderName = HeaderName::from_static("x-fed-code");
@@ -67,6 +68,17 @@ impl Answer {
         let status = StatusCode::from_u16(status).expect("the table has statuses of 100 to 999");
         Self { status, grpc, flag, code }
     }
+
+    /// The same for one failure: 503 says that the application never saw the request, so what it
+    /// may have seen is 502.
+    pub fn to_error(error: &ProxyError) -> Self {
+        let mut answer = Self::to(error.kind);
+        let seen = error.dispatched != Dispatched::No;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE && seen {
+            answer.status = StatusCode::BAD_GATEWAY;
+        }
+        answer
+    }
 }
 
 /// How a client expects to be told about failures.
@@ -88,8 +100,8 @@ impl Dialect {
 }
 
 /// The response to a failed request. Internal text never reaches the client.
-pub fn respond(kind: Kind, dialect: Dialect) -> Response<Full<Bytes>> {
-    let answer = Answer::to(kind);
+pub fn respond(error: &ProxyError, dialect: Dialect) -> Response<Full<Bytes>> {
+    let answer = Answer::to_error(error);
     let mut headers = HeaderMap::with_capacity(4);
     if let Some(code) = answer.code {
         let value = HeaderValue::try_from(code.to_string());
@@ -143,7 +155,8 @@ mod tests {
     async fn every_kind_has_an_answer_in_both_dialects() {
         for kind in Kind::ALL {
             let answer = Answer::to(kind);
-            let plain = respond(kind, Dialect::Plain);
+            let error = ProxyError::unsent(kind, "");
+            let plain = respond(&error, Dialect::Plain);
             assert_eq!(plain.status(), answer.status, "{kind:?}");
             let code = answer.code.map(|code| code.to_string());
             let shown = plain.headers().get(X_FED_CODE).map(|v| v.to_str().unwrap().to_owned());
@@ -151,7 +164,7 @@ mod tests {
             let body = body_of(plain).await;
             assert!(body.starts_with(code.as_deref().unwrap_or("The gateway")), "{body}");
 
-            let grpc = respond(kind, Dialect::Grpc);
+            let grpc = respond(&error, Dialect::Grpc);
             assert_eq!(grpc.status(), StatusCode::OK);
             assert_eq!(grpc.headers()[GRPC_STATUS], answer.grpc.to_string().as_str());
             assert!(body_of(grpc).await.is_empty());
@@ -166,6 +179,20 @@ mod tests {
         }
         for kind in [Kind::TunnelLost, Kind::UpstreamReset, Kind::Truncated] {
             assert_eq!(Answer::to(kind).status, StatusCode::BAD_GATEWAY);
+        }
+    }
+
+    #[test]
+    fn what_the_application_may_have_seen_is_never_answered_with_503() {
+        for kind in Kind::ALL {
+            let never = Answer::to_error(&ProxyError::unsent(kind, ""));
+            assert_eq!(never, Answer::to(kind));
+            let maybe = respond(&ProxyError::maybe_sent(kind, ""), Dialect::Plain);
+            let expected = match Answer::to(kind).status {
+                StatusCode::SERVICE_UNAVAILABLE => StatusCode::BAD_GATEWAY,
+                status => status,
+            };
+            assert_eq!(maybe.status(), expected, "{kind:?}");
         }
     }
 

@@ -114,7 +114,7 @@ impl Exchange {
     ) -> Response<ResponseBody> {
         tracing::debug!(kind = ?error.kind, %error, "a request failed");
         self.entry.fail(error);
-        let (parts, body) = respond::respond(error.kind, dialect).into_parts();
+        let (parts, body) = respond::respond(error, dialect).into_parts();
         self.entry.record().status = Some(parts.status);
         let promised = content_length(&parts.headers);
         let bodiless = self.method == Method::HEAD;
