@@ -121,7 +121,7 @@ impl Kind {
             | Self::Loop
             | Self::IdentityRefused
             | Self::StalledReader => Retry::Never,
-            // Each cluster has policies of its own: what one denies, another may allow.
+            // Another cluster may have a laxer policy; looking for it is not a gateway's to do.
             Self::Denied => Retry::Never,
             Self::NotYet => Retry::Later,
             Self::NoEndpoint
@@ -288,6 +288,33 @@ mod tests {
             assert!(Kind::ALL.contains(&kind), "{}", entry.name);
         }
         assert_eq!(Kind::of_code(ErrorCode::Unregistered(999)), Kind::Internal);
+    }
+
+    #[test]
+    fn refusals_are_tried_again_as_the_registry_of_tunnel_v1_says() {
+        use wire::tunnel::Retry as Registered;
+        for code in [
+            ErrorCode::Draining,
+            ErrorCode::BadIdentity,
+            ErrorCode::RefusedLoop,
+            ErrorCode::TooManyHops,
+            ErrorCode::NoSuchService,
+            ErrorCode::NotExported,
+            ErrorCode::DeniedByPolicy,
+            ErrorCode::NoReadyEndpoint,
+            ErrorCode::NotYet,
+            ErrorCode::Overloaded,
+            ErrorCode::UpstreamConnectFailed,
+            ErrorCode::DeadlineExceeded,
+            ErrorCode::StalledReader,
+        ] {
+            let expected = match code.entry().retry {
+                Registered::Never => Retry::Never,
+                Registered::Later => Retry::Later,
+                Registered::Elsewhere | Registered::IfSafe => Retry::Elsewhere,
+            };
+            assert_eq!(Kind::of_code(code).retry(), expected, "{code}");
+        }
     }
 
     #[test]
