@@ -6,7 +6,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use tunnel::{StreamError, StreamErrorKind};
 use wire::tunnel::{Dispatched, ErrorCode, Refused};
+
+use crate::access_log::Role;
 
 /// Why a request or connection was not served, or not to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,6 +141,24 @@ impl Kind {
         }
     }
 
+    /// What the end of a stream means where the request came from. A peer that cancels speaks of
+    /// itself: our own client's leaving is known here, and ends the stream from this side.
+    pub fn at_source(how: StreamErrorKind, code: ErrorCode) -> Self {
+        match (how, code) {
+            (StreamErrorKind::Reset, ErrorCode::Cancelled) => Self::Truncated,
+            _ => Self::at_destination(how, code),
+        }
+    }
+
+    /// What the end of a stream means where the endpoint is.
+    pub fn at_destination(how: StreamErrorKind, code: ErrorCode) -> Self {
+        match (how, code) {
+            // The peer closed the connection under an exchange, whatever it had to say of it.
+            (StreamErrorKind::ConnectionLost, ErrorCode::NoError) => Self::TunnelLost,
+            (_, code) => Self::of_code(code),
+        }
+    }
+
     /// What a code of tunnel v1 means to the side that is told it.
     pub fn of_code(code: ErrorCode) -> Self {
         match code {
@@ -239,8 +260,20 @@ impl ProxyError {
     /// A peer's refusal.
     pub fn refused(refused: &Refused) -> Self {
         let detail = format!("{}: {}", refused.code, refused.message);
-        let kind = Kind::of_code(refused.code);
+        let kind = match refused.code {
+            ErrorCode::Cancelled => Kind::Truncated, // see `Kind::at_source`
+            code => Kind::of_code(code),
+        };
         Self { kind, dispatched: refused.dispatched, detail: detail.into() }
+    }
+
+    /// The end of a stream, as the gateway of this role sees it.
+    pub fn of_stream(error: &StreamError, role: Role) -> Self {
+        let kind = match role {
+            Role::Source => Kind::at_source(error.kind, error.code),
+            Role::Destination => Kind::at_destination(error.kind, error.code),
+        };
+        Self { kind, dispatched: error.dispatched, detail: error.to_string().into() }
     }
 
     /// The destination's answer to the source.
@@ -315,6 +348,27 @@ mod tests {
             };
             assert_eq!(Kind::of_code(code).retry(), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_breaks_off_is_not_our_client_nor_the_application() {
+        let (reset, lost) = (StreamErrorKind::Reset, StreamErrorKind::ConnectionLost);
+        for (role, kind, code, expected) in [
+            (Role::Source, reset, ErrorCode::Cancelled, Kind::Truncated),
+            (Role::Source, StreamErrorKind::Local, ErrorCode::Cancelled, Kind::ClientGone),
+            (Role::Destination, reset, ErrorCode::Cancelled, Kind::ClientGone),
+            (Role::Source, lost, ErrorCode::NoError, Kind::TunnelLost),
+            (Role::Destination, lost, ErrorCode::NoError, Kind::TunnelLost),
+            (Role::Source, reset, ErrorCode::UpstreamReset, Kind::UpstreamReset),
+        ] {
+            let found = match role {
+                Role::Source => Kind::at_source(kind, code),
+                Role::Destination => Kind::at_destination(kind, code),
+            };
+            assert_eq!(found, expected, "{role:?} {kind:?} {code}");
+        }
+        let refused = Refused::new(ErrorCode::Cancelled, Dispatched::No, "OPEN came too late");
+        assert_eq!(ProxyError::refused(&refused).kind, Kind::Truncated);
     }
 
     #[test]

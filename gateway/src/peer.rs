@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::AppProtocol;
-use tunnel::{Incoming, IncomingExchange, PeerIdentity};
+use tunnel::{Incoming, IncomingExchange, PeerIdentity, StreamError};
 use wire::tunnel::{Open, StreamKind};
 
 use crate::access_log::{LogEntry, Protocol, Record, Role};
@@ -77,6 +77,10 @@ async fn refuse(incoming: IncomingExchange, mut entry: LogEntry, error: &ProxyEr
 async fn refuse_in_place(incoming: IncomingExchange, entry: &mut LogEntry, error: &ProxyError) {
     entry.fail(error);
     incoming.refuse(error.to_refused()).await;
+}
+
+fn stream_failure(error: &StreamError) -> ProxyError {
+    ProxyError::of_stream(error, Role::Destination)
 }
 
 fn record(gateway: &GatewayState, peer: &PeerIdentity, open: &Open) -> Record {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tunnel::{Part, RecvHalf, SendHalf, StreamError};
 use wire::tunnel::{Dispatched, ErrorCode};
 
+use crate::access_log::Role;
 use crate::error::{Kind, ProxyError};
 use crate::limits::{SPLICE_BUFFER_BYTES_MAX, SPLICE_BUFFER_BYTES_MIN};
 
@@ -43,11 +44,12 @@ pub enum SpliceError {
 }
 
 impl SpliceError {
-    pub fn to_proxy_error(&self) -> ProxyError {
+    /// `role`: which end of the tunnel stream this gateway is.
+    pub fn to_proxy_error(&self, role: Role) -> ProxyError {
         let kind = match self {
             Self::Downstream(_) => Kind::ClientGone,
             Self::Upstream(_) => Kind::UpstreamReset,
-            Self::Tunnel(error) => Kind::of_code(error.code),
+            Self::Tunnel(error) => ProxyError::of_stream(error, role).kind,
             Self::NotRaw => Kind::PeerProtocol,
         };
         let detail = self.to_string();

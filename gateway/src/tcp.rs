@@ -94,7 +94,7 @@ async fn serve(
     };
     spliced.map_err(|error: SpliceError| {
         reset(&client);
-        error.to_proxy_error()
+        error.to_proxy_error(Role::Source)
     })
 }
 

@@ -333,7 +333,7 @@ impl fmt::Debug for ResponseBody {
 fn response_failure(error: &BodyError, client_failed: bool) -> ProxyError {
     let kind = match error {
         _ if client_failed => Kind::ClientGone,
-        BodyError::Tunnel(error) => Kind::of_code(error.code),
+        BodyError::Tunnel(error) => Kind::at_source(error.kind, error.code),
         BodyError::Upstream(_) | BodyError::Client(_) | BodyError::Superseded => {
             Kind::UpstreamReset
         }

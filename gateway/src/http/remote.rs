@@ -15,6 +15,7 @@ use super::exchange::{ResponseSource, Served, content_length};
 use super::filters;
 use super::outgoing::Outgoing;
 use super::upgrade::Switch;
+use crate::access_log::Role;
 use crate::body::{AttemptBody, BodyError, TunnelBody};
 use crate::error::{Kind, ProxyError};
 use crate::limits::UNOPENED_BYTES_MAX;
@@ -173,6 +174,5 @@ fn head_failure(error: &StreamError) -> ProxyError {
 }
 
 pub(crate) fn stream_failure(error: &StreamError) -> ProxyError {
-    let (kind, detail) = (Kind::of_code(error.code), error.to_string());
-    ProxyError { kind, dispatched: error.dispatched, detail: detail.into() }
+    ProxyError::of_stream(error, Role::Source)
 }

@@ -15,6 +15,7 @@ use super::exchange::Exchange;
 use super::filters;
 use super::outgoing::{Outgoing, Upgrade};
 use super::websocket;
+use crate::access_log::Role;
 use crate::balance::EndpointLease;
 use crate::drain::DrainStage;
 use crate::error::{Kind, ProxyError};
@@ -93,7 +94,7 @@ pub(super) fn spawn(switch: Switch, mut exchange: Exchange, lease: Option<Endpoi
         });
         match outcome {
             Ok(()) => exchange.entry().succeed(),
-            Err(error) => exchange.entry().fail(&error.to_proxy_error()),
+            Err(error) => exchange.entry().fail(&error.to_proxy_error(Role::Source)),
         }
     });
 }

@@ -4,11 +4,10 @@ use tokio::net::TcpStream;
 use tunnel::{Exchange as Stream, IncomingExchange};
 use wire::tunnel::ErrorCode;
 
-use super::{Endpoints, refuse_in_place};
-use crate::access_log::LogEntry;
+use super::{Endpoints, refuse_in_place, stream_failure};
+use crate::access_log::{LogEntry, Role};
 use crate::balance::EndpointLease;
 use crate::error::{Kind, ProxyError};
-use crate::http::stream_failure;
 use crate::splice::{self, Counts};
 use crate::tcp::reset;
 use crate::upstream::connect_tcp;
@@ -39,7 +38,7 @@ pub(super) async fn serve(worker: &WorkerState, incoming: IncomingExchange, entr
         Ok(()) => entry.succeed(),
         Err(error) => {
             reset(&endpoint);
-            entry.fail(&error.to_proxy_error());
+            entry.fail(&error.to_proxy_error(Role::Destination));
         }
     }
 }

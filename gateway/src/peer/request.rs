@@ -15,12 +15,12 @@ use tunnel::{
 };
 use wire::tunnel::{Dispatched, Head, RequestHead, ResponseHead};
 
-use super::{Endpoints, refuse_in_place};
-use crate::access_log::{LogEntry, Record};
+use super::{Endpoints, refuse_in_place, stream_failure};
+use crate::access_log::{LogEntry, Record, Role};
 use crate::balance::EndpointLease;
 use crate::body::{Count, TunnelBody, UpstreamBody};
 use crate::error::{Kind, ProxyError};
-use crate::http::{self as own_http, content_length, send_data, stream_failure, websocket};
+use crate::http::{self as own_http, content_length, send_data, websocket};
 use crate::limits::RESPONSE_HEAD_TIMEOUT;
 use crate::splice::Counts;
 use crate::upstream::{Connection, Returning, SendError};
@@ -105,7 +105,7 @@ impl Switching {
         let outcome = match hyper::upgrade::on(self.response).await {
             Ok(endpoint) => {
                 let spliced = own_http::switch_protocols(endpoint, send, self.recv, &counts).await;
-                spliced.map_err(|error| error.to_proxy_error())
+                spliced.map_err(|error| error.to_proxy_error(Role::Destination))
             }
             Err(error) => Err(ProxyError::maybe_sent(Kind::UpstreamReset, error.to_string())),
         };
