@@ -16,6 +16,8 @@ use crate::access_log::Role;
 pub enum Kind {
     /// The request breaks a rule of HTTP, or one of ours (`http/target.rs`).
     BadRequest,
+    /// The request's head has more fields or bytes than tunnel v1 carries.
+    HeadTooLarge,
     /// CONNECT, or an upgrade that is not served.
     MethodNotServed,
     /// The client went away or broke its body off.
@@ -62,8 +64,9 @@ pub enum Kind {
 
 impl Kind {
     /// For tables that must be total.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
+        Self::HeadTooLarge,
         Self::MethodNotServed,
         Self::ClientGone,
         Self::NoRoute,
@@ -90,9 +93,11 @@ impl Kind {
     /// Whose fault it is.
     pub fn blame(self) -> Blame {
         match self {
-            Self::BadRequest | Self::MethodNotServed | Self::ClientGone | Self::StalledReader => {
-                Blame::Downstream
-            }
+            Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::MethodNotServed
+            | Self::ClientGone
+            | Self::StalledReader => Blame::Downstream,
             Self::NoEndpoint | Self::ConnectFailed | Self::UpstreamReset | Self::Deadline => {
                 Blame::Upstream
             }
@@ -116,6 +121,7 @@ impl Kind {
     pub fn retry(self) -> Retry {
         match self {
             Self::BadRequest
+            | Self::HeadTooLarge
             | Self::MethodNotServed
             | Self::ClientGone
             | Self::NoRoute
@@ -208,6 +214,7 @@ impl Kind {
             Self::IdentityRefused => ErrorCode::BadIdentity,
             Self::StalledReader => ErrorCode::StalledReader,
             Self::BadRequest | Self::PeerProtocol => ErrorCode::MalformedFrame,
+            Self::HeadTooLarge => ErrorCode::FrameTooLarge,
             Self::MethodNotServed => ErrorCode::UnsupportedKind,
             Self::NoIdentity | Self::TunnelDown | Self::TunnelLost | Self::Internal => {
                 ErrorCode::Internal
@@ -306,7 +313,7 @@ mod tests {
             let told = Kind::of_code(kind.to_code());
             let fixed = match kind {
                 Kind::NoRoute => Kind::NotExported,
-                Kind::BadRequest => Kind::PeerProtocol,
+                Kind::BadRequest | Kind::HeadTooLarge => Kind::PeerProtocol,
                 Kind::NoIdentity | Kind::TunnelDown | Kind::TunnelLost => Kind::Internal,
                 same => same,
             };

@@ -30,6 +30,7 @@ pub struct Answer {
 const GRPC_CANCELLED: u8 = 1;
 const GRPC_DEADLINE_EXCEEDED: u8 = 4;
 const GRPC_PERMISSION_DENIED: u8 = 7;
+const GRPC_RESOURCE_EXHAUSTED: u8 = 8;
 const GRPC_UNIMPLEMENTED: u8 = 12;
 const GRPC_INTERNAL: u8 = 13;
 const GRPC_UNAVAILABLE: u8 = 14;
@@ -40,6 +41,7 @@ impl Answer {
     pub fn to(kind: Kind) -> Self {
         let (status, grpc, flag, code) = match kind {
             Kind::BadRequest => (400, GRPC_INTERNAL, "DPE", Some(code::BAD_REQUEST)),
+            Kind::HeadTooLarge => (431, GRPC_RESOURCE_EXHAUSTED, "DPE", Some(code::BAD_REQUEST)),
             Kind::MethodNotServed => (501, GRPC_UNIMPLEMENTED, "DPE", Some(code::BAD_REQUEST)),
             // Nobody reads this status: it is nginx's number for the log.
             Kind::ClientGone => (499, GRPC_CANCELLED, "DC", None),

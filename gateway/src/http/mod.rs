@@ -108,7 +108,7 @@ fn find_route<B>(
     }
     if request.headers().len() > limits::HEADERS_MAX {
         let detail = format!("the request has more than {} header fields", limits::HEADERS_MAX);
-        return Err(ProxyError::unsent(Kind::BadRequest, detail));
+        return Err(ProxyError::unsent(Kind::HeadTooLarge, detail));
     }
     let hops = filters::hops(request.headers());
     if hops > limits::HOPS_MAX {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use model::ClusterName;
 use tokio::sync::oneshot;
 use tunnel::{Exchange as Stream, Part, RecvHalf, SendHalf, StreamError, StreamErrorKind};
 use wire::tunnel::limits::{BULK_LENGTH_BYTES_MIN, DATA_BYTES_MAX};
-use wire::tunnel::{Dispatched, ErrorCode, Head, Open, ResponseHead};
+use wire::tunnel::{
+    Dispatched, EncodeError, ErrorCode, Head, Open, ResponseHead, encode_request_head,
+};
 
 use super::exchange::{ResponseSource, Served, content_length};
 use super::filters;
@@ -90,14 +92,14 @@ async fn exchange_heads(
     if let Err(error) = &written
         && error.kind == StreamErrorKind::Local
     {
-        return Err(head_failure(error));
+        return Err(head_failure(error, outgoing));
     }
     match recv.opened().await {
         Ok(Ok(())) => {}
         Ok(Err(refused)) => return Err(ProxyError::refused(&refused)),
         Err(error) => return Err(stream_failure(&error)),
     }
-    written.map_err(|error| head_failure(&error))?;
+    written.map_err(|error| head_failure(&error, outgoing))?;
     let _ = opened.send(()); // nobody waits when there is no body
     while let Part::Head(head) = recv.next().await.map_err(|error| stream_failure(&error))? {
         match *head {
@@ -165,12 +167,16 @@ pub(crate) fn open_failure(error: &tunnel::OpenError) -> ProxyError {
     ProxyError::unsent(kind, error.to_string())
 }
 
-/// A head that tunnel v1 cannot carry is the client's to mend.
-fn head_failure(error: &StreamError) -> ProxyError {
-    match error.kind {
-        StreamErrorKind::Local => ProxyError::unsent(Kind::BadRequest, error.to_string()),
-        _ => stream_failure(error),
+/// A head that tunnel v1 cannot carry is the client's to mend (tunnel.md §5.1).
+fn head_failure(error: &StreamError, outgoing: &Outgoing) -> ProxyError {
+    if error.kind != StreamErrorKind::Local {
+        return stream_failure(error);
     }
+    let kind = match encode_request_head(&outgoing.to_head(), &mut BytesMut::new()) {
+        Err(EncodeError::TooLarge { .. } | EncodeError::TooManyFields { .. }) => Kind::HeadTooLarge,
+        _ => Kind::BadRequest,
+    };
+    ProxyError::unsent(kind, error.to_string())
 }
 
 pub(crate) fn stream_failure(error: &StreamError) -> ProxyError {

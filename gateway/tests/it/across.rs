@@ -276,6 +276,21 @@ async fn both_sides_log_what_came_of_a_body_whose_application_broke_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_the_tunnel_cannot_carry_is_too_large() {
+    let origin = Origin::start("west").await;
+    let exported = exported(AppProtocol::Http, &[origin.address]);
+    let (east, _west) = pair(AppProtocol::Http, exported, [http_route()]).await;
+    // hyper takes up to 64 KiB, and what the gateway adds does not fit any more.
+    let request = Request::get("/").header("host", "api.test");
+    let request = request.header("x-long", "a".repeat(65_400)).body(Bytes::new()).unwrap();
+    let answer = send(east.http(), request).await.unwrap();
+    assert_eq!((answer.status, answer.header("x-fed-code")), (431, "FED7009"));
+    let record = &east.records(1).await[0];
+    assert!(record["failure"].as_str().unwrap().contains("HEAD is "), "{record:#}");
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_peer_takes_over_without_a_failed_request() {
     let (near, far) = (Origin::start("west").await, Origin::start("south").await);
     let exported_west = exported(AppProtocol::Http, &[near.address]);
