@@ -175,6 +175,10 @@ async fn a_cut_in_the_middle_executes_no_post_twice_and_loses_no_get() {
     for (path, times) in executions(&[&west, &south], "/hold/post") {
         assert_eq!(times, 1, "{path} was executed {times} times");
     }
+    // Each worker has links of its own, and notices by itself that they are silent.
+    world
+        .until_peer("all of west's links to be given up", "east", "west", |p| p.links_live == 0)
+        .await;
     // Under the cut: every new request is served, and posts still once each.
     for number in 0..CALLS {
         let path = format!("/under-the-cut/{number}");
