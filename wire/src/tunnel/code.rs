@@ -96,7 +96,7 @@ registry! {
         "The sender failed in a way that no other code describes.";
     0x02 Cancelled "cancelled" Never Caller None,
         "The caller went away.";
-    0x03 Draining "draining" Elsewhere Nobody None,
+    0x03 Draining "draining" Elsewhere Nobody Some(fed::DRAINING),
         "The gateway is shutting down and takes no new streams.";
     0x10 UnsupportedVersion "unsupported_version" Never Operator Some(fed::PEER_VERSION),
         "The HELLO version ranges do not overlap.";
