@@ -172,9 +172,9 @@ registry! {
         "There is no ClusterPeer of that name.",
         "Create the ClusterPeer, or mend the name.";
     4008 TRUST_DOMAIN_CONFLICT "TrustDomainConflict":
-        "Two clusters claim one trust domain; the first keeps it.",
-        "A trust domain has exactly one owner.",
-        "Give each cluster a trust domain of its own.";
+        "Several ClusterPeers claim one trust domain, or one claims this cluster's own; no peer has it.",
+        "A trust domain has exactly one owner, and nothing tells which claim is right.",
+        "Leave it with the cluster that owns it; give each cluster a trust domain of its own.";
     4009 MASS_DELETE_HELD "MassDeleteHeld":
         "Most of the cluster's objects vanished at once; the removal is held for a while.",
         "An empty or unmounted manifest folder looks like a mass delete.",

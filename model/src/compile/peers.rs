@@ -1,6 +1,6 @@
 //! Peers and who owns which trust domain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Findings;
@@ -12,12 +12,14 @@ use crate::spiffe::TrustDomain;
 pub(super) type Peers = BTreeMap<ClusterName, Arc<ClusterPeer>>;
 pub(super) type Owners = BTreeMap<TrustDomain, ClusterName>;
 
-/// A peer whose trust domain is another's loses that domain; one left without any is dropped.
+/// A trust domain that several peers claim is nobody's, since nothing here tells who is right: the
+/// first by name could be the mistaken one. A peer left without any domain is dropped.
 pub(super) fn compile(
     own: &ClusterName,
     resources: &ResourceSet,
     findings: &mut Findings,
 ) -> (Peers, Owners) {
+    let claims = claims(own, resources);
     let (mut peers, mut owners) = (Peers::new(), Owners::new());
     for resource in resources.values() {
         let Resource::ClusterPeer(peer) = resource else { continue };
@@ -29,20 +31,42 @@ pub(super) fn compile(
         }
         let mut kept = peer.clone();
         kept.trust_bundles.retain(|bundle| {
-            let owner =
-                owners.entry(bundle.trust_domain.clone()).or_insert_with(|| peer.name.clone());
-            let mine = *owner == peer.name;
-            if !mine {
-                let message = format!("trust domain {} belongs to {owner}", bundle.trust_domain);
-                let fix = "give each cluster a trust domain of its own";
-                let field = "spec.trustDomains";
-                findings.error(resource, field, code::TRUST_DOMAIN_CONFLICT, message, fix);
+            let domain = &bundle.trust_domain;
+            let claimants = claims.get(domain).into_iter().flatten();
+            let others: Vec<&str> =
+                claimants.filter(|name| ***name != peer.name).map(|name| name.as_str()).collect();
+            if others.is_empty() {
+                owners.insert(domain.clone(), peer.name.clone());
+                return true;
             }
-            mine
+            let others = others.join(", ");
+            let message =
+                format!("trust domain {domain} is claimed by {others} too, so nobody has it");
+            let fix = "leave it with the cluster that owns it";
+            let field = "spec.trustDomains";
+            findings.error(resource, field, code::TRUST_DOMAIN_CONFLICT, message, fix);
+            false
         });
         if !kept.trust_bundles.is_empty() {
             peers.insert(kept.name.clone(), Arc::new(kept));
         }
     }
     (peers, owners)
+}
+
+/// Who claims which trust domain.
+fn claims<'a>(
+    own: &ClusterName,
+    resources: &'a ResourceSet,
+) -> BTreeMap<&'a TrustDomain, BTreeSet<&'a ClusterName>> {
+    let mut claims = BTreeMap::<_, BTreeSet<_>>::new();
+    for resource in resources.values() {
+        let Resource::ClusterPeer(peer) = resource else { continue };
+        if peer.name != *own {
+            for bundle in &peer.trust_bundles {
+                claims.entry(&bundle.trust_domain).or_default().insert(&peer.name);
+            }
+        }
+    }
+    claims
 }

@@ -128,15 +128,17 @@ async fn a_trust_domain_has_one_owner() {
     world.import("east", "api", "http", &["west"]);
     world.until_answer("east", "api", "api@west").await;
 
-    // West claims south's trust domain besides its own: it does not get it, and keeps its own.
+    // West claims south's trust domain besides its own. Nothing tells who is right, so neither has
+    // it, and west keeps its own.
     let south = bundle(&world, "south");
     let both = [bundle(&world, "west"), south.clone()];
     world.write("east", "peer-west", &peer(&world, "east", "west", &both));
     conflict(&world, "south.demo.example").await;
-    world.linked("east", "south").await;
+    let unlinked = "the tunnel from south to east to end";
+    world.until_peer(unlinked, "south", "east", |peer| peer.links_live == 0).await;
     assert_eq!(world.get("east", "api", "/").await.unwrap().status, StatusCode::OK);
 
-    // West says it is of south's trust domain only: it has none left, and no tunnel.
+    // West says it is of south's trust domain only: it has none left, and no tunnel, nor has south.
     world.write("east", "peer-west", &peer(&world, "east", "west", &[south]));
     world.until_status("east", "api", StatusCode::SERVICE_UNAVAILABLE).await;
 
