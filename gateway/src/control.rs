@@ -17,6 +17,7 @@ use wire::resource::{Ack, Delta, DeltaError};
 
 use crate::drain::DrainStage;
 use crate::enrol::learn_cluster_id;
+use crate::files::ResetKey;
 use crate::limits::{LISTEN_RETRY_INTERVAL, RANK_INTERVAL, SNAPSHOT_WRITE_DELAY};
 use crate::listeners::Listeners;
 use crate::snapshot_file::SnapshotFile;
@@ -42,7 +43,7 @@ pub struct Control {
     revision: Option<Revision>,
     own_bundle: Option<TrustBundle>,
     bundles: BundleSet,
-    reset_key: [u8; 64],
+    reset_key: ResetKey,
     file: SnapshotFile,
     /// When the changed resources are to be written.
     save_at: Option<Instant>,
@@ -52,7 +53,7 @@ impl Control {
     pub fn new(
         state: Arc<GatewayState>,
         workers: Vec<mpsc::Sender<Command>>,
-        reset_key: [u8; 64],
+        reset_key: ResetKey,
     ) -> Self {
         let listeners = Listeners::new(state.clone(), workers.clone());
         let file = SnapshotFile::new(&state.config.data_dir);
@@ -102,7 +103,7 @@ impl Control {
         let config = &self.state.config;
         let incarnation = rand::random::<u64>().max(1);
         let (listen, workers) = (config.tunnel_listen, config.workers);
-        let config = TunnelConfig::new(listen, workers, self.reset_key, incarnation);
+        let config = TunnelConfig::new(listen, workers, self.reset_key.0, incarnation);
         let (tunnel, workers) = Tunnel::bind(config, self.state.identity.clone())?;
         tracing::info!(address = %tunnel.local_addr(), "tunnel listening");
         for worker in workers {
@@ -174,7 +175,7 @@ impl Control {
         let config = &self.state.config;
         let snapshot = self.state.snapshot.load();
         let mut owners = TrustDomainOwners::default();
-        let mut trusted: Vec<TrustBundle> = Vec::new();
+        let mut trusted: Vec<(ClusterName, TrustBundle)> = Vec::new();
         let own = self.own_bundle.iter().map(|bundle| (&config.cluster, bundle));
         let peers = snapshot.peers.iter().flat_map(|(cluster, peer)| {
             peer.trust_bundles.iter().map(move |bundle| (cluster, bundle))
@@ -182,7 +183,7 @@ impl Control {
         let _ = owners.claim(config.trust_domain.clone(), config.cluster.clone()); // the first
         for (cluster, bundle) in own.chain(peers) {
             match owners.claim(bundle.trust_domain.clone(), ClusterName::clone(cluster)) {
-                Ok(()) => trusted.push(bundle.clone()),
+                Ok(()) => trusted.push((cluster.clone(), bundle.clone())),
                 Err(error) => {
                     findings.push(bundle_finding(
                         Some(cluster),

@@ -1,5 +1,6 @@
 //! Small files of the gateway's own, for its user only.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -29,12 +30,23 @@ pub(crate) fn create_data_dir(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The key of QUIC's stateless resets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ResetKey(pub(crate) [u8; RESET_KEY_BYTES]);
+
+/// Without the key: whoever has it can end this gateway's connections.
+impl fmt::Debug for ResetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ResetKey").finish_non_exhaustive()
+    }
+}
+
 /// The key of QUIC's stateless resets, made at the first start. It is kept so that peers notice a
 /// crash and restart within a round trip; whoever has it can end this gateway's connections.
 pub(crate) fn load_or_create_reset_key(
     data_dir: &Path,
     random: impl FnOnce() -> [u8; RESET_KEY_BYTES],
-) -> anyhow::Result<[u8; RESET_KEY_BYTES]> {
+) -> anyhow::Result<ResetKey> {
     let path = data_dir.join("reset.key");
     let shown = path.display();
     match fs::read(&path) {
@@ -45,7 +57,7 @@ pub(crate) fn load_or_create_reset_key(
                 bail!("{KEY_PERMISSIONS}: {shown} has mode {mode:04o}: run `chmod 600 {shown}`");
             }
             match bytes.try_into() {
-                Ok(key) => Ok(key),
+                Ok(key) => Ok(ResetKey(key)),
                 Err(bytes) => {
                     let found = bytes.len();
                     bail!(
@@ -58,7 +70,7 @@ pub(crate) fn load_or_create_reset_key(
             let key = random();
             write_private(&path, &key)
                 .with_context(|| format!("{DATA_FOLDER_UNUSABLE}: failed to write {shown}"))?;
-            Ok(key)
+            Ok(ResetKey(key))
         }
         Err(error) => Err(error).with_context(|| format!("failed to read {shown}")),
     }
@@ -104,7 +116,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = load_or_create_reset_key(folder.path(), || [7; 64]).unwrap();
         let second = load_or_create_reset_key(folder.path(), || [8; 64]).unwrap();
-        assert_eq!((first, second), ([7; 64], [7; 64]));
+        assert_eq!((&first.0, &second.0), (&[7; 64], &[7; 64]));
+        assert_eq!(format!("{first:?}"), "ResetKey(..)");
         let path = folder.path().join("reset.key");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 

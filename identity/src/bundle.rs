@@ -1,11 +1,11 @@
 //! Trust bundles, one per trust domain, side by side and never pooled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use model::code::{self, Code};
-use model::{TrustBundle, TrustDomain};
+use model::{ClusterName, TrustBundle, TrustDomain};
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use crate::limits::{BUNDLE_AUTHORITIES_MAX, TRUST_DOMAINS_MAX};
@@ -19,6 +19,8 @@ pub struct BundleSet {
     /// The highest sequence ever in force here, also of domains that are gone: who takes a peer
     /// away and puts it back must not get an old bundle past us.
     high_water: BTreeMap<TrustDomain, u64>,
+    /// Whose each bundle was in the last [`BundleSet::replace_all`].
+    owners: BTreeMap<TrustDomain, ClusterName>,
 }
 
 /// What [`BundleSet::insert`] did.
@@ -117,23 +119,31 @@ impl BundleSet {
         Ok(change)
     }
 
-    /// Makes `bundles` the ones in force. A domain that is not among them is gone; one whose new
-    /// bundle is refused keeps the one it has.
+    /// Makes `bundles`, each with the cluster that has it, the ones in force. A domain that is not
+    /// among them is gone. One whose new bundle is refused keeps the one it has, unless that was
+    /// another cluster's: its gateways would then pass for the new owner's.
     pub fn replace_all(
         &mut self,
-        bundles: impl IntoIterator<Item = TrustBundle>,
+        bundles: impl IntoIterator<Item = (ClusterName, TrustBundle)>,
     ) -> Vec<BundleError> {
-        let mut named = BTreeSet::new();
+        let mut owners = BTreeMap::new();
         let mut errors = Vec::new();
-        for bundle in bundles {
+        for (owner, bundle) in bundles {
             let domain = bundle.trust_domain.clone();
-            if !named.insert(domain.clone()) {
+            if owners.contains_key(&domain) {
                 errors.push(BundleError::Duplicate { domain });
-            } else if let Err(error) = self.insert(bundle) {
+                continue;
+            }
+            if self.owners.get(&domain).is_some_and(|before| *before != owner) {
+                self.remove(&domain);
+            }
+            owners.insert(domain, owner);
+            if let Err(error) = self.insert(bundle) {
                 errors.push(error);
             }
         }
-        self.bundles.retain(|domain, _| named.contains(domain));
+        self.bundles.retain(|domain, _| owners.contains_key(domain));
+        self.owners = owners;
         errors
     }
 

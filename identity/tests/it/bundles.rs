@@ -23,7 +23,7 @@ fn a_sequence_only_grows() {
     // Taking the peer away and putting it back opens no way around.
     bundles.remove(&domain("east.fed"));
     assert_eq!(bundles.insert(old.bundle("east.fed", 7)).unwrap_err(), error);
-    assert_eq!(bundles.replace_all([old.bundle("east.fed", 7)]), [error]);
+    assert_eq!(bundles.replace_all([(cluster("east"), old.bundle("east.fed", 7))]), [error]);
     assert!(bundles.get(&domain("east.fed")).is_none());
     let error = {
         bundles.insert(new.bundle("east.fed", 8)).unwrap();
@@ -70,11 +70,12 @@ fn bundles_are_never_pooled() {
 fn replacing_all_keeps_the_good_and_drops_the_gone() {
     let world = World::new();
     let mut bundles = BundleSet::default();
-    assert!(bundles.replace_all([world.east.bundle("east.fed", 5)]).is_empty());
+    let first = (cluster("east"), world.east.bundle("east.fed", 5));
+    assert!(bundles.replace_all([first]).is_empty());
     let errors = bundles.replace_all([
-        world.west.bundle("east.fed", 4),
-        world.west.bundle("west.fed", 1),
-        world.east.bundle("west.fed", 2),
+        (cluster("east"), world.west.bundle("east.fed", 4)),
+        (cluster("west"), world.west.bundle("west.fed", 1)),
+        (cluster("east"), world.east.bundle("west.fed", 2)),
     ]);
     let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(texts.len(), 2, "{texts:?}");
@@ -88,6 +89,25 @@ fn replacing_all_keeps_the_good_and_drops_the_gone() {
     assert_eq!(bundles.get(&domain("west.fed")), Some(&world.west.bundle("west.fed", 1)));
     assert!(bundles.replace_all([]).is_empty());
     assert_eq!(bundles.iter().count(), 0);
+}
+
+#[test]
+fn a_bundle_does_not_outlast_its_owner() {
+    let (old, new) = (ToyCa::root("shared.fed"), ToyCa::root("shared.fed"));
+    let mut bundles = BundleSet::default();
+    assert!(bundles.replace_all([(cluster("a"), old.bundle("shared.fed", 5))]).is_empty());
+    // Refused, but still a's: what is in force stays.
+    let lower = || new.bundle("shared.fed", 4);
+    assert_eq!(bundles.replace_all([(cluster("a"), lower())]).len(), 1);
+    assert_eq!(bundles.get(&domain("shared.fed")), Some(&old.bundle("shared.fed", 5)));
+    // Now b's: a's authorities must not speak for b, and the sequence still only grows.
+    for _ in 0..2 {
+        let errors = bundles.replace_all([(cluster("b"), lower())]);
+        assert_eq!(errors[0].code().to_string(), "FED3006");
+        assert_eq!(bundles.get(&domain("shared.fed")), None);
+    }
+    assert!(bundles.replace_all([(cluster("b"), new.bundle("shared.fed", 5))]).is_empty());
+    assert_eq!(bundles.get(&domain("shared.fed")), Some(&new.bundle("shared.fed", 5)));
 }
 
 #[test]

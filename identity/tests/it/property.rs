@@ -51,7 +51,10 @@ proptest! {
     fn a_verifier_of_a_and_b_never_takes_an_id_of_a_signed_by_b(recipe in recipe()) {
         let (a, b) = (ToyCa::root("a.fed"), ToyCa::root("b.fed"));
         let mut bundles = BundleSet::default();
-        let mut both = vec![a.bundle("a.fed", 1), b.bundle("b.fed", 1)];
+        let mut both = vec![
+            (cluster("a"), a.bundle("a.fed", 1)),
+            (cluster("b"), b.bundle("b.fed", 1)),
+        ];
         if !recipe.a_first {
             both.reverse();
         }
