@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 use tunnel::{Part, RecvHalf, StreamError};
 
+use crate::http::apply_to_request_trailers;
 use crate::limits::{REPLAY_BYTES_MAX, REPLAY_FRAME_BYTES_MIN};
 
 /// Why a body broke off.
@@ -65,7 +66,16 @@ impl Body for UpstreamBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Client(body) => Pin::new(body).poll_frame(cx),
-            Self::Tunnel(body) => Pin::new(body).poll_frame(cx),
+            Self::Tunnel(body) => {
+                let mut frame = ready!(Pin::new(body).poll_frame(cx));
+                // As the head (`apply_to_peer_request`): the peer may not have filtered them.
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    apply_to_request_trailers(trailers);
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -277,7 +287,10 @@ impl Replay {
         let kept = match frame.into_data() {
             Ok(data) => Kept::Data(data),
             Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Kept::Trailers(trailers),
+                Ok(mut trailers) => {
+                    apply_to_request_trailers(&mut trailers);
+                    Kept::Trailers(trailers)
+                }
                 Err(other) => return Poll::Ready(Some(Ok(other))), // a kind that hyper has not yet
             },
         };

@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use model::RequestId;
 use wire::tunnel::TraceContext;
 
@@ -31,6 +31,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_FED_HOPS: HeaderName = HeaderName::from_static("x-fed-hops");
 /// Fields of ours; from outside they would be claims.
 const OWN_PREFIX: &str = "x-fed-";
+/// Fields that say whom a request came through.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Removes from an application's response what it must not say: fields of one connection, and a
 /// failure code, which only gateways give.
@@ -90,7 +92,15 @@ fn wants_trailers(value: &HeaderValue) -> bool {
     })
 }
 
-/// The protocol that a request asks to switch to, if it asks as RFC 9110 §7.8 has it.
+/// The protocol that a request asks to switch to. Only GET of HTTP/1.1 does: the tunnel carries no
+/// other method beside a protocol, HTTP/1.0 has no upgrade, and HTTP/2 no such field; otherwise the
+/// request is served as it stands.
+pub(super) fn asked_upgrade<B>(request: &Request<B>) -> Option<String> {
+    let may_ask = request.method() == Method::GET && request.version() == Version::HTTP_11;
+    if may_ask { upgrade_of(request.headers()) } else { None }
+}
+
+/// The protocol that these fields speak of switching to, as RFC 9110 §7.8 has it.
 pub(super) fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     let asks =
         headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).any(|value| {
@@ -167,16 +177,43 @@ pub(super) fn given_request_id(headers: &HeaderMap) -> Option<RequestId> {
     headers.get(X_REQUEST_ID).and_then(|value| parse_request_id(value.as_bytes()))
 }
 
-/// Fields by which an outsider could claim an identity or an origin (DESIGN §8).
+/// Removes from a request's trailers what its headers must not have, and what only headers may have
+/// (RFC 9110 §6.5.1): an application may merge the two.
+pub(crate) fn apply_to_request_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    strip_claims(trailers);
+    remove_where(trailers, |name| is_ours(name.as_str()));
+    for name in [TE, CONTENT_LENGTH, HOST] {
+        trailers.remove(name);
+    }
+}
+
+/// Fields by which an outsider could claim an identity or an origin (DESIGN §8). CGI and its heirs
+/// tell `-`, `_` and sometimes `.` in a name not apart, so a name is judged by how they read it; and
+/// one that they would take for a field that we set must not stand beside ours.
 fn strip_claims(headers: &mut HeaderMap) {
-    let own = |name: &&HeaderName| name.as_str().starts_with(OWN_PREFIX);
-    let claims: Vec<HeaderName> = headers.keys().filter(own).cloned().collect();
-    for name in claims {
+    remove_where(headers, |name| {
+        let name = name.as_str();
+        if name.starts_with(OWN_PREFIX) || *name == X_FORWARDED_CLIENT_CERT || *name == FORWARDED {
+            // We keep no `Forwarded` chain; one from outside would contradict ours.
+            return true;
+        }
+        name.contains(['_', '.']) && is_ours(&name.replace(['_', '.'], "-"))
+    });
+}
+
+/// Fields that we set, or that nobody may set.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
+        || name.starts_with(FORWARDED_PREFIX)
+        || [FORWARDED, X_REQUEST_ID].iter().any(|ours| *name == *ours)
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
-    headers.remove(X_FORWARDED_CLIENT_CERT);
-    // We keep no `Forwarded` chain; one from outside would stand beside ours and contradict it.
-    headers.remove(FORWARDED);
 }
 
 fn add_forwarded(headers: &mut HeaderMap, origin: &Origin<'_>) {
@@ -369,6 +406,45 @@ mod tests {
     }
 
     #[test]
+    fn other_spellings_of_a_claim_are_claims() {
+        let mut map = headers(&[
+            ("x_fed_source", "spiffe://a/b"),
+            ("x.fed.hops", "3"),
+            ("x-fed_code", "FED5001"),
+            ("x_forwarded_client_cert", "x"),
+            ("x_forwarded-for", "203.0.113.9"),
+            ("x_request_id", "x"),
+            ("x_federal", "stays"),
+            ("my_field", "stays"),
+        ]);
+        apply_to_peer_request(&mut map);
+        assert_eq!(names(&map), ["my_field", "x_federal"]);
+    }
+
+    #[test]
+    fn trailers_claim_nothing_either() {
+        let mut map = headers(&[
+            ("x-fed-source", "spiffe://a/b"),
+            ("x-fed-hops", "3"),
+            ("x_fed_source", "x"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-client-cert", "x"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-request-id", "x"),
+            ("connection", "secret"),
+            ("secret", "x"),
+            ("transfer-encoding", "chunked"),
+            ("te", "trailers"),
+            ("host", "shop.example"),
+            ("content-length", "7"),
+            ("grpc-status", "0"),
+            ("x-checksum", "stays"),
+        ]);
+        apply_to_request_trailers(&mut map);
+        assert_eq!(names(&map), ["grpc-status", "x-checksum"]);
+    }
+
+    #[test]
     fn each_gateway_counts_one_hop_and_what_is_no_number_counts_none() {
         for (given, expected) in
             [("1", "2"), ("7", "8"), ("", "1"), ("-3", "1"), ("4294967295", "4294967295")]
@@ -424,6 +500,23 @@ mod tests {
         }
         let later = "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
         assert!(parse_traceparent(later.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn only_get_of_http_1_1_asks_for_an_upgrade() {
+        for (method, version, expected) in [
+            (Method::GET, Version::HTTP_11, Some("websocket")),
+            (Method::GET, Version::HTTP_10, None),
+            (Method::GET, Version::HTTP_2, None),
+            (Method::POST, Version::HTTP_11, None),
+            (Method::HEAD, Version::HTTP_11, None),
+        ] {
+            let mut request = Request::new(());
+            (*request.method_mut(), *request.version_mut()) = (method.clone(), version);
+            *request.headers_mut() =
+                headers(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+            assert_eq!(asked_upgrade(&request).as_deref(), expected, "{method} {version:?}");
+        }
     }
 
     #[test]

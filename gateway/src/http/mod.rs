@@ -11,7 +11,9 @@ pub(crate) mod websocket;
 
 pub use exchange::ResponseBody;
 pub(crate) use exchange::content_length;
-pub(crate) use filters::{apply_to_peer_request, apply_to_response, ask_upgrade, hex};
+pub(crate) use filters::{
+    apply_to_peer_request, apply_to_request_trailers, apply_to_response, ask_upgrade, hex,
+};
 pub(crate) use remote::{open_failure, send_data, stream_failure};
 pub(crate) use upgrade::switch_protocols;
 

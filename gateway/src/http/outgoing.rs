@@ -57,7 +57,7 @@ impl Outgoing {
         target: &Target,
         source: Source,
     ) -> Self {
-        let upgrade = filters::upgrade_of(request.headers()).map(|protocol| {
+        let upgrade = filters::asked_upgrade(&request).map(|protocol| {
             let client = hyper::upgrade::on(&mut request);
             Upgrade { protocol, client }
         });
