@@ -8,6 +8,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -20,7 +21,7 @@ use model::{ClusterName, RequestId, ServiceName, SpiffeId};
 
 use crate::error::{Kind, ProxyError};
 use crate::json::JsonLine;
-use crate::limits::ACCESS_LOG_QUEUE_MAX;
+use crate::limits::{ACCESS_LOG_QUEUE_MAX, ACCESS_LOG_VALUE_CHARS_MAX};
 use crate::metrics::Shard;
 use crate::respond::Answer;
 
@@ -80,8 +81,9 @@ pub struct Record {
     pub duration: Duration,
     pub client: SocketAddr,
     pub method: Option<Method>,
+    /// As long as [`cut`] leaves it.
     pub authority: String,
-    /// Without the query, which may hold secrets.
+    /// Without the query, which may hold secrets; as long as [`cut`] leaves it.
     pub path: String,
     pub status: Option<StatusCode>,
     pub failure: Option<Failure>,
@@ -174,6 +176,12 @@ impl Record {
     }
 }
 
+/// What a record keeps of a text that a client chose: one character more than a line shows, so that
+/// the line says that there was more.
+pub fn cut(text: &str) -> String {
+    text.chars().take(ACCESS_LOG_VALUE_CHARS_MAX + 1).collect()
+}
+
 fn timestamp(time: SystemTime) -> String {
     match jiff::Timestamp::try_from(time) {
         Ok(timestamp) => format!("{timestamp:.3}"),
@@ -221,7 +229,7 @@ impl LogEntry {
         // Once the gateway cuts everything off, whatever fails fails because of that.
         let (kind, detail) = match cut_off {
             true => (Kind::Draining, "cut off by the end of the drain".to_owned()),
-            false => (error.kind, error.detail.to_string()),
+            false => (error.kind, cut(&error.detail)),
         };
         record.failure = Some(Failure { kind, detail });
     }
@@ -255,12 +263,13 @@ pub struct AccessLogWriter {
 }
 
 impl AccessLog {
-    /// Opens the file for appending, or standard output, and starts the writer.
+    /// Opens the file for appending, or standard output, and starts the writer. A new file is for
+    /// its owner and group: it says who asks for what.
     pub fn open(path: &Path) -> io::Result<(Self, AccessLogWriter)> {
         let sink: Box<dyn Write + Send> = if path == Path::new(STDOUT) {
             Box::new(io::stdout()) // may be a socket, which cannot be opened by its path
         } else {
-            Box::new(OpenOptions::new().create(true).append(true).open(path)?)
+            Box::new(OpenOptions::new().create(true).append(true).mode(0o640).open(path)?)
         };
         Self::start(sink)
     }
@@ -388,6 +397,29 @@ mod tests {
         assert!(line.get("status").is_none());
         record.path = "/".repeat(100_000);
         assert!(self::line(&record)["path"].as_str().unwrap().len() < 1_000);
+    }
+
+    #[test]
+    fn a_record_keeps_no_more_of_a_long_text_than_its_line_shows() {
+        let mut record = record();
+        record.path = cut(&"ä".repeat(64 * 1024));
+        assert!(record.path.len() <= 2 * (ACCESS_LOG_VALUE_CHARS_MAX + 1));
+        let shown = format!("{}…", "ä".repeat(ACCESS_LOG_VALUE_CHARS_MAX));
+        assert_eq!(line(&record)["path"], shown);
+        for text in ["", "/short", &"x".repeat(ACCESS_LOG_VALUE_CHARS_MAX)] {
+            record.path = cut(text);
+            assert_eq!(line(&record)["path"], *text, "nothing is missing");
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_not_for_everybody() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let (log, writer) = AccessLog::open(&path).unwrap();
+        writer.finish(&log);
+        assert_eq!(path.metadata().unwrap().mode() & 0o137, 0);
     }
 
     #[test]

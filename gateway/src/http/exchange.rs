@@ -17,7 +17,7 @@ use model::RequestId;
 use super::outgoing::Outgoing;
 use super::upgrade::{self, Switch};
 use super::{Client, filters};
-use crate::access_log::{LogEntry, Protocol, Record, Role};
+use crate::access_log::{self, LogEntry, Protocol, Record, Role};
 use crate::balance::EndpointLease;
 use crate::body::{BodyError, ReplayBody, TunnelBody};
 use crate::drain::DrainGuard;
@@ -46,7 +46,7 @@ impl Exchange {
         let mut record = Record::new(Role::Source, protocol, client.remote);
         record.method = Some(request.method().clone());
         record.authority = authority_text(request);
-        record.path = request.uri().path().to_owned();
+        record.path = access_log::cut(request.uri().path());
         let given = filters::given_request_id(request.headers());
         record.request_id = given.or_else(|| Some(RequestId::from_bytes(rand::random())));
         let entry = LogEntry::begin(record, &worker.gateway.log, &worker.shard);
@@ -171,7 +171,7 @@ fn switching(status: StatusCode, headers: HeaderMap) -> Response<ResponseBody> {
 fn authority_text<B>(request: &Request<B>) -> String {
     let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    authority.or_else(host).unwrap_or_default().to_owned()
+    access_log::cut(authority.or_else(host).unwrap_or_default())
 }
 
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
