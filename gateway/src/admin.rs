@@ -5,21 +5,29 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use model::code::ADDRESS_IN_USE;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 
 use crate::drain::DrainStage;
-use crate::limits::STOP_MAX;
+use crate::limits::{ACCEPT_ERROR_PAUSE, ADMIN_CONNECTIONS_MAX, ADMIN_TIMEOUT, STOP_MAX};
 use crate::metrics;
 use crate::report;
-use crate::state::GatewayState;
+use crate::state::{GatewayState, Places};
 
 /// Reads and changes the filter of the process's log; whoever set up logging gives it.
 #[derive(Clone)]
@@ -69,15 +77,49 @@ pub fn start(
 
 async fn serve(listener: TcpListener, admin: Admin) {
     let drain = admin.state.drain.clone();
-    let served = async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(listener, router(admin)).await
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin port cannot be used"),
     };
+    let router = router(admin);
     tokio::select! {
-        outcome = served => if let Err(error) = outcome {
-            tracing::error!(%error, "the admin port ended");
-        },
+        () = accept_all(&listener, &router) => {}
         () = drain.reached(DrainStage::Stopped) => {}
+    }
+}
+
+async fn accept_all(listener: &tokio::net::TcpListener, router: &Router) {
+    let places = Places::new(ADMIN_CONNECTIONS_MAX);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed at the admin port");
+                sleep(ACCEPT_ERROR_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = places.take() else { continue }; // dropped, so closed
+        let router = router.clone();
+        tokio::spawn(async move {
+            serve_connection(stream, router, ADMIN_TIMEOUT).await;
+            drop(place);
+        });
+    }
+}
+
+/// Who says nothing, or not enough, for `limit` gives its place back.
+async fn serve_connection(stream: TcpStream, router: Router, limit: Duration) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = timeout(limit, router.clone().oneshot(request));
+        async { answer.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response())) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limit)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection to the admin port ended");
     }
 }
 
@@ -217,4 +259,60 @@ fn dump_listener(listener: &model::snapshot::Listener) -> Value {
     };
     let protocol = listener.protocol().as_str();
     json!({"name": listener.name, "port": listener.port, "protocol": protocol, "routes": routes})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net;
+
+    use super::*;
+    use crate::state::tests::state;
+
+    fn admin(folder: &std::path::Path) -> Arc<GatewayState> {
+        let mut state = state(folder);
+        state.config.admin_listen = ([127, 0, 0, 1], 0).into();
+        Arc::new(state)
+    }
+
+    /// Whether the admin port serves a new connection; one that it closes may be reset, too.
+    fn is_served(address: SocketAddr) -> bool {
+        let mut stream = net::TcpStream::connect(address).unwrap();
+        let asked =
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let mut answer = String::new();
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.ends_with("ok\n")
+    }
+
+    #[test]
+    fn connections_to_the_admin_port_are_bounded_and_places_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = admin(folder.path());
+        let (address, thread) = start(&state, None).unwrap();
+        assert!(is_served(address));
+        let connect = |_| net::TcpStream::connect(address).unwrap();
+        // One more, in case the connection above still has its place.
+        let silent: Vec<net::TcpStream> = (0..=ADMIN_CONNECTIONS_MAX).map(connect).collect();
+        assert!(!is_served(address));
+        drop(silent);
+        while !is_served(address) {
+            std::thread::yield_now();
+        }
+        state.drain.advance(DrainStage::Stopped);
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_head_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let router = router(Admin { state: admin(folder.path()), log_level: None });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost:").unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        serve_connection(stream, router, Duration::from_millis(1)).await;
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer); // ends, whether or not with a word
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
 }

@@ -18,6 +18,8 @@ pub const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Requests and connections in progress at one time, over all workers; more are refused.
 pub const EXCHANGES_MAX: usize = 16_384;
+/// Of these, exchanges from one peer cluster; the rest is left to local traffic and other peers.
+pub const PEER_EXCHANGES_MAX: usize = EXCHANGES_MAX / 2;
 
 /// Fields of a request from a client: ours come on top, and tunnel v1 carries 100.
 pub const HEADERS_MAX: usize = 90;
@@ -136,6 +138,11 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub const SNAPSHOT_WRITE_DELAY: Duration = Duration::from_millis(200);
 /// Diagnostics that one acknowledgement carries.
 pub const DIAGNOSTICS_MAX: usize = 1_000;
+
+/// Connections to the admin port at one time; more are closed at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Time for a request's head at the admin port, also the next one's, and for its answer.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Commands that wait for one worker.
 pub const WORKER_QUEUE_MAX: usize = 2_048;

@@ -3,9 +3,11 @@
 mod admit;
 mod connection;
 mod not_yet;
+mod quota;
 mod request;
 
 pub use not_yet::NotYet;
+pub use quota::{PeerPlace, PeerQuotas};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use crate::access_log::{LogEntry, Protocol, Record, Role};
 use crate::balance::EndpointLease;
 use crate::drain::DrainStage;
 use crate::error::{Kind, ProxyError};
-use crate::state::GatewayState;
+use crate::limits::PEER_EXCHANGES_MAX;
+use crate::state::{GatewayState, Place};
 use crate::worker::WorkerState;
 
 /// Endpoints that are tried for one exchange: the destination re-picks once (DESIGN §10).
@@ -49,11 +52,12 @@ async fn serve_exchange(worker: Arc<WorkerState>, incoming: IncomingExchange) {
             return refuse(incoming, entry, &error).await;
         }
     };
-    let Some(_place) = gateway.exchanges.take() else {
-        worker.shard.exchanges_refused.fetch_add(1, Ordering::Relaxed);
-        let detail = format!("{} exchanges are in progress", gateway.exchanges.max());
-        let error = ProxyError::unsent(Kind::Overloaded, detail);
-        return refuse(incoming, entry, &error).await;
+    let _places = match take_places(gateway, &incoming.peer) {
+        Ok(places) => places,
+        Err(error) => {
+            worker.shard.exchanges_refused.fetch_add(1, Ordering::Relaxed);
+            return refuse(incoming, entry, &error).await;
+        }
     };
     let served = async {
         match incoming.open.kind {
@@ -68,6 +72,22 @@ async fn serve_exchange(worker: Arc<WorkerState>, incoming: IncomingExchange) {
         // The record says by itself that the end of the drain cut the exchange off.
         () = gateway.drain.reached(DrainStage::Stopped) => {}
     }
+}
+
+/// One of the peer's places and one of all.
+fn take_places(
+    gateway: &GatewayState,
+    peer: &PeerIdentity,
+) -> Result<(PeerPlace, Place), ProxyError> {
+    let full = |detail| ProxyError::unsent(Kind::Overloaded, detail);
+    let of_peer = gateway.peer_quotas.take(&peer.cluster).ok_or_else(|| {
+        full(format!("{PEER_EXCHANGES_MAX} exchanges of cluster {} are in progress", peer.cluster))
+    })?;
+    let place = gateway
+        .exchanges
+        .take()
+        .ok_or_else(|| full(format!("{} exchanges are in progress", gateway.exchanges.max())))?;
+    Ok((of_peer, place))
 }
 
 async fn refuse(incoming: IncomingExchange, mut entry: LogEntry, error: &ProxyError) {

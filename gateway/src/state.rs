@@ -22,7 +22,7 @@ use crate::drain::{Drain, DrainStage};
 use crate::error::{Kind, ProxyError};
 use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX};
 use crate::metrics::{self, LinkTotals, Shard};
-use crate::peer::NotYet;
+use crate::peer::{NotYet, PeerQuotas};
 
 /// The gateway as its tasks see it.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct GatewayState {
 
     pub connections: Places,
     pub exchanges: Places,
+    /// Of these, what each peer may have.
+    pub peer_quotas: PeerQuotas,
     pub drain: Drain,
     pub log: AccessLog,
     /// One per worker, in their order.
@@ -92,6 +94,7 @@ impl GatewayState {
             not_yet: NotYet::default(),
             connections: Places::new(CONNECTIONS_MAX),
             exchanges: Places::new(EXCHANGES_MAX),
+            peer_quotas: PeerQuotas::default(),
             drain: Drain::default(),
             log,
             shards: metrics::shards(config.workers),
@@ -139,9 +142,23 @@ impl GatewayState {
         self.note_change();
     }
 
+    /// Refuses an endpoint that is our own admin port, which is for this host's operators: an
+    /// EndpointSlice must not open it to clients and peers.
+    pub fn check_not_admin(&self, endpoint: SocketAddr) -> Result<(), ProxyError> {
+        match self.admin_address.get() {
+            Some(admin) if leads_to(endpoint, *admin) => {
+                let detail = format!("endpoint {endpoint} is this gateway's admin port");
+                Err(ProxyError::unsent(Kind::ConnectFailed, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses an endpoint that is a TCP listener of our own: a connection has no field that could
-    /// count its rounds, so each round would open another connection.
+    /// count its rounds, so each round would open another connection. And one that is our admin
+    /// port.
     pub fn check_endpoint(&self, endpoint: SocketAddr) -> Result<(), ProxyError> {
+        self.check_not_admin(endpoint)?;
         let protocol = {
             let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
             listeners.get(&endpoint.port()).map(|listener| listener.protocol)
@@ -229,6 +246,14 @@ impl GatewayState {
     }
 }
 
+/// Whether a connection to `endpoint` arrives at a socket that is bound to `bound`.
+fn leads_to(endpoint: SocketAddr, bound: SocketAddr) -> bool {
+    let (to, at) = (endpoint.ip().to_canonical(), bound.ip().to_canonical());
+    // The kernel takes the unspecified address for loopback.
+    let same = to == at || to.is_unspecified() && at.is_loopback();
+    endpoint.port() == bound.port() && (same || at.is_unspecified() && is_local(to))
+}
+
 /// Only an address of this host can be bound.
 fn is_local(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
@@ -310,6 +335,27 @@ pub(crate) mod tests {
         assert_eq!(code, code::SVID_EXPIRED);
         let id = "spiffe://east.example/fedgate/gateway/gw-0";
         assert_eq!(text, format!("the SVID {id} has expired: the node is away"));
+    }
+
+    #[test]
+    fn an_endpoint_cannot_be_the_admin_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = state(folder.path());
+        let check = |endpoint: &str| state.check_not_admin(endpoint.parse().unwrap());
+        assert!(check("127.0.0.1:9901").is_ok(), "the port is not bound yet");
+        state.admin_address.set("127.0.0.1:9901".parse().unwrap()).unwrap();
+        for endpoint in ["127.0.0.1:9901", "[::ffff:127.0.0.1]:9901", "0.0.0.0:9901"] {
+            let error = check(endpoint).unwrap_err();
+            assert_eq!(error.kind, Kind::ConnectFailed);
+            assert!(error.detail.ends_with("is this gateway's admin port"), "{error}");
+            assert!(state.check_endpoint(endpoint.parse().unwrap()).is_err());
+        }
+        for endpoint in ["127.0.0.1:9902", "127.0.0.2:9901", "192.0.2.1:9901"] {
+            assert!(check(endpoint).is_ok(), "{endpoint}");
+        }
+        let everywhere = "0.0.0.0:9901".parse().unwrap();
+        assert!(leads_to("127.0.0.2:9901".parse().unwrap(), everywhere));
+        assert!(!leads_to("192.0.2.1:9901".parse().unwrap(), everywhere), "another host");
     }
 
     #[test]

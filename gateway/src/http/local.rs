@@ -53,6 +53,10 @@ async fn send(
     protocol: AppProtocol,
 ) -> Result<Answer, ProxyError> {
     let mut stale = 0;
+    if let Err(error) = worker.gateway.check_not_admin(lease.address()) {
+        lease.connect_failed(worker.gateway.now());
+        return Err(error);
+    }
     loop {
         let connection = worker.pool.checkout(lease.address(), protocol).await;
         let connection = connection.map_err(|error| {

@@ -16,12 +16,12 @@ use tunnel::{
 use wire::tunnel::{Dispatched, Head, RequestHead, ResponseHead};
 
 use super::{Endpoints, refuse_in_place, stream_failure};
-use crate::access_log::{LogEntry, Record, Role};
+use crate::access_log::{LogEntry, Record, Role, cut};
 use crate::balance::EndpointLease;
 use crate::body::{Count, TunnelBody, UpstreamBody};
 use crate::error::{Kind, ProxyError};
 use crate::http::{self as own_http, content_length, send_data, websocket};
-use crate::limits::RESPONSE_HEAD_TIMEOUT;
+use crate::limits::{HEAD_READ_TIMEOUT, RESPONSE_HEAD_TIMEOUT};
 use crate::splice::Counts;
 use crate::upstream::{Connection, Returning, SendError};
 use crate::worker::WorkerState;
@@ -77,6 +77,10 @@ async fn connect(
     loop {
         let lease = endpoints.pick()?;
         entry.record().upstream = Some(lease.address());
+        if let Err(error) = worker.gateway.check_not_admin(lease.address()) {
+            endpoints.failed(&lease, error)?;
+            continue;
+        }
         match worker.pool.checkout(lease.address(), protocol).await {
             Ok(connection) => return Ok((connection, lease)),
             Err(error) => {
@@ -144,7 +148,7 @@ impl Forwarding<'_> {
         send: &mut SendHalf,
         mut recv: RecvHalf,
     ) -> Result<Served, ProxyError> {
-        let mut head = read_head(&mut recv).await?;
+        let mut head = begun_within(HEAD_READ_TIMEOUT, read_head(&mut recv)).await?;
         describe(&head, self.entry.record());
         own_http::apply_to_peer_request(&mut head.headers);
         if let Some(protocol) = head.protocol.clone() {
@@ -154,7 +158,8 @@ impl Forwarding<'_> {
             let detail = "CONNECT without a protocol is not served";
             return Err(ProxyError::unsent(Kind::MethodNotServed, detail));
         }
-        let (body, received) = body_of(&head, recv, connection.is_http1()).await?;
+        let body = body_of(&head, recv, connection.is_http1());
+        let (body, received) = begun_within(HEAD_READ_TIMEOUT, body).await?;
         let method = head.method.clone();
         let request = build_request(head, body, &connection);
         self.received = received.clone();
@@ -312,6 +317,19 @@ async fn in_time<T>(
     }
 }
 
+/// A stream holds a place, an endpoint's lease and a connection from OPEN on, so it has as long as
+/// a client's connection to say what it wants.
+async fn begun_within<T>(
+    limit: Duration,
+    part: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
+    timeout(limit, part).await.unwrap_or_else(|_| {
+        let seconds = limit.as_secs();
+        let detail = format!("the peer did not send the request's beginning within {seconds} s");
+        Err(ProxyError::unsent(Kind::Deadline, detail))
+    })
+}
+
 async fn read_head(recv: &mut RecvHalf) -> Result<RequestHead, ProxyError> {
     if let Part::Head(head) = recv.next().await.map_err(|error| stream_failure(&error))?
         && let Head::Request(head) = *head
@@ -324,9 +342,9 @@ async fn read_head(recv: &mut RecvHalf) -> Result<RequestHead, ProxyError> {
 
 fn describe(head: &RequestHead, record: &mut Record) {
     record.method = Some(head.method.clone());
-    record.path = head.uri.path().to_owned();
+    record.path = cut(head.uri.path());
     record.authority =
-        head.uri.authority().map(|authority| authority.to_string()).unwrap_or_default();
+        head.uri.authority().map(|authority| cut(authority.as_str())).unwrap_or_default();
 }
 
 /// The request's body. Towards HTTP/1.1, a method that hardly ever has one is only given one if
@@ -385,4 +403,19 @@ fn head_failure(error: StreamError) -> ProxyError {
 fn sent_failure(error: StreamError) -> ProxyError {
     let failure = stream_failure(&error);
     ProxyError { dispatched: Dispatched::Yes, ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_never_says_what_it_wants_ends() {
+        let silent = std::future::pending::<Result<(), _>>();
+        let error = begun_within(Duration::from_millis(1), silent).await.unwrap_err();
+        assert_eq!((error.kind, error.dispatched), (Kind::Deadline, Dispatched::No));
+        assert!(error.detail.contains("did not send the request's beginning within"), "{error}");
+        let said = begun_within(HEAD_READ_TIMEOUT, async { Ok(7) });
+        assert_eq!(said.await.unwrap(), 7);
+    }
 }
