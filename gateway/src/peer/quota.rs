@@ -59,7 +59,7 @@ mod tests {
             (ClusterName::parse("east").unwrap(), ClusterName::parse("west").unwrap());
         let mut places: Vec<PeerPlace> = std::iter::from_fn(|| quotas.take(&east)).collect();
         assert_eq!(places.len(), PEER_EXCHANGES_MAX);
-        assert!(PEER_EXCHANGES_MAX < crate::limits::EXCHANGES_MAX);
+        const { assert!(PEER_EXCHANGES_MAX < crate::limits::EXCHANGES_MAX) };
         assert!(quotas.take(&west).is_some(), "another peer is not concerned");
         places.pop();
         places.push(quotas.take(&east).unwrap());
