@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::contexts_path;
@@ -65,19 +66,26 @@ async fn story(
     in_background: bool,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let demo = Demo::start(folder, printer).await?;
+    let mut signals = Signals::catch()?;
+    let demo = tokio::select! {
+        demo = Demo::start(folder, printer) => demo?,
+        () = signals.recv() => return Err(interrupted()),
+    };
     remember_contexts(&demo)?;
     let (questions, mut asked) = mpsc::channel(8);
     let server = tokio::spawn(control::serve(listener, questions));
     let told = async {
         if in_background {
-            return hold(&demo, folder, &mut asked).await;
+            return hold(&demo, folder, &mut asked, &mut signals).await;
         }
         suggest(&demo, printer);
-        demo.lose_west(printer).await?;
+        tokio::select! {
+            measured = demo.lose_west(printer) => measured?,
+            () = signals.recv() => return Err(interrupted()),
+        };
         if on_a_terminal() {
             printer.talk("The demo stays up. Ctrl-C ends it.");
-            return hold(&demo, folder, &mut asked).await;
+            return hold(&demo, folder, &mut asked, &mut signals).await;
         }
         Ok(())
     };
@@ -89,6 +97,31 @@ async fn story(
         printer.talk("Taken down.");
     }
     outcome
+}
+
+/// SIGTERM and Ctrl-C, caught from the start, so that nothing is left behind whenever they come.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> anyhow::Result<Self> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: signal(terminate)?, interrupt: signal(interrupt)? })
+    }
+
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The story was not told to its end, so it is no success.
+fn interrupted() -> CommandError {
+    CommandError::failed("the demo was interrupted before its story's end")
 }
 
 fn suggest(demo: &Demo, printer: &Printer) {
@@ -109,14 +142,11 @@ async fn hold(
     demo: &Demo,
     folder: &Path,
     asked: &mut mpsc::Receiver<Asked>,
+    signals: &mut Signals,
 ) -> Result<(), CommandError> {
-    let signal = |kind| tokio::signal::unix::signal(kind).map_err(anyhow::Error::from);
-    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     loop {
         let Asked { ask, answer } = tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = signals.recv() => return Ok(()),
             Some(asked) = asked.recv() => asked,
         };
         let relay = demo.fleet.relay();
