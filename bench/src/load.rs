@@ -7,14 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
+use fedctl::demo::probe::{Connection, connect};
 use hdrhistogram::Histogram;
 use http::Request;
 use http::header::HOST;
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,8 +118,6 @@ async fn collect(mut clients: JoinSet<Outcome>, begun: Instant) -> Outcome {
     all
 }
 
-type Connection = SendRequest<Empty<Bytes>>;
-
 async fn request(connection: &mut Option<Connection>, target: &Target) -> anyhow::Result<()> {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, exchange(connection, target)).await;
     let answer = answer.context("no answer in time").flatten();
@@ -144,17 +139,6 @@ async fn exchange(connection: &mut Option<Connection>, target: &Target) -> anyho
     let body = response.into_body().collect().await?.to_bytes();
     anyhow::ensure!(body.len() == crate::origin::BODY_BYTES, "a body of {} bytes", body.len());
     Ok(())
-}
-
-async fn connect(address: SocketAddr) -> anyhow::Result<Connection> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        // Its end shows as an error of the next request.
-        let _closed = connection.await;
-    });
-    Ok(sender)
 }
 
 fn micros(duration: Duration) -> u64 {

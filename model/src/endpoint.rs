@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::catalog::{EndpointSlice, Resource, ResourceSet, Service, ServicePort};
+use crate::catalog::{EndpointSlice, Resource, ResourceSet, ServicePort};
 use crate::name::ServiceName;
 
 /// One address of an application.
@@ -34,7 +34,7 @@ pub fn endpoint_table(resources: &ResourceSet) -> EndpointTable {
         let Resource::Service(service) = resource else { continue };
         let of_service = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
         for port in &service.ports {
-            let row = endpoints_of_port(service, port, of_service);
+            let row = endpoints_of_port(port, of_service);
             table.insert((service.name.clone(), port.port), row);
         }
     }
@@ -43,7 +43,7 @@ pub fn endpoint_table(resources: &ResourceSet) -> EndpointTable {
 
 /// A slice's port belongs to the Service's port of the same name (KEP-752); the address may be in
 /// several slices while one is being replaced, so rows are sets.
-fn endpoints_of_port(_: &Service, port: &ServicePort, slices: &[&EndpointSlice]) -> Vec<Endpoint> {
+fn endpoints_of_port(port: &ServicePort, slices: &[&EndpointSlice]) -> Vec<Endpoint> {
     let mut rows: BTreeMap<SocketAddr, bool> = BTreeMap::new();
     for slice in slices {
         let target_ports: BTreeSet<u16> = slice

@@ -1,6 +1,7 @@
 //! One live connection to one gateway of another cluster, as all workers see it.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,29 +28,10 @@ pub struct PeerIdentity {
 /// A connection after HELLO.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(crate) connection: Connection,
-    pub(crate) peer: Arc<PeerIdentity>,
-    /// The peer's certificates, to be judged again when trust changes.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// When the peer's SVID runs out.
-    pub(crate) svid_not_after: SystemTime,
-    pub(crate) class: ConnectionClass,
-    /// Our worker that drives the connection.
-    pub(crate) worker: u8,
-    /// The dialler's worker: a pair has one connection of a class in each slot.
-    pub(crate) slot: u8,
-    /// The peer's worker that drives it over there.
-    pub(crate) peer_worker: u8,
-    pub(crate) dialled: bool,
-    /// As configured, if we dialled.
-    pub(crate) address: Option<String>,
-    /// The peer process's.
-    pub(crate) incarnation: u64,
+    /// What was known from the beginning; read as if it were the link's own.
+    parts: LinkParts,
     pub(crate) established: Instant,
     pub(crate) established_at: SystemTime,
-    /// Bytes that one stream of ours may receive before its reader reads.
-    pub(crate) stream_window_bytes: u64,
-    pub(crate) connection_window_bytes: u64,
     pub(crate) stalls: StallWatch,
     /// Wakes the control task: an exchange began, a drain, a probe.
     pub(crate) wake: Notify,
@@ -83,17 +65,33 @@ pub(crate) struct LinkEnd {
 pub(crate) struct LinkParts {
     pub(crate) connection: Connection,
     pub(crate) peer: Arc<PeerIdentity>,
+    /// The peer's certificates, to be judged again when trust changes.
     pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// When the peer's SVID runs out.
     pub(crate) svid_not_after: SystemTime,
     pub(crate) class: ConnectionClass,
+    /// Our worker that drives the connection.
     pub(crate) worker: u8,
+    /// The dialler's worker: a pair has one connection of a class in each slot.
     pub(crate) slot: u8,
+    /// The peer's worker that drives it over there.
     pub(crate) peer_worker: u8,
     pub(crate) dialled: bool,
+    /// As configured, if we dialled.
     pub(crate) address: Option<String>,
+    /// The peer process's.
     pub(crate) incarnation: u64,
+    /// Bytes that one stream of ours may receive before its reader reads.
     pub(crate) stream_window_bytes: u64,
     pub(crate) connection_window_bytes: u64,
+}
+
+impl Deref for Link {
+    type Target = LinkParts;
+
+    fn deref(&self) -> &LinkParts {
+        &self.parts
+    }
 }
 
 impl Link {
@@ -101,21 +99,9 @@ impl Link {
         let rtt_us = parts.connection.rtt().as_micros() as u64;
         Self {
             stalls: StallWatch::new(now),
-            connection: parts.connection,
-            peer: parts.peer,
-            chain: parts.chain,
-            svid_not_after: parts.svid_not_after,
-            class: parts.class,
-            worker: parts.worker,
-            slot: parts.slot,
-            peer_worker: parts.peer_worker,
-            dialled: parts.dialled,
-            address: parts.address,
-            incarnation: parts.incarnation,
+            parts,
             established: now,
             established_at: wall,
-            stream_window_bytes: parts.stream_window_bytes,
-            connection_window_bytes: parts.connection_window_bytes,
             wake: Notify::new(),
             in_flight: AtomicU32::new(0),
             exchanges: AtomicU64::new(0),

@@ -18,7 +18,7 @@ use crate::context::{Context, Contexts};
 use crate::demo::control::{self, Answer, Ask, Asked, DemoCluster, DemoStatus};
 use crate::demo::fleet::trust_domain;
 use crate::demo::manifests::{HTTP_PORT, PUBLIC_HOST, tcp_port};
-use crate::demo::story::Demo;
+use crate::demo::story::{CLUSTERS, Demo, tcp_services};
 use crate::error::{CommandError, Exit};
 use crate::printer::{Printer, on_a_terminal, table};
 
@@ -80,7 +80,7 @@ async fn story(
         }
         suggest(&demo, printer);
         tokio::select! {
-            measured = demo.lose_west(printer) => measured?,
+            told = demo.lose_west(printer) => told?,
             () = signals.recv() => return Err(interrupted()),
         };
         if on_a_terminal() {
@@ -244,14 +244,13 @@ async fn claim(folder: &Path) -> Result<UnixListener, CommandError> {
             .hint("choose another folder with --data")
     };
     create_private(folder).map_err(|error| failed("create", error))?;
-    let clusters = ["east", "west", "south"];
-    if let Some(foreign) = clusters.into_iter().find(|cluster| is_foreign(folder, cluster)) {
+    if let Some(foreign) = CLUSTERS.into_iter().find(|cluster| is_foreign(folder, cluster)) {
         let path = folder.join(foreign);
         let message = format!("{} was not made by a demo, so it is not emptied", path.display());
         return Err(CommandError::failed(message)
             .hint("choose another folder with --data, or remove that one yourself"));
     }
-    for cluster in clusters {
+    for cluster in CLUSTERS {
         match std::fs::remove_dir_all(folder.join(cluster)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed("empty", error));
@@ -312,8 +311,7 @@ fn demo_status(demo: &Demo, folder: &Path) -> DemoStatus {
     let clusters = demo.fleet.clusters().map(|cluster| {
         let mut addresses = BTreeMap::new();
         addresses.insert("http".to_string(), format!("{}:{HTTP_PORT}", cluster.address));
-        let tcp: &[&str] = if cluster.name == "east" { &["web", "api"] } else { &["db"] };
-        for service in tcp {
+        for service in tcp_services(&cluster.name) {
             let address = format!("{}:{}", cluster.address, tcp_port(service));
             addresses.insert(format!("tcp/{service}"), address);
         }
@@ -368,7 +366,7 @@ fn remember_contexts(demo: &Demo) -> Result<(), CommandError> {
 fn forget_contexts() -> Result<(), CommandError> {
     let path = contexts_path();
     let mut contexts = Contexts::load(&path)?;
-    let ours = |name: &str| ["east", "west", "south"].iter().any(|c| context_name(c) == name);
+    let ours = |name: &str| CLUSTERS.iter().any(|cluster| context_name(cluster) == name);
     contexts.contexts.retain(|name, _| !ours(name));
     if contexts.current.as_deref().is_some_and(ours) {
         contexts.current = None;

@@ -130,7 +130,8 @@ async fn run(address: SocketAddr, host: &str, samples: &Mutex<Vec<Sample>>, stop
     }
 }
 
-type Connection = SendRequest<Empty<Bytes>>;
+/// The sending half of an HTTP/1.1 connection.
+pub type Connection = SendRequest<Empty<Bytes>>;
 
 async fn get(
     connection: &mut Option<Connection>,
@@ -155,7 +156,8 @@ async fn get(
     Ok(text)
 }
 
-async fn connect(address: SocketAddr) -> anyhow::Result<Connection> {
+/// A connection for one request after the other.
+pub async fn connect(address: SocketAddr) -> anyhow::Result<Connection> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;

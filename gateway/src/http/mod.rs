@@ -69,7 +69,7 @@ pub async fn handle_request(
     let served = async {
         let route = find_route(&snapshot, client.port, &request)?;
         exchange.log(|record| route.describe(record));
-        let source = authorize(worker, &exchange, &request)?;
+        let source = authorize(worker, &exchange)?;
         let mut outgoing = apply_filters(&client, request, &route, source, &mut exchange);
         let mut attempts = Attempts::begin(worker, &route.backend);
         loop {
@@ -141,11 +141,7 @@ pub(crate) struct Source {
 
 /// Who may is decided where the service runs (DESIGN §8). Here it is settled who asks: over plain
 /// HTTP nobody proves an identity, so the gateway speaks for the caller. And a full gateway says no.
-fn authorize<B>(
-    worker: &WorkerState,
-    exchange: &Exchange,
-    _request: &Request<B>,
-) -> Result<Source, ProxyError> {
+fn authorize(worker: &WorkerState, exchange: &Exchange) -> Result<Source, ProxyError> {
     if !exchange.has_place() {
         worker.shard.exchanges_refused.fetch_add(1, Ordering::Relaxed);
         let detail = format!("{} exchanges are in progress", worker.gateway.exchanges.max());

@@ -1,7 +1,7 @@
 //! What requests can go to: this cluster's Services, the clusterset's ServiceImports, and which of
 //! this cluster's Services others may reach.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Findings;
@@ -145,10 +145,10 @@ fn import_clusters(
     peers: &Peers,
     findings: &mut Findings,
 ) -> Vec<ClusterName> {
-    let mut clusters = BTreeMap::new();
+    let mut clusters = BTreeSet::new();
     for (index, cluster) in import.clusters.iter().enumerate().filter(|(_, name)| *name != own) {
         if peers.contains_key(cluster) {
-            clusters.insert(cluster.clone(), ());
+            clusters.insert(cluster.clone());
             continue;
         }
         let field = format!("status.clusters[{index}].cluster");
@@ -156,7 +156,7 @@ fn import_clusters(
         let fix = "create its ClusterPeer, or mend the name";
         findings.warning(resource, &field, code::CLUSTER_NOT_FOUND, message, fix);
     }
-    clusters.into_keys().collect()
+    clusters.into_iter().collect()
 }
 
 /// An import that leads nowhere would be found out by its callers only.
