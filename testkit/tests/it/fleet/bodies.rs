@@ -14,7 +14,8 @@ use wire::resource::proto::{Link, LinkClass, LinkState};
 
 use super::{LIMIT, WORKERS, World, east_calls_west, host};
 
-const LONG: u64 = 20 * 1024 * 1024;
+/// Long enough that small requests come and go beside it also on a fast machine.
+const LONG: u64 = 60 * 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_bodies_arrive_whole_in_both_directions_beside_small_requests() {
