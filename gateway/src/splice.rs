@@ -105,14 +105,16 @@ async fn copy(
 pub async fn from_client(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin,
-    send: SendHalf,
-    recv: RecvHalf,
+    mut send: SendHalf,
+    mut recv: RecvHalf,
     counts: &Counts,
 ) -> Result<(), SpliceError> {
     let failed = SpliceError::Downstream;
-    let forward = into_tunnel(read, failed, send, ErrorCode::Cancelled, &counts.forward);
-    let backward = out_of_tunnel(recv, write, failed, ErrorCode::Cancelled, &counts.backward);
-    tokio::try_join!(forward, backward).map(|_| ())
+    let forward = into_tunnel(read, failed, &mut send, &counts.forward);
+    let backward = out_of_tunnel(&mut recv, write, failed, &counts.backward);
+    let outcome = tokio::try_join!(forward, backward).map(|_| ());
+    tell_peer(&outcome, send, recv, ErrorCode::Cancelled);
+    outcome
 }
 
 /// A tunnel stream from a peer and an endpoint of this cluster; `code` tells the peer that the
@@ -120,22 +122,31 @@ pub async fn from_client(
 pub async fn to_endpoint(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin,
-    send: SendHalf,
-    recv: RecvHalf,
+    mut send: SendHalf,
+    mut recv: RecvHalf,
     counts: &Counts,
     code: ErrorCode,
 ) -> Result<(), SpliceError> {
     let failed = SpliceError::Upstream;
-    let forward = out_of_tunnel(recv, write, failed, code, &counts.forward);
-    let backward = into_tunnel(read, failed, send, code, &counts.backward);
-    tokio::try_join!(forward, backward).map(|_| ())
+    let forward = out_of_tunnel(&mut recv, write, failed, &counts.forward);
+    let backward = into_tunnel(read, failed, &mut send, &counts.backward);
+    let outcome = tokio::try_join!(forward, backward).map(|_| ());
+    tell_peer(&outcome, send, recv, code);
+    outcome
+}
+
+/// Gives both directions up with the same code: the peer may hear of either one first.
+fn tell_peer(outcome: &Result<(), SpliceError>, send: SendHalf, recv: RecvHalf, code: ErrorCode) {
+    if matches!(outcome, Err(SpliceError::Downstream(_) | SpliceError::Upstream(_))) {
+        send.reset(code, Dispatched::Yes);
+        recv.stop(code, Dispatched::Yes);
+    }
 }
 
 async fn into_tunnel(
     mut from: impl AsyncRead + Unpin,
     read_failed: fn(String) -> SpliceError,
-    mut send: SendHalf,
-    code: ErrorCode,
+    send: &mut SendHalf,
     count: &AtomicU64,
 ) -> Result<(), SpliceError> {
     let mut buffer = Buffer::default();
@@ -147,36 +158,27 @@ async fn into_tunnel(
             // Without this a side that only writes would never hear that nobody reads.
             error = &mut stopped => return Err(SpliceError::Tunnel(error)),
         };
-        match data {
-            Ok(data) if data.is_empty() => break,
-            Ok(data) => {
-                let bytes = data.len() as u64;
-                send.data(data.freeze()).await.map_err(SpliceError::Tunnel)?;
-                count.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Err(error) => {
-                send.reset(code, Dispatched::Yes);
-                return Err(read_failed(error.to_string()));
-            }
+        let data = data.map_err(|error| read_failed(error.to_string()))?;
+        if data.is_empty() {
+            break;
         }
+        let bytes = data.len() as u64;
+        send.data(data.freeze()).await.map_err(SpliceError::Tunnel)?;
+        count.fetch_add(bytes, Ordering::Relaxed);
     }
     send.end().await.map_err(SpliceError::Tunnel)
 }
 
 async fn out_of_tunnel(
-    mut recv: RecvHalf,
+    recv: &mut RecvHalf,
     mut to: impl AsyncWrite + Unpin,
     write_failed: fn(String) -> SpliceError,
-    code: ErrorCode,
     count: &AtomicU64,
 ) -> Result<(), SpliceError> {
     loop {
         match recv.next().await.map_err(SpliceError::Tunnel)? {
             Part::Data(data) => {
-                if let Err(error) = to.write_all(&data).await {
-                    recv.stop(code, Dispatched::Yes);
-                    return Err(write_failed(error.to_string()));
-                }
+                to.write_all(&data).await.map_err(|error| write_failed(error.to_string()))?;
                 count.fetch_add(data.len() as u64, Ordering::Relaxed);
             }
             Part::End => break,
