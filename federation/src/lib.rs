@@ -13,6 +13,7 @@ mod folder;
 mod gateways;
 mod intake;
 pub mod limits;
+pub mod membership;
 mod operator;
 mod peer;
 mod refusal;

@@ -1,0 +1,342 @@
+//! What [`super::Membership`] is asked for, and what it answers.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use model::code::Code;
+use model::{ClusterId, ClusterName, PeerAddress, Revision, TrustDomain};
+
+/// How this node takes part in a federation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// In no federation: peers come from ClusterPeer objects alone.
+    Alone,
+    /// In the store's Raft group, as a voter or a standby.
+    Member,
+    /// Fed by the watch stream of another node.
+    Replica,
+}
+
+impl Mode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Member => "member",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// What a member may do beyond reading.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemberRoles {
+    /// Issue tokens, and so admit clusters.
+    pub admit: bool,
+    /// Grant namespaces, name standbys, remove and revoke.
+    pub admin: bool,
+    /// Export services.
+    pub export: bool,
+}
+
+/// What [`super::Membership::init`] founded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founded {
+    /// 32 hexadecimal digits.
+    pub federation: String,
+    pub cluster: ClusterId,
+    pub revision: Revision,
+}
+
+/// A token that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// The name that the new cluster will have.
+    pub name: ClusterName,
+    pub roles: MemberRoles,
+    /// How many generations of clusters the new one may admit.
+    pub delegation_depth: u32,
+    /// `None`: the default of 15 minutes.
+    pub lifetime: Option<Duration>,
+    /// Redeeming waits until a person has approved it.
+    pub approval_needed: bool,
+    /// Make the token even though none of this cluster's addresses answers.
+    pub force: bool,
+}
+
+/// A token as a person carries it. Its text is a secret: it is shown by [`TokenText::expose`] only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenText(String);
+
+impl TokenText {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(..)")
+    }
+}
+
+/// A new token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedToken {
+    pub text: TokenText,
+    pub id: TokenId,
+    pub name: ClusterName,
+    pub expires: SystemTime,
+    /// Every address that this cluster advertises, and whether it answered.
+    pub addresses: Vec<AddressReport>,
+    pub revision: Revision,
+}
+
+/// The public number of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub [u8; 16]);
+
+impl TokenId {
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).ok()?;
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Whether an address led to the inviter, and what went wrong if not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressReport {
+    pub address: PeerAddress,
+    /// Time until the inviter had answered, or why it did not.
+    pub outcome: Result<Duration, String>,
+}
+
+/// What has become of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenState {
+    Open,
+    Expired,
+    /// The cluster that redeemed it.
+    Redeemed(ClusterId),
+    Revoked,
+}
+
+/// A token as the store knows it: everything but the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRow {
+    pub id: TokenId,
+    pub name: ClusterName,
+    pub roles: MemberRoles,
+    pub issuer: ClusterId,
+    pub issued: SystemTime,
+    pub expires: SystemTime,
+    pub approval_needed: bool,
+    pub state: TokenState,
+}
+
+/// What a token says, before anybody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFacts {
+    pub id: TokenId,
+    pub federation: String,
+    pub name: ClusterName,
+    pub roles: MemberRoles,
+    /// The inviter's federation SPIFFE ID.
+    pub inviter: String,
+    pub addresses: Vec<PeerAddress>,
+    pub expires: SystemTime,
+}
+
+/// What `join --pre` found; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinCheck {
+    pub facts: TokenFacts,
+    pub addresses: Vec<AddressReport>,
+    /// The inviter would admit this cluster, or why not.
+    pub verdict: Result<(), (Code, String)>,
+}
+
+/// What happens while a cluster joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinProgress {
+    TokenRead(TokenFacts),
+    AddressTried(AddressReport),
+    /// The inviter waits for a person.
+    WaitingForApproval,
+    Redeemed { revision: Revision },
+    /// Everything received was verified and is on disk.
+    Stored { members: usize, revision: Revision },
+    /// This cluster's own records are in the store.
+    Published { revision: Revision },
+}
+
+/// A finished join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    pub federation: String,
+    pub cluster: ClusterId,
+    pub inviter: ClusterName,
+    pub members: usize,
+    pub revision: Revision,
+}
+
+/// A cluster that waits at this node for a person's decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingJoin {
+    pub cluster: ClusterId,
+    pub name: ClusterName,
+    pub token: TokenId,
+    pub trust_domains: Vec<TrustDomain>,
+    /// Where it called from.
+    pub remote: String,
+    pub waiting: Duration,
+}
+
+/// How this cluster is to leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeaveRequest {
+    /// Withdraw all exports, and wait this long before leaving.
+    pub drain: Option<Duration>,
+    /// Leave even if nobody can be told.
+    pub force: bool,
+}
+
+/// Whom a revocation is aimed at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokeTarget {
+    Cluster(ClusterName),
+    TrustDomain(TrustDomain),
+}
+
+/// A revocation that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokeRequest {
+    pub target: RevokeTarget,
+    pub reason: String,
+    /// Members that the target had admitted and that stay: this cluster becomes their issuer.
+    pub reanchor: Vec<ClusterName>,
+}
+
+/// A revocation in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// Absent while no quorum has logged it; it is in force here, and told to every peer, anyway.
+    pub revision: Option<Revision>,
+    /// Peers that have confirmed it, and those that could not be told yet.
+    pub told: Vec<ClusterName>,
+    pub untold: Vec<ClusterName>,
+}
+
+/// One member of the federation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRow {
+    pub cluster: ClusterId,
+    pub name: ClusterName,
+    pub trust_domains: Vec<TrustDomain>,
+    pub roles: MemberRoles,
+    pub delegation_depth: u32,
+    /// The root is its own issuer.
+    pub issuer: ClusterId,
+    pub active: bool,
+    pub revoked: bool,
+    pub own: bool,
+    /// Of its last Head: epoch and generation.
+    pub head: Option<(u64, u64)>,
+    pub records: usize,
+    pub store_role: StoreRole,
+}
+
+/// What a cluster is to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoreRole {
+    Leader,
+    Voter,
+    Standby,
+    Replica,
+    /// This node cannot tell.
+    Unknown,
+}
+
+impl StoreRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Voter => "voter",
+            Self::Standby => "standby",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The store as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreView {
+    pub mode: Mode,
+    /// 32 hexadecimal digits; `None` while alone.
+    pub federation: Option<String>,
+    pub role: StoreRole,
+    pub leader: Option<ClusterName>,
+    /// Raft's, for a member of the group.
+    pub term: Option<u64>,
+    pub last_log: Option<u64>,
+    /// The newest revision that this node has applied or received.
+    pub applied: Revision,
+    pub voters: Vec<ClusterName>,
+    pub standbys: Vec<ClusterName>,
+    /// On the leader: since a quorum last confirmed it.
+    pub quorum_age: Option<Duration>,
+    /// On a Replica: whom the watch comes from, and since when nothing came.
+    pub source: Option<ClusterName>,
+    pub source_age: Option<Duration>,
+    /// What stops the node from taking part, for instance a damaged log.
+    pub problem: Option<String>,
+}
+
+/// A file that holds a snapshot of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotFacts {
+    pub federation: String,
+    pub revision: Revision,
+    pub bytes: u64,
+    pub members: usize,
+    pub records: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_never_shows_in_debug_output() {
+        let text = TokenText::new("fedgate1.c2VjcmV0");
+        assert_eq!(format!("{text:?}"), "TokenText(..)");
+        assert_eq!(text.expose(), "fedgate1.c2VjcmV0");
+    }
+
+    #[test]
+    fn token_ids_read_what_they_write() {
+        let id = TokenId([0xa5; 16]);
+        assert_eq!(TokenId::parse(&id.to_string()), Some(id));
+        for bad in ["", "a5", &"g".repeat(32), &"é".repeat(16), &"a".repeat(33)] {
+            assert_eq!(TokenId::parse(bad), None, "{bad:?}");
+        }
+    }
+}
