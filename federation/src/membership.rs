@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 
 pub use error::MembershipError;
 pub use types::{
-    AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, LeaveRequest, MemberRoles,
-    MemberRow, Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts, StoreRole,
-    StoreView, TokenFacts, TokenId, TokenRequest, TokenRow, TokenState, TokenText,
+    AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, LeaveRequest,
+    MemberRoles, MemberRow, Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts,
+    StoreRole, StoreView, TokenFacts, TokenId, TokenRequest, TokenRow, TokenState, TokenText,
 };
 
 /// What operators ask of the federation. Cheap to clone.

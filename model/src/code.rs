@@ -195,46 +195,6 @@ registry! {
         "The request had already been through this cluster, or through too many clusters.",
         "Two clusters route the same service to each other.",
         "Point the route at the cluster that runs the service.";
-    6301 FEDERATION_NONE "FederationNone":
-        "This cluster is in no federation.",
-        "It was neither founded here nor joined, or the cluster has left.",
-        "Run `fedctl init` to found one, or `fedctl join TOKEN` with a token from a member.";
-    6302 FEDERATION_JOINED "FederationJoined":
-        "This cluster is in a federation already.",
-        "A cluster is in one federation at a time.",
-        "Run `fedctl leave` first.";
-    6303 STORE_NO_QUORUM "StoreNoQuorum":
-        "No quorum of the store's voters answered in time; reads and traffic go on.",
-        "Too many voters are down or cut off.",
-        "`fedctl store status` shows who is missing; bring one back. If they are lost for good: `fedctl store recover`.";
-    6304 TOKEN_REFUSED "TokenRefused":
-        "A join token was refused.",
-        "It is not a whole token, has expired, was used or revoked, or was altered on its way.",
-        "Ask the inviter for a new one: `fedctl token issue`.";
-    6305 JOIN_UNREACHABLE "JoinUnreachable":
-        "No address led to the inviter.",
-        "A firewall, a wrong advertised address, or the inviter's gateway or federation node is not running.",
-        "The message lists each address and why; open the UDP port, or mend `advertise` and issue a new token.";
-    6306 JOIN_UNTRUSTED "JoinUntrusted":
-        "What the inviter sent does not prove that it is the federation of the token.",
-        "Somebody is between the two clusters, or the token is of another federation.",
-        "Compare the federation id on both sides; ask for a new token over a path that you trust.";
-    6307 JOIN_NOT_PENDING "JoinNotPending":
-        "No such cluster waits for approval here.",
-        "It gave up, its token has expired, or it waits at another inviter.",
-        "Look at the inviter that issued the token, and let the cluster try again.";
-    6308 JOIN_DENIED "JoinDenied":
-        "A person at the inviter denied the join.",
-        "The inviter runs `fedctl token issue` with approval.",
-        "Ask the inviter.";
-    6309 JOIN_RATE_LIMITED "JoinRateLimited":
-        "The inviter takes no more join attempts for now.",
-        "Too many attempts have failed lately.",
-        "Wait a minute, then try again.";
-    6310 LEAVE_UNSAFE "LeaveUnsafe":
-        "Leaving now would take the store's last voter with it.",
-        "No other member could be reached to take over.",
-        "Bring another member back first, or leave by force if the federation is to end.";
     6101 COMMAND_INVALID "CommandInvalid":
         "A command to the federation store could not be read.",
         "It is malformed, too large, or of a kind that this version does not know.",
@@ -355,6 +315,46 @@ registry! {
         "A NamespaceGrant does not count, since its owner is not an administrator of the federation.",
         "Only members with the role admin grant namespaces.",
         "Create the grant in a cluster with the role admin.";
+    6301 FEDERATION_NONE "FederationNone":
+        "This cluster is in no federation.",
+        "It was neither founded here nor joined, or the cluster has left.",
+        "Run `fedctl init` to found one, or `fedctl join TOKEN` with a token from a member.";
+    6302 FEDERATION_JOINED "FederationJoined":
+        "This cluster is in a federation already.",
+        "A cluster is in one federation at a time.",
+        "Run `fedctl leave` first.";
+    6303 STORE_NO_QUORUM "StoreNoQuorum":
+        "No quorum of the store's voters answered in time; reads and traffic go on.",
+        "Too many voters are down or cut off.",
+        "`fedctl store status` shows who is missing; bring one back. If they are lost for good: `fedctl store recover`.";
+    6304 TOKEN_REFUSED "TokenRefused":
+        "A join token was refused.",
+        "It is not a whole token, has expired, was used or revoked, or was altered on its way.",
+        "Ask the inviter for a new one: `fedctl token issue`.";
+    6305 JOIN_UNREACHABLE "JoinUnreachable":
+        "No address led to the inviter.",
+        "A firewall, a wrong advertised address, or the inviter's gateway or federation node is not running.",
+        "The message lists each address and why; open the UDP port, or mend `advertise` and issue a new token.";
+    6306 JOIN_UNTRUSTED "JoinUntrusted":
+        "What the inviter sent does not prove that it is the federation of the token.",
+        "Somebody is between the two clusters, or the token is of another federation.",
+        "Compare the federation id on both sides; ask for a new token over a path that you trust.";
+    6307 JOIN_NOT_PENDING "JoinNotPending":
+        "No such cluster waits for approval here.",
+        "It gave up, its token has expired, or it waits at another inviter.",
+        "Look at the inviter that issued the token, and let the cluster try again.";
+    6308 JOIN_DENIED "JoinDenied":
+        "A person at the inviter denied the join.",
+        "The inviter runs `fedctl token issue` with approval.",
+        "Ask the inviter.";
+    6309 JOIN_RATE_LIMITED "JoinRateLimited":
+        "The inviter takes no more join attempts for now.",
+        "Too many attempts have failed lately.",
+        "Wait a minute, then try again.";
+    6310 LEAVE_UNSAFE "LeaveUnsafe":
+        "Leaving now would take the store's last voter with it.",
+        "No other member could be reached to take over.",
+        "Bring another member back first, or leave by force if the federation is to end.";
     7001 NO_ROUTE "NoRoute":
         "No route matches the request's host and path.",
         "The host name or path prefix is not in any HTTPRoute of this listener.",

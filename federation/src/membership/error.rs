@@ -10,7 +10,9 @@ use super::types::AddressReport;
 /// Why [`super::Membership`] could not do as asked. Each has a registered code and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
-    #[error("this cluster is in no federation; run `fedctl init` to found one, or `fedctl join TOKEN`")]
+    #[error(
+        "this cluster is in no federation; run `fedctl init` to found one, or `fedctl join TOKEN`"
+    )]
     Alone,
     #[error(
         "this cluster is in the federation {federation} already; `fedctl leave` first to found or \

@@ -180,11 +180,18 @@ pub enum JoinProgress {
     AddressTried(AddressReport),
     /// The inviter waits for a person.
     WaitingForApproval,
-    Redeemed { revision: Revision },
+    Redeemed {
+        revision: Revision,
+    },
     /// Everything received was verified and is on disk.
-    Stored { members: usize, revision: Revision },
+    Stored {
+        members: usize,
+        revision: Revision,
+    },
     /// This cluster's own records are in the store.
-    Published { revision: Revision },
+    Published {
+        revision: Revision,
+    },
 }
 
 /// A finished join.
