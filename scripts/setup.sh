@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing for the given groups of scripts/apt-packages.txt, and the Rust toolchain
 # of rust-toolchain.toml. Says what and why before it does. Needs root only for Debian's packages,
-# and starts no service.
+# and starts no service. For the group build, builds RocksDB and tells cargo where it is.
 #
 # usage: scripts/setup.sh build|test...
 set -euo pipefail
@@ -11,12 +11,15 @@ cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 policy=/usr/sbin/policy-rc.d
+cargo_config=.cargo/config.toml
+cargo_config_mark="# Written by scripts/setup.sh, which leaves a file without this line alone."
 as_root=()
 
 main() {
     [ $# -gt 0 ] || fail "name a group: build or test"
     install_toolchain
     install_packages "$@"
+    case " $* " in *" build "*) provide_rocksdb ;; esac
 }
 
 install_toolchain() {
@@ -58,7 +61,7 @@ install_packages() {
     local missing=() group package probe why
     while read -r group package probe why; do
         case " $* " in *" $group "*) ;; *) continue ;; esac
-        if ! command -v "$probe" >/dev/null; then
+        if ! is_there "$probe"; then
             say "missing: $package, which $why"
             missing+=("$package")
         fi
@@ -79,6 +82,14 @@ install_packages() {
         dpkg -s "$package" >/dev/null 2>&1 || fail "apt-get did not install $package"
         keep_off_at_boot "$package"
     done
+}
+
+# Whether a command, or a file that matches a pattern, exists.
+is_there() {
+    case $1 in
+    /*) compgen -G "$1" >/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
 }
 
 # Runs apt-get, which is wordy, and shows its words only if it fails.
@@ -107,6 +118,30 @@ keep_off_at_boot() {
     case $1 in nginx | redis-server) ;; *) return 0 ;; esac
     command -v systemctl >/dev/null || return 0
     "${as_root[@]}" systemctl --quiet disable "$1" 2>/dev/null || say "could not disable the service $1"
+}
+
+# Builds RocksDB unless it is in the cache, and points cargo to it, for every build in this checkout.
+# Without it cargo builds too, but compiles a RocksDB for each target folder and profile.
+provide_rocksdb() {
+    # One from elsewhere is preferred by cargo too.
+    [ -z "${ROCKSDB_LIB_DIR:-}" ] || return 0
+    local folder wanted
+    folder=$(scripts/rocksdb.sh) || fail "RocksDB was not built; its words are above"
+    wanted="$cargo_config_mark
+[env]
+ROCKSDB_LIB_DIR = \"$folder\"
+ROCKSDB_STATIC = \"1\""
+    if [ -e "$cargo_config" ] && ! grep -qxF "$cargo_config_mark" "$cargo_config"; then
+        grep -qF "ROCKSDB_LIB_DIR = \"$folder\"" "$cargo_config" ||
+            say "$cargo_config is not ours and stays; add this, or cargo compiles its own RocksDB:
+${wanted#*$'\n'}"
+        return 0
+    fi
+    # Left alone if nothing changes: others may be reading it.
+    [ "$(cat "$cargo_config" 2>/dev/null)" != "$wanted" ] || return 0
+    mkdir -p "$(dirname "$cargo_config")"
+    printf '%s\n' "$wanted" >"$cargo_config.new"
+    mv "$cargo_config.new" "$cargo_config"
 }
 
 say() { printf 'setup: %s\n' "$*"; }

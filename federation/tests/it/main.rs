@@ -7,5 +7,6 @@ mod enrol;
 mod fixture;
 mod operator;
 mod process;
+mod rocksdb;
 mod start;
 mod stream;
