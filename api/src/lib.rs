@@ -20,15 +20,19 @@
 //! what it had. Every diagnostic names the field, the value, the fix, the file and the line.
 
 mod document;
+mod document_text;
 pub mod emit;
 mod kinds;
 pub mod limits;
+mod manifest_of;
 mod metadata;
 mod read;
 mod report;
 mod tree;
 
 pub use document::{Manifest, Object, parse_manifest};
+pub use document_text::{Document, Stamp};
+pub use manifest_of::manifest_of;
 pub use tree::SyntaxError;
 
 /// The class of the Gateways that are ours; those of other classes are left alone.
