@@ -355,6 +355,26 @@ registry! {
         "Leaving now would take the store's last voter with it.",
         "No other member could be reached to take over.",
         "Bring another member back first, or leave by force if the federation is to end.";
+    6401 SPLIT_VIEW "SplitView":
+        "A cluster signed two different contents as one generation.",
+        "Its federation key is in two places or in wrong hands, or its node shows different members different histories.",
+        "Compare the two signed Heads that are kept as evidence, and revoke the cluster: `fedctl revoke`.";
+    6402 RECORDS_WITHHELD "RecordsWithheld":
+        "A member does not deliver what other members hold.",
+        "It withholds records, or is itself cut off from the store's leader.",
+        "Nothing for the readers: they take another source. Look at the member that is named: `fedctl store status` there.";
+    6403 WATCH_SOURCE_LOST "WatchSourceLost":
+        "No member serves this cluster the federation's state at the moment.",
+        "None is reachable, or all of them were refused for what they sent.",
+        "Nothing for traffic: the last verified state stays in service. `fedctl store peers` shows why each member does not answer.";
+    6404 OWNER_STALE "OwnerStale":
+        "Nothing new was heard of a cluster for a while.",
+        "Its federation node is down, or cut off from here on every path.",
+        "Start its federation node or mend the network; until then its last state stays in service.";
+    6405 OWNER_WITHDRAWN "OwnerWithdrawn":
+        "A cluster's exports are out of service because it was not heard of for too long.",
+        "For a day, unless configured otherwise, there was neither a word of its owner nor a live tunnel to it.",
+        "Nothing if the cluster is gone: `fedctl leave` or `fedctl revoke` removes it. It is back as soon as it is heard of.";
     7001 NO_ROUTE "NoRoute":
         "No route matches the request's host and path.",
         "The host name or path prefix is not in any HTTPRoute of this listener.",
