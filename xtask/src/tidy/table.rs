@@ -171,6 +171,12 @@ pub const WRAPPERS: &[Wrapper] = &[
         others: &[],
         reason: "slow to build, so only the store links it",
     },
+    Wrapper {
+        package: "ed25519-dalek",
+        ours: &["identity", "federation"],
+        others: &[],
+        reason: "only what every node must judge alike is signed with it",
+    },
 ];
 
 /// Packages that nothing may pull in, and why.
