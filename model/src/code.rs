@@ -271,10 +271,10 @@ registry! {
         "A change of a Member record is not allowed.",
         "Some field may only be changed by others, or not at all, or the change starts from an old record.",
         "The message names the field and who may change it.";
-    6120 CHILDREN_UNDECIDED "ChildrenUndecided":
-        "A revocation does not say what happens to the members that the revoked one had admitted.",
-        "Each of them needs a new issuer, or is to be revoked too.",
-        "Name each child of the message in the command.";
+    6120 LAST_ADMIN "LastAdmin":
+        "The last member with the role admin cannot leave while others stay.",
+        "Without an admin nobody could revoke a member or grant a namespace any more.",
+        "Give another member the role admin first, or let the others leave before.";
     6121 STORE_TABLE_FULL "StoreTableFull":
         "A table of the federation store is full.",
         "There are more members, tokens or revocations than the limit that the message names.",
