@@ -43,3 +43,18 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Lifetime of SVIDs for gateways and for the node itself.
 pub const SVID_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// From so many clusters on, the store has 3 voters.
+pub const CLUSTERS_FOR_THREE_VOTERS: usize = 3;
+/// From so many clusters on, the store has 5 voters.
+pub const CLUSTERS_FOR_FIVE_VOTERS: usize = 7;
+/// Clusters that an admin may name as standbys: they hold the log without voting.
+pub const STANDBYS_MAX: usize = 4;
+/// Failed join attempts of one source (an IPv4 address or a /64) before it has to wait.
+pub const JOIN_FAILURES_MAX: u32 = 10;
+/// Sources whose failures are remembered; the one with the fewest is forgotten first.
+pub const JOIN_SOURCES_MAX: usize = 1024;
+/// Joins that wait for a person.
+pub const PENDING_JOINS_MAX: usize = 32;
+
+/// How long a source's failed join attempts count.
+pub const JOIN_FAILURES_WINDOW: Duration = Duration::from_secs(60);
