@@ -14,8 +14,8 @@ cd "$(dirname "$0")/.."
 cxx=${CXX:-g++}
 cache=${FEDGATE_CACHE:-$HOME/.cache/fedgate}
 chunks=8
-# What the compiler needs for one of them, measured.
-chunk_memory_kib=1700000
+# What the compiler needs for the largest of them, measured.
+chunk_memory_kib=2100000
 # Another checkout may still want an older one, so it goes only when nobody asked for it for so long.
 forget_after_days=14
 
