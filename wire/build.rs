@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(true)
         // Tunnel bodies are decoded from the packet's own buffer: `bytes` fields share it.
         .bytes(".fedgate.tunnel.v1")
+        // What is signed is handed on as it came: its copies share one buffer.
+        .bytes(".fedgate.store.v1")
+        .bytes(".fedgate.join.v1")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ pub(crate) mod cluster_peer;
 pub(crate) mod endpoint_slice;
 pub(crate) mod gateway;
 pub(crate) mod http_route;
+pub(crate) mod namespace_grant;
 pub(crate) mod ports;
 pub(crate) mod route;
 pub(crate) mod service;
@@ -57,6 +58,7 @@ pub(crate) const ALL: &[Kind] = &[
     http_route::KIND,
     tcp_route::KIND,
     access_policy::KIND,
+    namespace_grant::KIND,
     cluster_peer::KIND,
 ];
 

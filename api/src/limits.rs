@@ -35,6 +35,8 @@ pub const IMPORT_CLUSTERS_MAX: usize = 256;
 pub const TARGET_REFS_MAX: usize = 16;
 /// `AccessPolicy.spec.allow`.
 pub const ALLOW_ENTRIES_MAX: usize = 256;
+/// `NamespaceGrant.spec.namespaces` and `NamespaceGrant.spec.clusters`.
+pub const GRANT_ENTRIES_MAX: usize = 256;
 /// `ClusterPeer.spec.addresses`.
 pub const PEER_ADDRESSES_MAX: usize = 16;
 /// `ClusterPeer.spec.trustDomains`.

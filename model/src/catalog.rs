@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::name::{ClusterName, Hostname, Namespace, ObjectName, ServiceName};
+use crate::name::{ClusterName, Hostname, Namespace, NamespacePrefix, ObjectName, ServiceName};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Kinds have registered numbers: they are in store keys and on the wire, and are never reused.
@@ -24,10 +24,11 @@ pub enum ResourceKind {
     HttpRoute = 7,
     TcpRoute = 8,
     AccessPolicy = 9,
+    NamespaceGrant = 10,
 }
 
 impl ResourceKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ClusterPeer,
         Self::Service,
         Self::EndpointSlice,
@@ -37,6 +38,7 @@ impl ResourceKind {
         Self::HttpRoute,
         Self::TcpRoute,
         Self::AccessPolicy,
+        Self::NamespaceGrant,
     ];
 
     pub fn number(self) -> u16 {
@@ -59,7 +61,13 @@ impl ResourceKind {
             Self::HttpRoute => "HTTPRoute",
             Self::TcpRoute => "TCPRoute",
             Self::AccessPolicy => "AccessPolicy",
+            Self::NamespaceGrant => "NamespaceGrant",
         }
+    }
+
+    /// Whether its objects live in a namespace; the others are cluster-wide.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::ClusterPeer | Self::NamespaceGrant)
     }
 }
 
@@ -92,6 +100,7 @@ pub enum Resource {
     HttpRoute(HttpRoute),
     TcpRoute(TcpRoute),
     AccessPolicy(AccessPolicy),
+    NamespaceGrant(NamespaceGrant),
 }
 
 impl Resource {
@@ -117,6 +126,11 @@ impl Resource {
             Self::HttpRoute(x) => key(ResourceKind::HttpRoute, &x.namespace, &x.name),
             Self::TcpRoute(x) => key(ResourceKind::TcpRoute, &x.namespace, &x.name),
             Self::AccessPolicy(x) => key(ResourceKind::AccessPolicy, &x.namespace, &x.name),
+            Self::NamespaceGrant(grant) => ResourceKey {
+                kind: ResourceKind::NamespaceGrant,
+                namespace: None,
+                name: grant.name.clone(),
+            },
         }
     }
 }
@@ -279,6 +293,8 @@ pub struct SliceEndpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceExport {
     pub name: ServiceName,
+    /// The Service's ports. Empty in what a user declares; filled when the export leaves its cluster.
+    pub ports: Vec<ServicePort>,
 }
 
 /// `multicluster.x-k8s.io ServiceImport`: a service of the clusterset, and who exports it.
@@ -419,4 +435,36 @@ pub struct AllowEntry {
     pub cluster: Option<ClusterName>,
     pub trust_domain: Option<TrustDomain>,
     pub spiffe_id: Option<SpiffeId>,
+}
+
+/// `fedgate.dev/v1alpha1 NamespaceGrant`: which clusters may export services in which namespaces.
+/// It counts if the cluster that declares it has the role admin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceGrant {
+    pub name: ObjectName,
+    pub namespaces: Vec<NamespaceMatch>,
+    pub clusters: Vec<ClusterName>,
+}
+
+impl NamespaceGrant {
+    /// Whether it speaks of this namespace at all.
+    pub fn covers(&self, namespace: &Namespace) -> bool {
+        self.namespaces.iter().any(|entry| entry.matches(namespace))
+    }
+}
+
+/// One namespace, or all whose names begin alike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NamespaceMatch {
+    Name(Namespace),
+    Prefix(NamespacePrefix),
+}
+
+impl NamespaceMatch {
+    pub fn matches(&self, namespace: &Namespace) -> bool {
+        match self {
+            Self::Name(name) => name == namespace,
+            Self::Prefix(prefix) => namespace.as_str().starts_with(prefix.as_str()),
+        }
+    }
 }

@@ -37,9 +37,8 @@ macro_rules! id128 {
 }
 
 id128!(
-    /// A cluster: the hash of its first key, so that the name stays a mere label (DESIGN §5).
-    ///
-    /// Until the federation store binds a federation key, the key is the cluster CA's first one.
+    /// A cluster: the hash of its first federation key, so that the name stays a mere label
+    /// (DESIGN §5).
     ClusterId
 );
 id128!(
@@ -50,6 +49,29 @@ id128!(
     /// One request or connection, from its first gateway to its last; also the access log's id.
     RequestId
 );
+
+id128!(
+    /// A federation: the hash of the federation key of the cluster that founded it (its root).
+    FederationId
+);
+id128!(
+    /// A federation key: the hash of its public half. Signatures name it.
+    KeyId
+);
+
+impl FederationId {
+    /// Hash of the root's first federation key (the SubjectPublicKeyInfo's DER bytes).
+    pub fn of_key(spki_der: &[u8]) -> Self {
+        Self(hash128(b"fedgate/federation-id/v1", spki_der))
+    }
+}
+
+impl KeyId {
+    /// Hash of a public key (the SubjectPublicKeyInfo's DER bytes).
+    pub fn of_key(spki_der: &[u8]) -> Self {
+        Self(hash128(b"fedgate/key-id/v1", spki_der))
+    }
+}
 
 impl ClusterId {
     /// Hash of a public key (the SubjectPublicKeyInfo's DER bytes).

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod id;
 pub mod name;
 pub mod policy;
+pub mod role;
 pub mod route;
 pub mod snapshot;
 pub mod spiffe;
@@ -18,15 +19,18 @@ pub mod spiffe;
 pub use catalog::{
     AccessPolicy, AllowEntry, AllowedNamespaces, AppProtocol, BackendKind, BackendTarget,
     ClusterPeer, EndpointSlice, GatewaySpec, HttpPathPrefix, HttpRoute, HttpRule, ListenerProtocol,
-    ListenerSpec, ParentTarget, PeerAddress, Resource, ResourceKey, ResourceKind, ResourceSet,
-    Service, ServiceExport, ServiceImport, ServicePort, SliceEndpoint, SlicePort, TcpRoute,
-    Transport, TrustBundle,
+    ListenerSpec, NamespaceGrant, NamespaceMatch, ParentTarget, PeerAddress, Resource, ResourceKey,
+    ResourceKind, ResourceSet, Service, ServiceExport, ServiceImport, ServicePort, SliceEndpoint,
+    SlicePort, TcpRoute, Transport, TrustBundle,
 };
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::{Endpoint, EndpointTable, endpoint_table};
-pub use id::{ClusterId, GatewayId, RequestId, Revision};
-pub use name::{ClusterName, Hostname, NameError, Namespace, ObjectName, ServiceName};
+pub use id::{ClusterId, FederationId, GatewayId, KeyId, RequestId, Revision};
+pub use name::{
+    ClusterName, Hostname, NameError, Namespace, NamespacePrefix, ObjectName, ServiceName,
+};
 pub use policy::{Caller, Decision};
+pub use role::{Role, RoleError, RoleSet};
 pub use snapshot::Snapshot;
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

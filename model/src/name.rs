@@ -79,6 +79,12 @@ name_type!(
     check_label
 );
 name_type!(
+    /// What the names of several namespaces begin with.
+    NamespacePrefix,
+    "namespace prefix",
+    check_label_prefix
+);
+name_type!(
     /// A Kubernetes object's name: an RFC 1123 subdomain.
     ObjectName,
     "name",
@@ -182,6 +188,15 @@ fn check_label(value: &str) -> Result<(), &'static str> {
         return Err("begin and end it with a letter or a digit");
     }
     Ok(())
+}
+
+/// A beginning of an RFC 1123 label.
+fn check_label_prefix(value: &str) -> Result<(), &'static str> {
+    // It may end with '-', which a label may not.
+    match value.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() && value.len() <= 62 => check_label_prefix(rest),
+        _ => check_label(value),
+    }
 }
 
 /// RFC 1123 subdomain: labels joined by dots, 253 characters at most.

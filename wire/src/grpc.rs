@@ -1,4 +1,4 @@
-//! Generated messages, clients and servers of the services on the federation node's sockets.
+//! Generated messages, clients and servers of the services that federation nodes serve.
 //!
 //! The modules are nested as the packages are, because generated code refers to its neighbours so.
 
@@ -13,6 +13,30 @@ pub mod fedgate {
     pub mod resource {
         pub mod v1 {
             tonic::include_proto!("fedgate.resource.v1");
+        }
+    }
+
+    pub mod relay {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.relay.v1");
+        }
+    }
+
+    pub mod store {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.store.v1");
+        }
+    }
+
+    pub mod replica {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.replica.v1");
+        }
+    }
+
+    pub mod join {
+        pub mod v1 {
+            tonic::include_proto!("fedgate.join.v1");
         }
     }
 

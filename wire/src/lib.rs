@@ -5,7 +5,10 @@ pub mod bundle;
 mod error;
 pub mod grpc;
 pub mod operator;
+pub mod relay;
+pub mod replica;
 pub mod resource;
+pub mod store;
 pub mod tunnel;
 
 pub use error::WireError;

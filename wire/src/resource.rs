@@ -5,11 +5,12 @@
 //! kind or schema version that this build does not know are skipped and counted, because a newer
 //! node may send them; everything else that is unexpected is an error.
 
-mod convert;
+pub(crate) mod convert;
 mod delta;
 mod diagnostic;
 mod enrol;
 pub mod limits;
+mod news;
 mod object;
 mod object_encode;
 mod report;
@@ -20,7 +21,10 @@ pub use crate::grpc::fedgate::resource::v1 as proto;
 pub use delta::{Ack, Delta, DeltaError, Subscribe, decode_key, encode_key};
 pub use diagnostic::{decode_diagnostic, encode_diagnostic};
 pub use enrol::{EnrolRequest, EnrolResponse};
+pub use news::{HeardFromPeer, StoreNews};
 pub use object::{SCHEMA_VERSION, decode_resource};
+pub(crate) use object::peer_address as decode_peer_address;
+pub(crate) use object_encode::peer_address as encode_peer_address;
 pub use object_encode::{encode_bundle, encode_resource, encode_service_port};
 pub use report::{
     ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,

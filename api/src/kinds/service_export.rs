@@ -34,5 +34,6 @@ struct Spec {}
 fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
     let document: Option<Document> = report.read(kind.rules);
     let name = ServiceName::new(identity.namespace.clone(), identity.name.clone());
-    Reading::of(document.map(|_| Resource::ServiceExport(model::ServiceExport { name })))
+    let export = model::ServiceExport { name, ports: Vec::new() };
+    Reading::of(document.map(|_| Resource::ServiceExport(export)))
 }

@@ -90,7 +90,7 @@ fn facts(resource: &Resource) -> Vec<String> {
     match resource {
         Resource::ClusterPeer(peer) => peer_facts(peer),
         Resource::Service(service) => service.ports.iter().map(port).collect(),
-        Resource::ServiceExport(_) => vec![],
+        Resource::ServiceExport(export) => export.ports.iter().map(port).collect(),
         Resource::ServiceImport(import) => {
             let clusters = import.clusters.iter().map(|name| format!("cluster {name}"));
             import.ports.iter().map(port).chain(clusters).collect()

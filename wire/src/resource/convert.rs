@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use model::{AppProtocol, Hostname, ListenerProtocol, ObjectName, Revision, Transport};
+use model::{AppProtocol, ClusterId, Hostname, ListenerProtocol, ObjectName, Revision, Transport};
 
 use super::{limits, proto};
 use crate::error::{At, WireError};
 
 /// Parses a name with its own rules; the error carries the field's path.
-pub(super) fn parse<T, E: std::fmt::Display>(
+pub(crate) fn parse<T, E: std::fmt::Display>(
     at: At<'_>,
     value: &str,
     rule: impl FnOnce(&str) -> Result<T, E>,
@@ -17,7 +17,7 @@ pub(super) fn parse<T, E: std::fmt::Display>(
 }
 
 /// As [`parse`], where empty text means absence.
-pub(super) fn parse_optional<T, E: std::fmt::Display>(
+pub(crate) fn parse_optional<T, E: std::fmt::Display>(
     at: At<'_>,
     value: &str,
     rule: impl FnOnce(&str) -> Result<T, E>,
@@ -25,7 +25,7 @@ pub(super) fn parse_optional<T, E: std::fmt::Display>(
     if value.is_empty() { Ok(None) } else { parse(at, value, rule).map(Some) }
 }
 
-pub(super) fn port(at: At<'_>, value: u32) -> Result<u16, WireError> {
+pub(crate) fn port(at: At<'_>, value: u32) -> Result<u16, WireError> {
     match u16::try_from(value) {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(at.refuse(value, "a port is 1 to 65535")),
@@ -44,7 +44,7 @@ pub(super) fn port_name(at: At<'_>, value: &str) -> Result<Option<String>, WireE
 }
 
 /// An IP address or a DNS name, as a dialler takes it.
-pub(super) fn host(at: At<'_>, value: &str) -> Result<String, WireError> {
+pub(crate) fn host(at: At<'_>, value: &str) -> Result<String, WireError> {
     let rule = |host: &str| {
         if host.parse::<IpAddr>().is_ok() {
             return Ok(host.to_string());
@@ -68,16 +68,21 @@ pub(super) fn ip_address(at: At<'_>, value: &[u8]) -> Result<IpAddr, WireError> 
     }
 }
 
-pub(super) fn text(at: At<'_>, value: String) -> Result<String, WireError> {
+pub(super) fn cluster_id(at: At<'_>, value: &[u8]) -> Result<ClusterId, WireError> {
+    let bytes = <[u8; 16]>::try_from(value);
+    bytes.map(ClusterId::from_bytes).map_err(|_| at.refuse(value, "a cluster id is 16 bytes"))
+}
+
+pub(crate) fn text(at: At<'_>, value: String) -> Result<String, WireError> {
     at.check_bytes(value.len(), limits::TEXT_BYTES_MAX)?;
     Ok(value)
 }
 
-pub(super) fn revision(at: At<'_>, value: Option<proto::Revision>) -> Result<Revision, WireError> {
+pub(crate) fn revision(at: At<'_>, value: Option<proto::Revision>) -> Result<Revision, WireError> {
     optional_revision(at, value)?.ok_or_else(|| at.missing("a revision is needed here"))
 }
 
-pub(super) fn optional_revision(
+pub(crate) fn optional_revision(
     at: At<'_>,
     value: Option<proto::Revision>,
 ) -> Result<Option<Revision>, WireError> {
@@ -90,7 +95,7 @@ pub(super) fn optional_revision(
     }
 }
 
-pub(super) fn encode_revision(revision: Revision) -> proto::Revision {
+pub(crate) fn encode_revision(revision: Revision) -> proto::Revision {
     proto::Revision { epoch: revision.epoch, index: revision.index }
 }
 
@@ -140,7 +145,7 @@ pub(super) fn encode_listener_protocol(protocol: ListenerProtocol) -> proto::Lis
 }
 
 /// Converts each entry of a list, within the limit on its length.
-pub(super) fn list<P, T>(
+pub(crate) fn list<P, T>(
     at: &At<'_>,
     name: &'static str,
     entries: Vec<P>,

@@ -1,6 +1,7 @@
 //! The stream's own messages: Subscribe, Delta, Ack, and the keys of objects.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use model::{
     ClusterName, Diagnostic, Namespace, ObjectName, Resource, ResourceKey, ResourceKind,
@@ -9,7 +10,7 @@ use model::{
 
 use super::convert::{self, parse, parse_optional};
 use super::diagnostic::{decode_diagnostics, encode_diagnostic};
-use super::limits::{DIAGNOSTICS_MAX, RESOURCES_PER_DELTA_MAX};
+use super::limits::{DIAGNOSTICS_MAX, RESOURCES_PER_DELTA_MAX, SOCKET_PATH_BYTES_MAX};
 use super::object::{Decoded, decode_at};
 use super::object_encode::encode_resource;
 use super::proto;
@@ -22,6 +23,8 @@ pub struct Subscribe {
     pub cluster: ClusterName,
     /// What the gateway has already.
     pub resume: Option<Revision>,
+    /// Where the node may ask for a stream on a store connection that the gateway holds.
+    pub relay_socket: Option<PathBuf>,
 }
 
 impl Subscribe {
@@ -31,6 +34,11 @@ impl Subscribe {
             gateway: parse(at.field("gateway"), &message.gateway, ObjectName::parse)?,
             cluster: parse(at.field("cluster"), &message.cluster, ClusterName::parse)?,
             resume: convert::optional_revision(at.field("resume"), message.resume)?,
+            relay_socket: parse_optional(
+                at.field("relay_socket"),
+                &message.relay_socket,
+                socket_path,
+            )?,
         })
     }
 
@@ -39,8 +47,25 @@ impl Subscribe {
             gateway: self.gateway.to_string(),
             cluster: self.cluster.to_string(),
             resume: self.resume.map(convert::encode_revision),
+            // A path that is not UTF-8 cannot be told: then none is offered.
+            relay_socket: self
+                .relay_socket
+                .as_deref()
+                .and_then(Path::to_str)
+                .unwrap_or_default()
+                .into(),
         }
     }
+}
+
+fn socket_path(path: &str) -> Result<PathBuf, String> {
+    if path.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"));
+    }
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err("give the absolute path of a Unix socket".into());
+    }
+    Ok(path.into())
 }
 
 /// One step from a revision to a later one.
@@ -219,16 +244,16 @@ pub(super) fn decode_key_at(
     let Some(kind) = ResourceKind::from_number(kind) else { return Ok(None) };
     let name = parse(at.field("name"), &key.name, ObjectName::parse)?;
     let namespace = parse_optional(at.field("namespace"), &key.namespace, Namespace::parse)?;
-    match (kind, &namespace) {
-        (ResourceKind::ClusterPeer, Some(namespace)) => {
-            Err(at.field("namespace").refuse(namespace, "a ClusterPeer has no namespace"))
+    match (kind.is_namespaced(), &namespace) {
+        (false, Some(namespace)) => {
+            let problem = format!("a {} has no namespace", kind.as_str());
+            Err(at.field("namespace").refuse(namespace, problem))
         }
-        (ResourceKind::ClusterPeer, None) => Ok(Some(ResourceKey { kind, namespace, name })),
-        (_, None) => {
+        (true, None) => {
             let fix = format!("a {} has a namespace", kind.as_str());
             Err(at.field("namespace").missing(&fix))
         }
-        (_, Some(_)) => Ok(Some(ResourceKey { kind, namespace, name })),
+        (false, None) | (true, Some(_)) => Ok(Some(ResourceKey { kind, namespace, name })),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Enrolment: a certificate signing request for an SVID.
 
-use model::{ObjectName, TrustBundle};
+use model::{ClusterId, ObjectName, TrustBundle};
 
-use super::convert::{list, parse};
+use super::convert::{cluster_id, list, parse};
 use super::object::{bundle, certificate};
 use super::object_encode::encode_bundle;
 use super::{limits, proto};
@@ -40,6 +40,8 @@ pub struct EnrolResponse {
     /// DER, leaf first, never empty.
     pub chain_der: Vec<Vec<u8>>,
     pub bundle: TrustBundle,
+    /// The cluster's own.
+    pub cluster_id: ClusterId,
 }
 
 impl EnrolResponse {
@@ -52,11 +54,13 @@ impl EnrolResponse {
         }
         let missing = || at.field("bundle").missing("the cluster's own trust bundle is needed");
         let sent = message.bundle.ok_or_else(missing)?;
-        Ok(Self { chain_der, bundle: bundle(at.field("bundle"), sent)? })
+        let cluster_id = cluster_id(at.field("cluster_id"), &message.cluster_id)?;
+        Ok(Self { chain_der, bundle: bundle(at.field("bundle"), sent)?, cluster_id })
     }
 
     pub fn encode(&self) -> proto::EnrolResponse {
         let bundle = Some(encode_bundle(&self.bundle));
-        proto::EnrolResponse { chain_der: self.chain_der.clone(), bundle }
+        let cluster_id = self.cluster_id.as_bytes().to_vec();
+        proto::EnrolResponse { chain_der: self.chain_der.clone(), bundle, cluster_id }
     }
 }

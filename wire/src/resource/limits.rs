@@ -39,3 +39,13 @@ pub const SERVICES_MAX: usize = 16_384;
 pub const COUNTERS_MAX: usize = 256;
 /// Longest name of a counter.
 pub const COUNTER_NAME_BYTES_MAX: usize = 128;
+/// Longest path of a Unix socket: `sun_path` has 108 bytes, one of them for the terminating zero.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Most clusters whose store connections one gateway holds.
+pub const STORE_CONNECTIONS_MAX: usize = 1024;
+/// Most signed Heads in one message, either way.
+pub const HEADS_MAX: usize = 4096;
+/// Most signed revocations in one message, either way.
+pub const REVOCATIONS_MAX: usize = 128;
+/// Most revoked trust domains.
+pub const REVOKED_TRUST_DOMAINS_MAX: usize = 4096;

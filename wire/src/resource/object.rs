@@ -4,9 +4,9 @@ use model::catalog::AllowedNamespaces;
 use model::{
     AccessPolicy, AllowEntry, BackendKind, BackendTarget, ClusterName, ClusterPeer, EndpointSlice,
     GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule, ListenerSpec, Namespace,
-    ObjectName, ParentTarget, PeerAddress, Resource, ResourceKey, ResourceKind, Service,
-    ServiceExport, ServiceImport, ServiceName, ServicePort, SliceEndpoint, SlicePort, SpiffeId,
-    TcpRoute, TrustBundle, TrustDomain,
+    NamespaceGrant, NamespaceMatch, NamespacePrefix, ObjectName, ParentTarget, PeerAddress,
+    Resource, ResourceKey, ResourceKind, Service, ServiceExport, ServiceImport, ServiceName,
+    ServicePort, SliceEndpoint, SlicePort, SpiffeId, TcpRoute, TrustBundle, TrustDomain,
 };
 use prost::Message as _;
 
@@ -66,8 +66,9 @@ fn decode_spec(at: &At<'_>, key: ResourceKey, spec: Spec) -> Result<Resource, Wi
         (Kind::EndpointSlice, Spec::EndpointSlice(x)) => {
             Resource::EndpointSlice(endpoint_slice(at.field("endpoint_slice"), name, x)?)
         }
-        (Kind::ServiceExport, Spec::ServiceExport(proto::ServiceExport {})) => {
-            Resource::ServiceExport(ServiceExport { name: name.service()? })
+        (Kind::ServiceExport, Spec::ServiceExport(x)) => {
+            let ports = service_ports(&at.field("service_export"), x.ports)?;
+            Resource::ServiceExport(ServiceExport { name: name.service()?, ports })
         }
         (Kind::ServiceImport, Spec::ServiceImport(x)) => {
             Resource::ServiceImport(service_import(at.field("service_import"), &name, x)?)
@@ -86,6 +87,10 @@ fn decode_spec(at: &At<'_>, key: ResourceKey, spec: Spec) -> Result<Resource, Wi
         }
         (Kind::AccessPolicy, Spec::AccessPolicy(x)) => {
             Resource::AccessPolicy(access_policy(at.field("access_policy"), name, x)?)
+        }
+        (Kind::NamespaceGrant, Spec::NamespaceGrant(x)) => {
+            let name = name.key.name;
+            Resource::NamespaceGrant(namespace_grant(at.field("namespace_grant"), name, x)?)
         }
         (kind, _) => {
             let problem = "the spec is of another kind than the key says";
@@ -128,7 +133,10 @@ fn cluster_peer(
     })
 }
 
-fn peer_address(at: At<'_>, address: proto::PeerAddress) -> Result<PeerAddress, WireError> {
+pub(crate) fn peer_address(
+    at: At<'_>,
+    address: proto::PeerAddress,
+) -> Result<PeerAddress, WireError> {
     Ok(PeerAddress {
         transport: convert::transport(at.field("transport"), address.transport)?,
         host: convert::host(at.field("host"), &address.host)?,
@@ -308,6 +316,29 @@ fn access_policy(
         name,
         targets: list(&at, "targets", policy.targets, LIST_ENTRIES_MAX, target)?,
         allow: list(&at, "allow", policy.allow, LIST_ENTRIES_MAX, allow_entry)?,
+    })
+}
+
+fn namespace_grant(
+    at: At<'_>,
+    name: ObjectName,
+    grant: proto::NamespaceGrant,
+) -> Result<NamespaceGrant, WireError> {
+    use proto::namespace_match::Match;
+    let namespace = |at: At<'_>, entry: proto::NamespaceMatch| match entry.r#match {
+        Some(Match::Name(name)) => {
+            parse(at.field("name"), &name, Namespace::parse).map(NamespaceMatch::Name)
+        }
+        Some(Match::Prefix(prefix)) => {
+            parse(at.field("prefix"), &prefix, NamespacePrefix::parse).map(NamespaceMatch::Prefix)
+        }
+        None => Err(at.missing("set name or prefix")),
+    };
+    let cluster = |at: At<'_>, name: String| parse(at, &name, ClusterName::parse);
+    Ok(NamespaceGrant {
+        name,
+        namespaces: list(&at, "namespaces", grant.namespaces, LIST_ENTRIES_MAX, namespace)?,
+        clusters: list(&at, "clusters", grant.clusters, LIST_ENTRIES_MAX, cluster)?,
     })
 }
 

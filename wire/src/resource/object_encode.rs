@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use model::catalog::AllowedNamespaces;
 use model::{
     AllowEntry, BackendKind, BackendTarget, ClusterPeer, EndpointSlice, HttpRoute, ListenerSpec,
-    ParentTarget, Resource, ServicePort, SliceEndpoint, TrustBundle,
+    NamespaceMatch, ParentTarget, PeerAddress, Resource, ServicePort, SliceEndpoint, TrustBundle,
 };
 
 use super::convert::{encode_app_protocol, encode_listener_protocol, encode_transport};
@@ -19,7 +19,9 @@ pub fn encode_resource(resource: &Resource) -> proto::Resource {
         Resource::ClusterPeer(peer) => Spec::ClusterPeer(cluster_peer(peer)),
         Resource::Service(x) => Spec::Service(proto::Service { ports: service_ports(&x.ports) }),
         Resource::EndpointSlice(slice) => Spec::EndpointSlice(endpoint_slice(slice)),
-        Resource::ServiceExport(_) => Spec::ServiceExport(proto::ServiceExport {}),
+        Resource::ServiceExport(x) => {
+            Spec::ServiceExport(proto::ServiceExport { ports: service_ports(&x.ports) })
+        }
         Resource::ServiceImport(x) => Spec::ServiceImport(proto::ServiceImport {
             ports: service_ports(&x.ports),
             clusters: x.clusters.iter().map(ToString::to_string).collect(),
@@ -37,20 +39,28 @@ pub fn encode_resource(resource: &Resource) -> proto::Resource {
             targets: x.targets.iter().map(ToString::to_string).collect(),
             allow: x.allow.iter().map(allow_entry).collect(),
         }),
+        Resource::NamespaceGrant(x) => Spec::NamespaceGrant(proto::NamespaceGrant {
+            namespaces: x.namespaces.iter().map(namespace_match).collect(),
+            clusters: x.clusters.iter().map(ToString::to_string).collect(),
+        }),
     };
     let key = Some(encode_key(&resource.key()));
     proto::Resource { key, schema: SCHEMA_VERSION, spec: Some(spec) }
 }
 
 fn cluster_peer(peer: &ClusterPeer) -> proto::ClusterPeer {
-    let address = |address: &model::PeerAddress| proto::PeerAddress {
+    proto::ClusterPeer {
+        addresses: peer.addresses.iter().map(peer_address).collect(),
+        trust_bundles: peer.trust_bundles.iter().map(encode_bundle).collect(),
+    }
+}
+
+/// Encodes an address, as ClusterPeers and tokens carry it.
+pub(crate) fn peer_address(address: &PeerAddress) -> proto::PeerAddress {
+    proto::PeerAddress {
         transport: encode_transport(address.transport).into(),
         host: address.host.clone(),
         port: address.port.into(),
-    };
-    proto::ClusterPeer {
-        addresses: peer.addresses.iter().map(address).collect(),
-        trust_bundles: peer.trust_bundles.iter().map(encode_bundle).collect(),
     }
 }
 
@@ -156,4 +166,13 @@ fn allow_entry(entry: &AllowEntry) -> proto::AllowEntry {
         trust_domain: entry.trust_domain.as_ref().map(ToString::to_string).unwrap_or_default(),
         spiffe_id: entry.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
+}
+
+fn namespace_match(entry: &NamespaceMatch) -> proto::NamespaceMatch {
+    use proto::namespace_match::Match;
+    let r#match = match entry {
+        NamespaceMatch::Name(name) => Match::Name(name.to_string()),
+        NamespaceMatch::Prefix(prefix) => Match::Prefix(prefix.to_string()),
+    };
+    proto::NamespaceMatch { r#match: Some(r#match) }
 }

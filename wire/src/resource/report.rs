@@ -30,6 +30,8 @@ pub struct StatusReport {
     pub listeners: Vec<Listener>,
     pub services: Vec<ServiceHealth>,
     pub counters: Vec<Counter>,
+    /// Clusters whose federation nodes have a store connection open here.
+    pub store_connections: Vec<ClusterName>,
 }
 
 /// One connection to a peer's gateway, or the attempt to make one.
@@ -130,6 +132,13 @@ impl StatusReport {
             listeners: list(&at, "listeners", message.listeners, limits::LISTENERS_MAX, listener)?,
             services: list(&at, "services", message.services, limits::SERVICES_MAX, service)?,
             counters: list(&at, "counters", message.counters, limits::COUNTERS_MAX, counter)?,
+            store_connections: list(
+                &at,
+                "store_connections",
+                message.store_connections,
+                limits::STORE_CONNECTIONS_MAX,
+                |at, name| parse(at, &name, ClusterName::parse),
+            )?,
         })
     }
 }

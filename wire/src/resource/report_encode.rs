@@ -36,6 +36,12 @@ impl StatusReport {
                 .map(ServiceHealth::encode)
                 .collect(),
             counters: self.counters.iter().take(limits::COUNTERS_MAX).map(counter).collect(),
+            store_connections: self
+                .store_connections
+                .iter()
+                .take(limits::STORE_CONNECTIONS_MAX)
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }

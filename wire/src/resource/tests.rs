@@ -193,6 +193,7 @@ fn report() -> StatusReport {
             }],
         }],
         counters: vec![Counter { name: "fedgate_requests_total".into(), value: 3 }],
+        store_connections: vec![cluster("west")],
     }
 }
 
@@ -237,11 +238,17 @@ fn every_message_survives_the_wire() {
     assert_eq!(StatusReport::decode(report().encode()).unwrap(), report());
     let ack = Ack { revision: to, diagnostics: vec![diagnostic()] };
     assert_eq!(Ack::decode(ack.encode()).unwrap(), ack);
-    let subscribe = Subscribe { gateway: object("gw"), cluster: cluster("east"), resume: from };
+    let subscribe = Subscribe {
+        gateway: object("gw"),
+        cluster: cluster("east"),
+        resume: from,
+        relay_socket: Some("/run/fedgate/relay.sock".into()),
+    };
     assert_eq!(Subscribe::decode(subscribe.encode()).unwrap(), subscribe);
     let request = EnrolRequest { gateway: object("gw"), csr_der: vec![1] };
     assert_eq!(EnrolRequest::decode(request.encode()).unwrap(), request);
-    let response = EnrolResponse { chain_der: vec![vec![1]], bundle: bundle() };
+    let cluster_id = model::ClusterId::from_bytes([5; 16]);
+    let response = EnrolResponse { chain_der: vec![vec![1]], bundle: bundle(), cluster_id };
     assert_eq!(EnrolResponse::decode(response.encode()).unwrap(), response);
 }
 
@@ -485,7 +492,12 @@ fn refused_messages_name_field_value_and_rule() {
     severe.severity = 0;
     let ack_severe = proto::Ack { revision: revision(1, 1), diagnostics: vec![severe] };
     let subscribe =
-        proto::Subscribe { gateway: "gw".into(), cluster: "east".into(), resume: revision(0, 3) };
+        proto::Subscribe {
+            gateway: "gw".into(),
+            cluster: "east".into(),
+            resume: revision(0, 3),
+            ..proto::Subscribe::default()
+        };
     let enrol = |csr_der| proto::EnrolRequest { gateway: "gw".into(), csr_der };
     let cases = [
         (delta(|d| d.to = None), "Delta.to = (absent): a revision is needed here"),
