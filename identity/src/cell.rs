@@ -1,6 +1,6 @@
 //! The identity in force: read by every handshake, replaced by rotation, never locked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -21,6 +21,8 @@ pub struct Identity {
     pub svid: Option<Arc<Svid>>,
     pub bundles: BundleSet,
     pub owners: TrustDomainOwners,
+    /// Trust domains that were revoked: nobody of them is believed, whatever the bundles say.
+    pub revoked: Arc<BTreeSet<TrustDomain>>,
 }
 
 /// Whom a connection is meant to reach.
@@ -64,6 +66,9 @@ impl Identity {
     ) -> Result<KnownPeer, VerifyError> {
         let peer = verify_leaf(leaf, intermediates, &self.bundles, now)?;
         let VerifiedPeer { id, trust_domain, not_after } = peer;
+        if self.revoked.contains(&trust_domain) {
+            return Err(VerifyError::Revoked { id });
+        }
         let Some(cluster) = self.owners.owner(&trust_domain).cloned() else {
             return Err(VerifyError::NoOwner { id });
         };
@@ -104,8 +109,8 @@ impl IdentityCell {
     }
 
     /// From the next handshake on this SVID is shown. Connections that live keep theirs.
-    pub fn replace_svid(&self, svid: Svid) {
-        let svid = Arc::new(svid);
+    pub fn replace_svid(&self, svid: impl Into<Arc<Svid>>) {
+        let svid = svid.into();
         self.update(|identity| identity.svid = Some(svid.clone()));
     }
 
@@ -116,6 +121,14 @@ impl IdentityCell {
             identity.bundles = bundles.clone();
             identity.owners = owners.clone();
         });
+    }
+
+    /// From the next handshake on nobody of these trust domains is believed.
+    pub fn replace_revoked(&self, revoked: BTreeSet<TrustDomain>) {
+        let revoked = Arc::new(revoked);
+        if self.current.load().revoked != revoked {
+            self.update(|identity| identity.revoked = revoked.clone());
+        }
     }
 
     fn update(&self, change: impl Fn(&mut Identity)) {

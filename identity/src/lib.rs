@@ -15,6 +15,7 @@ mod cell;
 mod cluster;
 mod csr;
 mod file;
+mod joiner;
 pub mod limits;
 mod owner;
 mod pem;
@@ -30,7 +31,11 @@ pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
 pub use cluster::cluster_id;
 pub use csr::IssueError;
 pub use file::FileError;
+pub use joiner::{Inviter, JoinCertificate, JoinCertificateError, self_signed_key};
 pub use owner::{OwnerConflict, TrustDomainOwners};
 pub use svid::{Svid, SvidError, SvidKeyPair, SvidStore};
-pub use tls::{client_config, server_config};
+pub use tls::{
+    client_config, federation_client_config, federation_server_config, join_client_config,
+    join_server_config, public_server_config, server_config,
+};
 pub use verify::{VerifiedPeer, VerifyError, peer_id, verify_chain};

@@ -18,22 +18,78 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
     SignatureScheme,
 };
+use model::ClusterName;
+use model::spiffe::Part;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::cell::{ExpectedPeer, IdentityCell, Refusal};
+use crate::joiner::{Inviter, JoinCertificate, self_signed_key};
 use crate::provider::provider;
+use crate::verify::VerifyError;
 
 /// For a port that peers dial. It takes a peer of any cluster we know; a workload's SVID passes
 /// here too, since it is a good certificate: what it may do is `tunnel::admit`'s decision.
 /// Refused are no certificate, one of the wrong kind, an expired one, a foreign CA's, and one
 /// whose trust domain belongs to nobody.
 pub fn server_config(cell: Arc<IdentityCell>, alpns: &[&[u8]]) -> ServerConfig {
-    let peers = PeerVerifier { cell: cell.clone(), expected: ExpectedPeer::AnyKnown };
+    let judge = Judge::Svid { cell: cell.clone(), expected: ExpectedPeer::AnyKnown, part: None };
+    server(judge, OwnCertificate { cell, root: None }, alpns)
+}
+
+/// As [`server_config`], for the port that serves joining too: a self-signed certificate without a
+/// SPIFFE ID passes as well. It proves a key and no name, and rustls does not tell a verifier the
+/// ALPN: that it opens nothing but joining is `tunnel::admit`'s decision.
+pub fn public_server_config(cell: Arc<IdentityCell>, alpns: &[&[u8]]) -> ServerConfig {
+    let judge = Judge::SvidOrKey { cell: cell.clone() };
+    server(judge, OwnCertificate { cell, root: None }, alpns)
+}
+
+/// For store streams that come in, inside of the connection that a gateway relays: the peer is a
+/// federation node of a cluster we know, and shows so itself.
+pub fn federation_server_config(cell: Arc<IdentityCell>, alpn: &[u8]) -> ServerConfig {
+    let (expected, part) = (ExpectedPeer::AnyKnown, Some(Part::Federation));
+    let judge = Judge::Svid { cell: cell.clone(), expected, part };
+    server(judge, OwnCertificate { cell, root: None }, &[alpn])
+}
+
+/// For store streams that are opened to a cluster's federation node, whoever relays them.
+pub fn federation_client_config(
+    cell: Arc<IdentityCell>,
+    cluster: ClusterName,
+    alpn: &[u8],
+) -> ClientConfig {
+    let (expected, part) = (ExpectedPeer::Cluster(cluster), Some(Part::Federation));
+    let judge = Judge::Svid { cell: cell.clone(), expected, part };
+    client(judge, Arc::new(OwnCertificate { cell, root: None }), alpn)
+}
+
+/// For join streams that come in: the joiner shows its key, and is shown our chain with the CA
+/// certificate at its end, so that it can compare the token's pin.
+pub fn join_server_config(
+    cell: Arc<IdentityCell>,
+    root: CertificateDer<'static>,
+    alpn: &[u8],
+) -> ServerConfig {
+    server(Judge::Key, OwnCertificate { cell, root: Some(root) }, &[alpn])
+}
+
+/// For dialling an inviter. `None` takes anyone at all: for the outer connection to a gateway whose
+/// CA the joiner cannot know, inside of which another handshake names the inviter.
+pub fn join_client_config(
+    certificate: &JoinCertificate,
+    inviter: Option<Inviter>,
+    alpn: &[u8],
+) -> ClientConfig {
+    let judge = inviter.map_or(Judge::Anyone, Judge::Inviter);
+    client(judge, Arc::new(JoinKey(certificate.certified().clone())), alpn)
+}
+
+fn server(judge: Judge, own: OwnCertificate, alpns: &[&[u8]]) -> ServerConfig {
     let mut config = ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has the suites of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(peers))
-        .with_cert_resolver(Arc::new(OwnCertificate(cell)));
+        .with_client_cert_verifier(Arc::new(PeerVerifier(judge)))
+        .with_cert_resolver(Arc::new(own));
     config.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -45,13 +101,17 @@ pub fn server_config(cell: Arc<IdentityCell>, alpns: &[&[u8]]) -> ServerConfig {
 /// and not sent: a peer is known by its SPIFFE ID (X509-SVID §5), and a name on the wire would
 /// tell an onlooker whom we dial.
 pub fn client_config(cell: Arc<IdentityCell>, expected: ExpectedPeer, alpn: &[u8]) -> ClientConfig {
-    let peers = PeerVerifier { cell: cell.clone(), expected };
+    let judge = Judge::Svid { cell: cell.clone(), expected, part: None };
+    client(judge, Arc::new(OwnCertificate { cell, root: None }), alpn)
+}
+
+fn client(judge: Judge, own: Arc<dyn ResolvesClientCert>, alpn: &[u8]) -> ClientConfig {
     let mut config = ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has the suites of TLS 1.3")
         .dangerous() // rustls' word for a verifier of one's own
-        .with_custom_certificate_verifier(Arc::new(peers))
-        .with_client_cert_resolver(Arc::new(OwnCertificate(cell)));
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier(judge)))
+        .with_client_cert_resolver(own);
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -61,11 +121,21 @@ pub fn client_config(cell: Arc<IdentityCell>, expected: ExpectedPeer, alpn: &[u8
 
 /// Shows the SVID in force; without one the handshake fails.
 #[derive(Debug)]
-struct OwnCertificate(Arc<IdentityCell>);
+struct OwnCertificate {
+    cell: Arc<IdentityCell>,
+    /// Shown after the chain.
+    root: Option<CertificateDer<'static>>,
+}
 
 impl OwnCertificate {
     fn in_force(&self) -> Option<Arc<CertifiedKey>> {
-        self.0.load().svid.as_ref().map(|svid| svid.certified().clone())
+        let certified = self.cell.load().svid.as_ref()?.certified().clone();
+        let Some(root) = self.root.as_ref().filter(|root| certified.cert.last() != Some(root))
+        else {
+            return Some(certified);
+        };
+        let chain = certified.cert.iter().chain([root]).cloned().collect();
+        Some(Arc::new(CertifiedKey::new(chain, certified.key.clone())))
     }
 }
 
@@ -89,12 +159,40 @@ impl ResolvesClientCert for OwnCertificate {
     }
 }
 
+/// Shows the key that joins.
+#[derive(Debug)]
+struct JoinKey(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for JoinKey {
+    fn resolve(
+        &self,
+        _root_hints: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// What a handshake asks of the other side.
+#[derive(Debug)]
+enum Judge {
+    /// An SVID of whom we expect; of this kind, if one is named.
+    Svid { cell: Arc<IdentityCell>, expected: ExpectedPeer, part: Option<Part> },
+    /// An SVID of anyone we know, or a key without a name.
+    SvidOrKey { cell: Arc<IdentityCell> },
+    /// A key without a name.
+    Key,
+    Inviter(Inviter),
+    Anyone,
+}
+
 /// Judges the other side, whichever side that is: an SVID has no role of client or server.
 #[derive(Debug)]
-struct PeerVerifier {
-    cell: Arc<IdentityCell>,
-    expected: ExpectedPeer,
-}
+struct PeerVerifier(Judge);
 
 impl PeerVerifier {
     fn verify(
@@ -104,15 +202,20 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), Error> {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let identity = self.cell.load();
-        match identity.verify_split(leaf, intermediates, &self.expected, at) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let alert = error.to_tls();
-                self.cell.record_refusal(Refusal { expected: self.expected.clone(), error, at });
-                Err(alert)
+        let chain = || [leaf].into_iter().chain(intermediates).cloned().collect::<Vec<_>>();
+        let verdict = match &self.0 {
+            Judge::Svid { cell, expected, part } => {
+                verify_svid(cell, expected, *part, leaf, intermediates, at)
             }
-        }
+            Judge::SvidOrKey { .. } if self_signed_key(&chain()).is_ok() => Ok(()),
+            Judge::SvidOrKey { cell } => {
+                verify_svid(cell, &ExpectedPeer::AnyKnown, None, leaf, intermediates, at)
+            }
+            Judge::Key => self_signed_key(&chain()).map(|_| ()),
+            Judge::Inviter(inviter) => inviter.verify(&chain(), at).map(|_| ()),
+            Judge::Anyone => Ok(()),
+        };
+        verdict.map_err(|error| error.to_tls())
     }
 
     fn verify_signature(
@@ -123,6 +226,30 @@ impl PeerVerifier {
         let schemes = &provider().signature_verification_algorithms;
         verify_tls13_signature(message, leaf, signature, schemes)
     }
+}
+
+/// A refusal is kept: TLS shows operators no more than an alert.
+fn verify_svid(
+    cell: &IdentityCell,
+    expected: &ExpectedPeer,
+    part: Option<Part>,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    at: SystemTime,
+) -> Result<(), VerifyError> {
+    let verdict = cell.load().verify_split(leaf, intermediates, expected, at).and_then(|peer| {
+        match part {
+            Some(wanted) if peer.id.part().is_none_or(|(part, _)| part != wanted) => {
+                Err(VerifyError::WrongPart { id: peer.id, wanted: wanted.as_str() })
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = &verdict {
+        let (expected, error) = (expected.clone(), error.clone());
+        cell.record_refusal(Refusal { expected, error, at });
+    }
+    verdict
 }
 
 impl ServerCertVerifier for PeerVerifier {

@@ -80,6 +80,25 @@ pub enum VerifyError {
         .id.trust_domain()
     )]
     NoOwner { id: SpiffeId },
+    #[error("trust domain {:?} of {id} was revoked in this federation", .id.trust_domain())]
+    Revoked { id: SpiffeId },
+    #[error("{id} is not a {wanted}: only spiffe://<trust domain>/fedgate/{wanted}/<name> is")]
+    WrongPart { id: SpiffeId, wanted: &'static str },
+    #[error(
+        "the certificate is not a joiner's: {found}: show one self-signed certificate of the \
+         federation key, alone and without a SPIFFE ID"
+    )]
+    NotSelfSigned { found: String },
+    #[error(
+        "the inviter showed {found} certificate(s) beside its own, and none is the CA that the \
+         token pins: the token is another federation's, or somebody stands in between"
+    )]
+    PinMissing { found: usize },
+    #[error(
+        "{id} answered, which the token's CA vouches for, but the token names {expected}: use the \
+         addresses of that node's cluster"
+    )]
+    NotTheInviter { id: SpiffeId, expected: SpiffeId },
 }
 
 impl VerifyError {
@@ -95,7 +114,7 @@ impl VerifyError {
             Self::ChainTooLong { .. }
             | Self::CertificateTooLarge { .. }
             | Self::Malformed { .. } => CertificateError::BadEncoding, // bad_certificate
-            Self::NotAnSvid { .. } | Self::NotASigner { .. } => {
+            Self::NotAnSvid { .. } | Self::NotASigner { .. } | Self::NotSelfSigned { .. } => {
                 CertificateError::InvalidPurpose // unsupported_certificate
             }
             Self::NotYetValid { not_before, now, .. } => CertificateError::NotValidYetContext {
@@ -106,10 +125,15 @@ impl VerifyError {
                 time: unix_time(*now),
                 not_after: unix_time(*not_after),
             }, // certificate_expired
-            Self::UnknownTrustDomain { .. } | Self::NoAuthority { .. } | Self::Untrusted { .. } => {
-                CertificateError::UnknownIssuer
-            } // unknown_ca
-            Self::WrongCluster { .. } | Self::NoOwner { .. } => {
+            Self::UnknownTrustDomain { .. }
+            | Self::NoAuthority { .. }
+            | Self::Untrusted { .. }
+            | Self::PinMissing { .. } => CertificateError::UnknownIssuer, // unknown_ca
+            Self::Revoked { .. } => CertificateError::Revoked, // certificate_revoked
+            Self::WrongCluster { .. }
+            | Self::NoOwner { .. }
+            | Self::WrongPart { .. }
+            | Self::NotTheInviter { .. } => {
                 CertificateError::ApplicationVerificationFailure // access_denied
             }
         };

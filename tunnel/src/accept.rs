@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use quinn::{Connecting, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connecting, Connection, Endpoint, Incoming, RecvStream, SendStream};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 use wire::tunnel::limits::{OPEN_TIMEOUT_MS, RESUME_TIMEOUT_MS};
@@ -18,11 +18,13 @@ use wire::tunnel::{
 
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::hello::{Purpose, greet};
+use crate::admit::Protocol;
+use crate::hello::{Purpose, greet, peer_alpn};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
-use crate::link::Link;
+use crate::link::{Link, close_code};
+use crate::relay;
 use crate::stream::{FrameReader, Resumed, stream_code};
-use crate::transport::{ServerConfigs, class_of_first_id};
+use crate::transport::{FirstId, ServerConfigs, purpose_of_first_id};
 use crate::tunnel::Shared;
 use crate::worker::{IncomingExchange, WorkerContext, refuse_stream};
 
@@ -52,7 +54,7 @@ pub(crate) async fn serve(endpoint: Endpoint, servers: ServerConfigs, context: A
             drop(place);
         });
     }
-    endpoint.close(crate::link::close_code(ErrorCode::NoError), b"the gateway stops");
+    endpoint.close(close_code(ErrorCode::NoError), b"the gateway stops");
     // The endpoint's own task sends what is left and ends with its last connection.
     endpoint.wait_idle().await;
 }
@@ -63,7 +65,7 @@ fn begin(
     place: &HandshakePlace,
     shared: &Shared,
     worker: u8,
-) -> Option<(Connecting, ConnectionClass)> {
+) -> Option<(Connecting, FirstId)> {
     if place.all > HANDSHAKES_MAX || place.of_source > HANDSHAKES_PER_SOURCE_MAX {
         shared.counts.of(worker).handshakes_refused();
         incoming.refuse();
@@ -74,9 +76,9 @@ fn begin(
         return None;
     }
     let first_id = incoming.orig_dst_cid();
-    let class = class_of_first_id(&first_id);
+    let purpose = purpose_of_first_id(&first_id);
     match incoming.accept_with(servers.choose(&first_id)) {
-        Ok(connecting) => Some((connecting, class)),
+        Ok(connecting) => Some((connecting, purpose)),
         Err(error) => {
             tracing::debug!(%error, "a handshake could not begin");
             None
@@ -125,7 +127,7 @@ impl Drop for HandshakePlace {
 }
 
 /// One host may have a whole IPv6 /64.
-fn source_network(address: IpAddr) -> IpAddr {
+pub(crate) fn source_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
@@ -134,7 +136,7 @@ fn source_network(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<WorkerContext>) {
+async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerContext>) {
     let remote = connecting.remote_address();
     let connection = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => connection,
@@ -149,10 +151,25 @@ async fn welcome(connecting: Connecting, class: ConnectionClass, context: Arc<Wo
             return;
         }
     };
+    let protocol = Protocol::of_alpn(&peer_alpn(&connection)).unwrap_or(Protocol::Tunnel);
+    match (protocol, purpose) {
+        (Protocol::Tunnel, FirstId::Tunnel(class)) => meet(&context, connection, class).await,
+        (Protocol::Store | Protocol::Join, FirstId::Control) => relay::meet(&context, connection),
+        (protocol, _) => {
+            // Its windows were granted for something else.
+            context.shared.counts.of(context.index).peers_refused();
+            let text = format!("the first connection id does not fit {protocol}");
+            connection.close(close_code(ErrorCode::MalformedFrame), text.as_bytes());
+        }
+    }
+}
+
+async fn meet(context: &Arc<WorkerContext>, connection: Connection, class: ConnectionClass) {
+    let remote = connection.remote_address();
     let purpose = Purpose { worker: context.index, class, dialled: None, crowded: Vec::new() };
     match greet(&context.shared, connection, purpose).await {
         Ok(greeted) => {
-            control::start(&context, greeted);
+            control::start(context, greeted);
         }
         Err(error) if error.is_harmless() => {
             tracing::debug!(%remote, %error, "a peer wants another worker");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use quinn::{ConnectionStats, SendStream};
 use tokio::time::sleep_until;
@@ -11,8 +11,10 @@ use wire::tunnel::{Beacon, Drain, ErrorCode, Frame, encode_beacon, encode_drain}
 
 use crate::accept::{accept_exchanges, accept_resumes};
 use crate::congestion::Steady;
+use crate::gossip::Cursor;
 use crate::health::{Advice, Health, Observation, Verdict, dead_after};
 use crate::hello::{ControlError, ControlReader, ControlStream, Greeted};
+use crate::limits::NEWS_INTERVAL_MIN;
 use crate::link::Link;
 use crate::tunnel::Shared;
 use crate::worker::WorkerContext;
@@ -27,7 +29,7 @@ const UNSENT_BYTES_MAX: usize = 4096;
 pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Arc<Link>> {
     let shared = &context.shared;
     let (now, wall) = shared.now();
-    let Greeted { parts, control } = greeted;
+    let Greeted { parts, control, head } = greeted;
     let link = Arc::new(Link::new(parts, now, wall));
     if !shared.is_peer(&link.peer.cluster) {
         let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
@@ -43,6 +45,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         return None;
     }
     shared.changed();
+    shared.gossip.hear(&link.peer.cluster, &[head], &[]);
     tracing::info!(
         cluster = %link.peer.cluster, gateway = %link.peer.gateway, class = link.class.as_str(),
         worker = link.worker, dialled = link.dialled, remote = %link.peer.remote, "link up"
@@ -63,6 +66,8 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         exchanges_seen: 0,
         drain_told: None,
         idle_since: now,
+        news: Cursor::default(),
+        news_at: None,
         writer: ControlWriter { send, unsent: BytesMut::new(), sequence: 0 },
     };
     tokio::spawn(task.run(reader));
@@ -76,6 +81,9 @@ struct ControlTask {
     exchanges_seen: u64,
     drain_told: Option<u32>,
     idle_since: Instant,
+    /// How far the peer was told of Heads and revocations here, and when last.
+    news: Cursor,
+    news_at: Option<Instant>,
     writer: ControlWriter,
 }
 
@@ -136,10 +144,41 @@ impl ControlTask {
             self.drain_told = drain;
             self.writer.drain(drain.unwrap_or_default());
         }
-        if beacon_due {
-            self.writer.beacon(&self.shared, silence);
+        let (news_due, next_check_at) = self.news_due(now, next_check_at);
+        if beacon_due || news_due {
+            self.beacon(now, silence, news_due);
         }
         next_check_at
+    }
+
+    fn beacon(&mut self, now: Instant, silence: Duration, with_news: bool) {
+        let (heads, revocations, cursor) = if with_news {
+            self.shared.gossip.told().after(self.news)
+        } else {
+            (Vec::new(), Vec::new(), self.news)
+        };
+        if self.writer.beacon(&self.shared, silence, heads, revocations) && with_news {
+            (self.news, self.news_at) = (cursor, Some(now));
+        }
+    }
+
+    /// Whether Heads or revocations are to be told now, and when to look again. One connection of
+    /// the pair tells them.
+    fn news_due(&self, now: Instant, next_check_at: Instant) -> (bool, Instant) {
+        if !self.shared.gossip.told().has_after(self.news) {
+            return (false, next_check_at);
+        }
+        let links = self.shared.registry.peek();
+        let rank = |link: &&Arc<Link>| {
+            (link.is_second_choice(), link.class, link.slot, link.established)
+        };
+        let teller = links.pair_of(&self.link).filter(|link| link.is_live()).min_by_key(rank);
+        if !teller.is_some_and(|teller| Arc::ptr_eq(teller, &self.link)) {
+            return (false, next_check_at);
+        }
+        let due_at = self.news_at.map_or(now, |at| at + NEWS_INTERVAL_MIN);
+        let again_at = now.max(due_at) + NEWS_INTERVAL_MIN;
+        (due_at <= now, next_check_at.min(if due_at <= now { again_at } else { due_at }))
     }
 
     /// The links of a pair talk and fall silent together, so that a cut is seen on each of them at
@@ -191,6 +230,8 @@ impl ControlTask {
             Ok(Some(Frame::Beacon(beacon))) if beacon.incarnation == link.incarnation => {
                 link.set_peer_load_permille(beacon.load_permille);
                 link.set_peer_draining(beacon.draining);
+                let Beacon { heads, revocations, .. } = &beacon;
+                self.shared.gossip.hear(&link.peer.cluster, heads, revocations);
                 let heard_age = Duration::from_millis(beacon.heard_age_ms.into());
                 self.health.beacon_received(Instant::now(), heard_age);
             }
@@ -234,9 +275,16 @@ struct ControlWriter {
 }
 
 impl ControlWriter {
-    fn beacon(&mut self, shared: &Shared, heard_age: Duration) {
+    /// `false`: it was left out.
+    fn beacon(
+        &mut self,
+        shared: &Shared,
+        heard_age: Duration,
+        heads: Vec<Bytes>,
+        revocations: Vec<Bytes>,
+    ) -> bool {
         if self.unsent.len() > UNSENT_BYTES_MAX {
-            return;
+            return false;
         }
         self.sequence += 1;
         let beacon = Beacon {
@@ -246,9 +294,13 @@ impl ControlWriter {
             in_flight: shared.in_flight(),
             load_permille: shared.load_permille(),
             draining: shared.is_draining(),
+            heads,
+            revocations,
         };
-        encode_beacon(&beacon, &mut self.unsent).expect("load was bounded when it was set");
+        encode_beacon(&beacon, &mut self.unsent)
+            .expect("load, Heads and revocations were bounded when they were set");
         self.flush();
+        true
     }
 
     fn drain(&mut self, grace_ms: u32) {

@@ -365,7 +365,7 @@ impl DialFailure {
 }
 
 /// The addresses of a host, asked anew for each dial.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found = timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await;
     let addresses: Vec<_> = match found {
         Ok(Ok(addresses)) => addresses.take(RESOLVED_ADDRESSES_MAX).collect(),

@@ -19,7 +19,7 @@ use wire::tunnel::{
     VERSIONS, encode_hello,
 };
 
-use crate::admit::{Admitted, Refusal, admit};
+use crate::admit::{Admitted, AdmittedPeer, Refusal, admit};
 use crate::link::{LinkParts, PeerIdentity, close_code, describe};
 use crate::tunnel::Shared;
 
@@ -100,6 +100,8 @@ pub(crate) struct Dialled {
 pub(crate) struct Greeted {
     pub(crate) parts: LinkParts,
     pub(crate) control: ControlStream,
+    /// The Head that the peer said.
+    pub(crate) head: Bytes,
 }
 
 /// The control stream's two directions.
@@ -137,6 +139,9 @@ async fn greet_open(
     let alpn = peer_alpn(connection);
     let (_, now) = shared.now();
     let admitted = admit(&alpn, &chain, &shared.identity.load(), &expected, now)?;
+    let Admitted::Tunnel(admitted) = admitted else {
+        unreachable!("connections of other ALPNs are met by `relay`");
+    };
     let own = own_hello(shared, &purpose);
     let exchange = exchange_hellos(connection, &purpose, &own);
     let (control, hello) =
@@ -144,7 +149,7 @@ async fn greet_open(
     check_hello(&hello, &admitted, purpose.class)?;
     let gateway = hello.gateway;
     let remote = plain(connection.remote_address());
-    let Admitted { cluster, spiffe_id, not_after } = admitted;
+    let AdmittedPeer { cluster, spiffe_id, not_after } = admitted;
     let limits = shared.config.limits.of(purpose.class);
     let dialled = purpose.dialled.is_some();
     let parts = LinkParts {
@@ -162,7 +167,7 @@ async fn greet_open(
         stream_window_bytes: limits.stream_window_bytes,
         connection_window_bytes: limits.connection_window_bytes,
     };
-    Ok(Greeted { parts, control })
+    Ok(Greeted { parts, control, head: hello.head })
 }
 
 async fn exchange_hellos(
@@ -231,12 +236,13 @@ fn own_hello(shared: &Shared, purpose: &Purpose) -> Hello {
         incarnation: shared.config.incarnation,
         class: purpose.class,
         worker: purpose.worker,
+        head: shared.gossip.own_head(),
     }
 }
 
 fn check_hello(
     hello: &Hello,
-    admitted: &Admitted,
+    admitted: &AdmittedPeer,
     class: ConnectionClass,
 ) -> Result<(), HelloError> {
     VERSIONS.common(hello.versions)?;
@@ -255,13 +261,13 @@ pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
     let identity = connection.peer_identity();
     let chain = identity.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
     chain.map_or_else(Vec::new, |chain| *chain)
 }
 
-fn peer_alpn(connection: &Connection) -> Vec<u8> {
+pub(crate) fn peer_alpn(connection: &Connection) -> Vec<u8> {
     let data = connection.handshake_data();
     let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
     data.and_then(|data| data.protocol).unwrap_or_default()

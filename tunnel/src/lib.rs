@@ -4,6 +4,10 @@
 //! and gives a [`WorkerTunnel`] to open exchanges with and an [`Incoming`] of those that peers open.
 //! Who may connect is decided by [`admit()`] alone. `docs/reference/tunnel.md` is the protocol.
 //!
+//! Store and join connections come to the same port: the gateway takes them as [`RelayIncoming`] and
+//! passes their streams on to its federation node, unread. A node dials them from a [`NodeEndpoint`]
+//! of its own, and speaks TLS once more inside of each stream ([`Inner`]).
+//!
 //! Inside: `socket` moves every packet, `accept` and `dial` make connections, `hello` turns one into
 //! a `link`, `control` stays with it (`health` has the rule of death), `registry` is where all
 //! workers find links, and `stream` is what an exchange does on them.
@@ -19,10 +23,14 @@ mod counts;
 mod dial;
 mod error;
 mod health;
+mod gossip;
 mod hello;
+mod inner;
 pub mod limits;
 mod link;
+mod node;
 mod registry;
+mod relay;
 mod socket;
 mod stall;
 mod status;
@@ -31,10 +39,14 @@ mod transport;
 mod tunnel;
 mod worker;
 
-pub use admit::{Admitted, Protocol, Refusal, admit};
+pub use admit::{Admitted, AdmittedPeer, Protocol, Refusal, admit};
 pub use config::{CongestionControl, ConnectionLimits, TunnelConfig, TunnelLimits};
 pub use error::{BindError, OpenError, StreamError, StreamErrorKind};
+pub use gossip::{Heard, News};
+pub use inner::{Inner, InnerError};
 pub use link::PeerIdentity;
+pub use node::{DialError, NodeEndpoint};
+pub use relay::{HeldConnections, RelayConnection, RelayIncoming, RelayStream};
 pub use socket::UdpBuffers;
 pub use status::{LinkError, LinkState, LinkStatus, PathState, TunnelCounters};
 pub use stream::{Exchange, Part, RecvHalf, SendHalf};

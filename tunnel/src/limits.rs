@@ -76,6 +76,32 @@ pub const CHUNKS_PER_READ: usize = 32;
 /// Bytes after which an exchange's direction ranks below exchanges that have just begun.
 pub const SINK_AFTER_BYTES: u64 = 64 * 1024;
 
+/// Store connections that one cluster's federation node may have to us; it replaces old ones.
+pub const STORE_CONNECTIONS_PER_CLUSTER_MAX: usize = 8;
+/// Store connections of all clusters together.
+pub const STORE_CONNECTIONS_MAX: usize = 1024;
+/// Join connections, whose peers have proved a key and no name.
+pub const JOIN_CONNECTIONS_MAX: usize = 32;
+/// Of these, from one source network (an IPv4 address, an IPv6 /64).
+pub const JOIN_CONNECTIONS_PER_SOURCE_MAX: usize = 4;
+/// A join connection is closed at this age, whatever it does; a joiner comes again.
+pub const JOIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// Admitted store and join connections that the gateway has not taken yet; more are refused.
+pub const RELAY_QUEUE_MAX: usize = 64;
+/// How long opening a stream on a store or join connection may wait for credit.
+pub const RELAY_OPEN_WAIT: Duration = Duration::from_secs(2);
+/// How long the handshake inside of a relayed stream may take.
+pub const INNER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Heads of one peer cluster that wait to be passed up to the federation node; the rest is left out
+/// until they are sent again.
+pub const HEARD_HEADS_MAX: usize = 256;
+/// Revocations of one peer cluster that wait to be passed up.
+pub const HEARD_REVOCATIONS_MAX: usize = 16;
+/// Peer clusters whose Heads and revocations wait to be passed up.
+pub const HEARD_CLUSTERS_MAX: usize = 1024;
+/// Least time between two beacons of a connection that carry Heads or revocations.
+pub const NEWS_INTERVAL_MIN: Duration = Duration::from_millis(200);
+
 /// How often it is looked whether trust bundles or owners changed, for connections that live.
 pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for the last packets of a tunnel that is closed.

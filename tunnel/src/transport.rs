@@ -6,8 +6,11 @@ use std::time::Duration;
 use identity::{ExpectedPeer, IdentityCell};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, ConnectionId, EndpointConfig, ServerConfig, TransportConfig, VarInt};
-use wire::tunnel::limits::IDLE_TIMEOUT_MS;
-use wire::tunnel::{ALPN_TUNNEL, CONNECTION_ID_BYTES, ConnectionClass};
+use wire::tunnel::limits::{
+    CONTROL_CONNECTION_WINDOW_BYTES, CONTROL_IDLE_TIMEOUT_MS, CONTROL_KEEPALIVE_INTERVAL_MS,
+    CONTROL_STREAM_WINDOW_BYTES, IDLE_TIMEOUT_MS, STORE_STREAMS_MAX,
+};
+use wire::tunnel::{ALPN_JOIN, ALPN_STORE, ALPN_TUNNEL, CONNECTION_ID_BYTES, ConnectionClass};
 
 use crate::config::{TunnelConfig, TunnelLimits};
 use crate::congestion::SteadyConfig;
@@ -32,6 +35,15 @@ pub(crate) fn endpoint_config(config: &TunnelConfig, ids: WorkerIds) -> Endpoint
 pub(crate) struct ServerConfigs {
     fast: Arc<ServerConfig>,
     bulk: Arc<ServerConfig>,
+    control: Arc<ServerConfig>,
+}
+
+/// What a dialler says that its connection is to be, in the first destination id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstId {
+    Tunnel(ConnectionClass),
+    /// Store or join.
+    Control,
 }
 
 impl ServerConfigs {
@@ -39,9 +51,9 @@ impl ServerConfigs {
         limits: &TunnelLimits,
         identity: Arc<IdentityCell>,
     ) -> Result<Self, BindError> {
-        // Only the tunnel's own protocol is served: whoever asks for another gets TLS's
-        // no_application_protocol.
-        let tls = identity::server_config(identity, &[ALPN_TUNNEL]);
+        // Whoever asks for another protocol gets TLS's no_application_protocol.
+        let tls =
+            identity::public_server_config(identity, &[ALPN_TUNNEL, ALPN_STORE, ALPN_JOIN]);
         let tls = QuicServerConfig::try_from(tls).map_err(|_| BindError::NoInitialSuite)?;
         let mut fast = ServerConfig::with_crypto(Arc::new(tls));
         fast.migration(true);
@@ -51,14 +63,17 @@ impl ServerConfigs {
         fast.transport_config(transport(limits, ConnectionClass::Fast));
         let mut bulk = fast.clone();
         bulk.transport_config(transport(limits, ConnectionClass::Bulk));
-        Ok(Self { fast: Arc::new(fast), bulk: Arc::new(bulk) })
+        let mut control = fast.clone();
+        control.transport_config(control_transport(limits, STORE_STREAMS_MAX));
+        Ok(Self { fast: Arc::new(fast), bulk: Arc::new(bulk), control: Arc::new(control) })
     }
 
     /// By the first destination id of a handshake ([`first_id`]).
     pub(crate) fn choose(&self, first_id: &ConnectionId) -> Arc<ServerConfig> {
-        match class_of_first_id(first_id) {
-            ConnectionClass::Fast => Arc::clone(&self.fast),
-            ConnectionClass::Bulk => Arc::clone(&self.bulk),
+        match purpose_of_first_id(first_id) {
+            FirstId::Tunnel(ConnectionClass::Fast) => Arc::clone(&self.fast),
+            FirstId::Tunnel(ConnectionClass::Bulk) => Arc::clone(&self.bulk),
+            FirstId::Control => Arc::clone(&self.control),
         }
     }
 
@@ -85,28 +100,62 @@ pub(crate) fn client_config(
     let tls = QuicClientConfig::try_from(tls).map_err(|_| BindError::NoInitialSuite)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport(limits, class));
-    config.initial_dst_cid_provider(Arc::new(move || first_id(class)));
+    config.initial_dst_cid_provider(Arc::new(move || first_id(FirstId::Tunnel(class))));
+    Ok(config)
+}
+
+/// For dialling a store or join connection with these TLS settings; the peer may open this many
+/// streams.
+pub(crate) fn control_client_config(
+    limits: &TunnelLimits,
+    tls: rustls::ClientConfig,
+    streams_max: u32,
+) -> Result<ClientConfig, BindError> {
+    let tls = QuicClientConfig::try_from(tls).map_err(|_| BindError::NoInitialSuite)?;
+    let mut config = ClientConfig::new(Arc::new(tls));
+    config.transport_config(control_transport(limits, streams_max));
+    config.initial_dst_cid_provider(Arc::new(|| first_id(FirstId::Control)));
     Ok(config)
 }
 
 /// The first destination id of a handshake tells the class, so that the accepting side can grant
 /// that class's windows, which QUIC fixes before HELLO is read: 15 random bytes (RFC 9000 §7.2 asks
-/// for 8), then 1 for fast or 2 for bulk.
-fn first_id(class: ConnectionClass) -> ConnectionId {
+/// for 8), then 1 for fast, 2 for bulk, or 3 for store and join.
+fn first_id(purpose: FirstId) -> ConnectionId {
     let mut id: [u8; CONNECTION_ID_BYTES] = rand::random();
-    id[CONNECTION_ID_BYTES - 1] = match class {
-        ConnectionClass::Fast => 1,
-        ConnectionClass::Bulk => 2,
+    id[CONNECTION_ID_BYTES - 1] = match purpose {
+        FirstId::Tunnel(ConnectionClass::Fast) => 1,
+        FirstId::Tunnel(ConnectionClass::Bulk) => 2,
+        FirstId::Control => 3,
     };
     ConnectionId::new(&id)
 }
 
-/// Anything but a clear "bulk" gets the small windows.
-pub(crate) fn class_of_first_id(id: &ConnectionId) -> ConnectionClass {
+/// Anything but a clear word gets the small windows.
+pub(crate) fn purpose_of_first_id(id: &ConnectionId) -> FirstId {
     match (id.len(), id.last()) {
-        (CONNECTION_ID_BYTES, Some(2)) => ConnectionClass::Bulk,
-        _ => ConnectionClass::Fast,
+        (CONNECTION_ID_BYTES, Some(2)) => FirstId::Tunnel(ConnectionClass::Bulk),
+        (CONNECTION_ID_BYTES, Some(3)) => FirstId::Control,
+        _ => FirstId::Tunnel(ConnectionClass::Fast),
     }
+}
+
+/// Such a connection has no beacons: QUIC's own PINGs keep it up, from either side.
+fn control_transport(limits: &TunnelLimits, streams_max: u32) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(streams_max.into())
+        .max_concurrent_uni_streams(0_u8.into())
+        .max_idle_timeout(Some(VarInt::from_u32(CONTROL_IDLE_TIMEOUT_MS).into()))
+        .stream_receive_window(window(CONTROL_STREAM_WINDOW_BYTES))
+        .receive_window(window(CONTROL_CONNECTION_WINDOW_BYTES))
+        .send_window(CONTROL_CONNECTION_WINDOW_BYTES)
+        .initial_rtt(INITIAL_RTT)
+        .keep_alive_interval(Some(Duration::from_millis(CONTROL_KEEPALIVE_INTERVAL_MS.into())))
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(SteadyConfig(limits.congestion_control)))
+        .enable_segmentation_offload(limits.segmentation_offload);
+    Arc::new(transport)
 }
 
 fn transport(limits: &TunnelLimits, class: ConnectionClass) -> Arc<TransportConfig> {
@@ -141,14 +190,15 @@ mod tests {
 
     #[test]
     fn a_first_id_tells_its_class_and_a_strangers_is_fast() {
-        for class in [ConnectionClass::Fast, ConnectionClass::Bulk] {
-            let id = first_id(class);
-            assert_eq!(class_of_first_id(&id), class);
-            assert_ne!(id, first_id(class), "the rest is random");
+        let (fast, bulk) = (ConnectionClass::Fast, ConnectionClass::Bulk);
+        for purpose in [FirstId::Tunnel(fast), FirstId::Tunnel(bulk), FirstId::Control] {
+            let id = first_id(purpose);
+            assert_eq!(purpose_of_first_id(&id), purpose);
+            assert_ne!(id, first_id(purpose), "the rest is random");
         }
-        for bytes in [&[][..], &[2], &[2; 8], &[3; 16], &[2; 20]] {
+        for bytes in [&[][..], &[2], &[2; 8], &[3; 8], &[4; 16], &[2; 20]] {
             let id = ConnectionId::new(bytes);
-            assert_eq!(class_of_first_id(&id), ConnectionClass::Fast, "{bytes:?}");
+            assert_eq!(purpose_of_first_id(&id), FirstId::Tunnel(fast), "{bytes:?}");
         }
     }
 }

@@ -10,18 +10,22 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use identity::{ExpectedPeer, IdentityCell};
 use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress};
+use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::tunnel::limits::{SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX};
 use wire::tunnel::{ConnectionClass, ErrorCode};
 
 use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
+use crate::gossip::{Gossip, Heard, News};
 use crate::hello::plain;
 use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
 use crate::link::Link;
 use crate::registry::Registry;
+use crate::relay::{RelayIncoming, Relays};
 use crate::socket::{Steering, UdpBuffers, bind_group};
 use crate::status::{LinkError, LinkState, LinkStatus, PathState, TunnelCounters};
 use crate::stream::Resumes;
@@ -42,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) resumes: Arc<Resumes>,
     pub(crate) counts: Counts,
+    pub(crate) relays: Relays,
+    pub(crate) gossip: Gossip,
     pub(crate) peers: watch::Sender<Arc<Vec<Arc<ClusterPeer>>>>,
     /// Changes whenever a link comes or goes.
     pub(crate) changes: watch::Sender<u64>,
@@ -117,6 +123,8 @@ impl Tunnel {
             buffers,
             registry: Registry::default(),
             resumes: Arc::default(),
+            relays: Relays::default(),
+            gossip: Gossip::default(),
             peers: watch::Sender::default(),
             changes: watch::Sender::new(0),
             address_book: ArcSwap::default(),
@@ -154,6 +162,29 @@ impl Tunnel {
                 self.0.end_link(link, ErrorCode::AdmissionRefused, text);
             }
         }
+        self.0.relays.retain(|cluster| self.0.is_peer(cluster));
+    }
+
+    /// Store and join connections that peers make; it is given once.
+    pub fn take_relayed(&self) -> Option<RelayIncoming> {
+        self.0.relays.take_incoming()
+    }
+
+    /// What peers are to be told in HELLO and beacons; whole each time. What a peer would refuse is
+    /// left out.
+    pub fn tell(&self, mut news: News) {
+        let fits = |max| move |signed: &Bytes| !signed.is_empty() && signed.len() <= max;
+        news.heads.retain(fits(SIGNED_HEAD_BYTES_MAX));
+        news.revocations.retain(fits(SIGNED_REVOCATION_BYTES_MAX));
+        self.0.gossip.tell(news);
+        for link in self.0.registry.load().links() {
+            link.wake.notify_one();
+        }
+    }
+
+    /// Waits for what gateways of a peer say. For one caller.
+    pub async fn heard(&self) -> Heard {
+        self.0.gossip.heard().await
     }
 
     /// How to reach a cluster; `None` without a live link. It takes no lock.
@@ -242,6 +273,7 @@ impl Tunnel {
         for link in self.0.registry.load().links() {
             self.0.end_link(link, code, "the gateway stops");
         }
+        self.0.relays.close_all(code, "the gateway stops");
     }
 
     /// Waits until the peers were told of [`Self::close`], two seconds at most.

@@ -103,8 +103,10 @@ async fn watch_trust(shared: Arc<Shared>) {
             () = shared.closing.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        shared.end_expired_links(shared.now().1);
+        let (_, now) = shared.now();
+        shared.end_expired_links(now);
         let current = shared.identity.load();
+        shared.relays.judge_again(&current, now);
         if !Arc::ptr_eq(&judged, &current) {
             shared.judge_links_again();
             judged = current;

@@ -8,7 +8,8 @@ use super::code::ErrorCode;
 use super::error::{DecodeError, EncodeError};
 use super::fields::{decode_message, fixed, number};
 use super::limits::{
-    DEADLINE_MS_MAX, FEATURES_MAX, LOAD_PERMILLE_MAX, STREAM_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX,
+    BEACON_HEADS_MAX, BEACON_REVOCATIONS_MAX, DEADLINE_MS_MAX, FEATURES_MAX, LOAD_PERMILLE_MAX,
+    SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX, STREAM_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX,
     WORKERS_MAX,
 };
 use super::pb;
@@ -30,6 +31,9 @@ pub struct Hello {
     pub class: ConnectionClass,
     /// The sender's worker that drives this connection.
     pub worker: u8,
+    /// The Head of the sender's cluster in its signed envelope, which is not judged here; empty
+    /// without a federation store.
+    pub head: Bytes,
 }
 
 /// Minor versions spoken, both ends included.
@@ -83,8 +87,8 @@ impl ConnectionClass {
     }
 }
 
-/// A sign of life with a summary of load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A sign of life with a summary of load, and what the sender's federation node has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beacon {
     pub incarnation: u64,
     /// Counts up within the incarnation and the connection.
@@ -96,6 +100,10 @@ pub struct Beacon {
     /// How busy the sender's whole gateway is; 1000 is full.
     pub load_permille: u32,
     pub draining: bool,
+    /// Heads in their signed envelopes, which are not judged here: of any owner.
+    pub heads: Vec<Bytes>,
+    /// Revocations in their signed envelopes.
+    pub revocations: Vec<Bytes>,
 }
 
 /// The sender takes no new streams; what is open may go on for `grace_ms`, at most a day.
@@ -123,6 +131,7 @@ impl Hello {
             incarnation: self.incarnation,
             connection_class: class.into(),
             worker: self.worker.into(),
+            head: self.head.clone(),
         };
         // One set of rules: what a peer would refuse is not sent.
         Self::convert(raw.clone()).map_err(EncodeError::Refused)?;
@@ -169,8 +178,37 @@ impl Hello {
                 "it is above 31",
                 "number workers from 0",
             )? as u8,
+            head: signed("HELLO.head", raw.head, SIGNED_HEAD_BYTES_MAX)?,
         })
     }
+}
+
+/// An envelope of the federation store's; what is in it is for federation nodes to judge.
+fn signed(field: &'static str, value: Bytes, bytes_max: usize) -> Result<Bytes, DecodeError> {
+    if value.len() <= bytes_max {
+        return Ok(value);
+    }
+    let problem = format!("it is longer than {bytes_max} bytes");
+    let shown = format!("{} bytes", value.len());
+    Err(DecodeError::malformed(field, shown, problem, "leave it out"))
+}
+
+fn signed_list(
+    field: &'static str,
+    values: Vec<Bytes>,
+    count_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<Bytes>, DecodeError> {
+    if values.len() > count_max {
+        let shown = format!("{} entries", values.len());
+        let problem = format!("there are more than {count_max}");
+        return Err(DecodeError::malformed(field, shown, problem, "send the others in the next"));
+    }
+    if values.iter().any(Bytes::is_empty) {
+        let problem = "an entry is empty";
+        return Err(DecodeError::malformed(field, "0 bytes", problem, "leave it out"));
+    }
+    values.into_iter().map(|value| signed(field, value, bytes_max)).collect()
 }
 
 fn features(features: Vec<u32>) -> Result<Vec<u32>, DecodeError> {
@@ -253,13 +291,20 @@ impl Beacon {
             in_flight: self.in_flight,
             load_permille: self.load_permille.min(LOAD_PERMILLE_MAX),
             draining: self.draining,
+            heads: self.heads.clone(),
+            revocations: self.revocations.clone(),
         };
+        // One set of rules: what a peer would refuse is not sent.
+        Self::convert(raw.clone()).map_err(EncodeError::Refused)?;
         raw.encode_raw(out);
         Ok(())
     }
 
     pub(crate) fn decode(payload: Bytes) -> Result<Self, DecodeError> {
-        let raw: pb::Beacon = decode_message("BEACON", payload)?;
+        Self::convert(decode_message("BEACON", payload)?)
+    }
+
+    fn convert(raw: pb::Beacon) -> Result<Self, DecodeError> {
         Ok(Self {
             incarnation: incarnation("BEACON.incarnation", raw.incarnation)?,
             sequence: raw.sequence,
@@ -274,6 +319,13 @@ impl Beacon {
                 "send 1000 for a full gateway",
             )?,
             draining: raw.draining,
+            heads: signed_list("BEACON.heads", raw.heads, BEACON_HEADS_MAX, SIGNED_HEAD_BYTES_MAX)?,
+            revocations: signed_list(
+                "BEACON.revocations",
+                raw.revocations,
+                BEACON_REVOCATIONS_MAX,
+                SIGNED_REVOCATION_BYTES_MAX,
+            )?,
         })
     }
 }

@@ -47,6 +47,22 @@ pub const LOAD_PERMILLE_MAX: u32 = 10_000;
 pub const WORKERS_MAX: u32 = 32;
 /// Most connections of one class between two gateways.
 pub const CONNECTIONS_PER_PAIR_MAX: u32 = 8;
+/// Longest signed Head, in HELLO and in a beacon.
+pub const SIGNED_HEAD_BYTES_MAX: usize = KIB;
+/// Longest signed revocation in a beacon.
+pub const SIGNED_REVOCATION_BYTES_MAX: usize = 16 * KIB;
+/// Most Heads in one BEACON.
+pub const BEACON_HEADS_MAX: usize = 16;
+/// Most revocations in one BEACON.
+pub const BEACON_REVOCATIONS_MAX: usize = 2;
+/// Stream window of a store or join connection.
+pub const CONTROL_STREAM_WINDOW_BYTES: u64 = MIB as u64;
+/// Connection window of a store or join connection.
+pub const CONTROL_CONNECTION_WINDOW_BYTES: u64 = 8 * MIB as u64;
+/// Most bidirectional streams open each way on a store connection.
+pub const STORE_STREAMS_MAX: u32 = 64;
+/// Most bidirectional streams open on a join connection, all from the joiner.
+pub const JOIN_STREAMS_MAX: u32 = 4;
 /// Default stream window, fast connection.
 pub const FAST_STREAM_WINDOW_BYTES: u64 = 256 * KIB as u64;
 /// Default connection window, fast.
@@ -85,8 +101,22 @@ pub const KEEPALIVE_INTERVAL_MS: u32 = 5_000;
 pub const IDLE_TIMEOUT_MS: u32 = 20_000;
 /// Wait before the side with the larger gateway id dials.
 pub const DIAL_TAKEOVER_MS: u32 = 2_000;
+/// Time between QUIC PINGs on an idle store or join connection.
+pub const CONTROL_KEEPALIVE_INTERVAL_MS: u32 = 2_000;
+/// QUIC idle timeout of a store or join connection.
+pub const CONTROL_IDLE_TIMEOUT_MS: u32 = 7_000;
+/// Time without a byte, either way, after which a relayed stream is reset.
+pub const RELAY_IDLE_TIMEOUT_MS: u32 = 60_000;
 
 // Six beacons; two keepalives may be lost; a stream's window holds a few frames.
 const _: () = assert!(DEAD_AFTER_MS_MIN == 6 * BEACON_INTERVAL_MS);
 const _: () = assert!(IDLE_TIMEOUT_MS > 3 * KEEPALIVE_INTERVAL_MS);
+const _: () = assert!(CONTROL_IDLE_TIMEOUT_MS > 3 * CONTROL_KEEPALIVE_INTERVAL_MS);
+// A beacon full of Heads and revocations, with its own fields and their headers, is one frame.
+const _: () = assert!(
+    BEACON_HEADS_MAX * (SIGNED_HEAD_BYTES_MAX + 4)
+        + BEACON_REVOCATIONS_MAX * (SIGNED_REVOCATION_BYTES_MAX + 4)
+        + 64
+        <= BEACON_BYTES_MAX
+);
 const _: () = assert!(FAST_STREAM_WINDOW_BYTES >= 4 * DATA_BYTES_MAX as u64);

@@ -42,7 +42,7 @@ pub use static_table::{FIELDS, NAMES};
 
 /// Traffic between gateways: the protocol of this module.
 pub const ALPN_TUNNEL: &[u8] = b"fedgate-tunnel/1";
-/// Raft and store RPC between federation nodes. Reserved: not served yet.
+/// Raft and store RPC between federation nodes, relayed by gateways.
 pub const ALPN_STORE: &[u8] = b"fedgate-store/1";
-/// Joining a federation. Reserved: not served yet.
+/// Joining a federation, relayed by gateways.
 pub const ALPN_JOIN: &[u8] = b"fedgate-join/1";

@@ -96,7 +96,7 @@ pub const WRAPPERS: &[Wrapper] = &[
     Wrapper {
         package: "rustls",
         ours: &["identity", "tunnel"],
-        others: &["quinn", "quinn-proto"],
+        others: &["quinn", "quinn-proto", "tokio-rustls"],
         reason: "one verifier decides who a peer is",
     },
     Wrapper {
