@@ -62,6 +62,12 @@ pub(crate) fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(),
     sync_folder_of(path)
 }
 
+/// Puts one file in the place of another; survives a crash as the old one or the new one.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(io_error("rename another file to", to))?;
+    sync_folder_of(to)
+}
+
 /// The first half of a write: the new content, on disk, under the temporary name.
 fn stage(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, FileError> {
     let staged = staging_path(path);

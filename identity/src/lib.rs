@@ -14,6 +14,7 @@ mod ca;
 mod cell;
 mod cluster;
 mod csr;
+mod federation_key;
 mod file;
 mod joiner;
 pub mod limits;
@@ -30,6 +31,9 @@ pub use ca::{Ca, CaError};
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
 pub use cluster::cluster_id;
 pub use csr::IssueError;
+pub use federation_key::{
+    FederationKey, FederationKeyError, FederationPublicKey, PublicKeyError, SignatureError,
+};
 pub use file::FileError;
 pub use joiner::{Inviter, JoinCertificate, JoinCertificateError, self_signed_key};
 pub use owner::{OwnerConflict, TrustDomainOwners};

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use zeroize::Zeroizing;
 
 pub(crate) fn write_certificates(chain: &[CertificateDer<'_>]) -> String {
@@ -12,6 +12,17 @@ pub(crate) fn write_certificates(chain: &[CertificateDer<'_>]) -> String {
 
 pub(crate) fn write_key(pkcs8_der: &[u8]) -> Zeroizing<String> {
     encode("PRIVATE KEY", pkcs8_der)
+}
+
+pub(crate) fn write_public_key(spki_der: &[u8]) -> String {
+    encode("PUBLIC KEY", spki_der).as_str().to_owned()
+}
+
+/// The text's first public key (SubjectPublicKeyInfo); other sections are passed over.
+pub(crate) fn read_public_key(text: &[u8]) -> Result<Vec<u8>, String> {
+    SubjectPublicKeyInfoDer::from_pem_slice(text)
+        .map(|der| der.to_vec())
+        .map_err(|problem| format!("it has no readable PUBLIC KEY section: {problem}"))
 }
 
 /// All certificates of the text, in their order; other sections are passed over.

@@ -38,6 +38,6 @@ pub use record::Record;
 pub use rpc::{Heads, ProposeReply, RaftCall, ReadReply, ReadRequest, Refusal};
 pub use signed::{Domain, SIGNATURE_BYTES, Signature, Signed, signed_bytes};
 pub use statement::{AdminChange, AdminStatement, Leave, Reanchor, Revocation, RevocationTarget};
-pub use token::{TokenGrant, TokenId, TokenSecret, hmac_input};
+pub use token::{TokenGrant, TokenId, TokenSecret};
 pub use token_text::{JoinToken, TOKEN_PREFIX, TokenTextError};
 pub use watch::{Alive, Entry, FleetUpdate, NamespaceUpdate, OwnerUpdate, RecordEntry, WatchEvent};

@@ -16,12 +16,28 @@ use crate::resource::convert::{encode_revision, list, parse_optional, revision};
 /// One message of the stream. A revision is applied whole: a snapshot's parts count at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    SnapshotBegin { revision: Revision, federation: FederationId },
-    SnapshotPart { revision: Revision, update: FleetUpdate },
-    SnapshotEnd { revision: Revision, parts: u32 },
-    Delta { from: Revision, revision: Revision, update: FleetUpdate },
+    SnapshotBegin {
+        revision: Revision,
+        federation: FederationId,
+    },
+    SnapshotPart {
+        revision: Revision,
+        update: FleetUpdate,
+    },
+    SnapshotEnd {
+        revision: Revision,
+        parts: u32,
+    },
+    Delta {
+        from: Revision,
+        revision: Revision,
+        update: FleetUpdate,
+    },
     /// Where the sender is; it changes nothing.
-    Alive { revision: Revision, alive: Alive },
+    Alive {
+        revision: Revision,
+        alive: Alive,
+    },
 }
 
 /// No change: the sender is there, and this is what it knows of the store. It comes first, and then
