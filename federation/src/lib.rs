@@ -6,6 +6,8 @@
 //! gateway the difference to what that gateway has.
 
 pub mod app;
+mod applied;
+mod audit;
 pub mod config;
 mod enrol;
 mod epoch;
@@ -19,5 +21,6 @@ mod peer;
 mod refusal;
 mod revisions;
 mod socket;
+pub mod store;
 mod stream;
 mod svid;

@@ -53,8 +53,85 @@ pub const STANDBYS_MAX: usize = 4;
 pub const JOIN_FAILURES_MAX: u32 = 10;
 /// Sources whose failures are remembered; the one with the fewest is forgotten first.
 pub const JOIN_SOURCES_MAX: usize = 1024;
+/// Reports of gateways about what peers said that wait to be looked at; further ones are dropped.
+pub const HEARD_MAX: usize = 64;
+/// Members that one round of a proposal asks.
+pub const PROPOSE_TARGETS_MAX: usize = 8;
+/// Members that the leader asks whether they are up.
+pub const PROBES_MAX: usize = 12;
+/// Bytes of records that one publication holds; the rest is in the next one.
+pub const PUBLISH_BYTES_MAX: usize = 192 * 1024;
 /// Joins that wait for a person.
 pub const PENDING_JOINS_MAX: usize = 32;
 
 /// How long a source's failed join attempts count.
 pub const JOIN_FAILURES_WINDOW: Duration = Duration::from_secs(60);
+
+/// Bytes of one command in the store's log.
+pub const STORE_COMMAND_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of entries in one append; one entry more than reaches it.
+pub const STORE_APPEND_BYTES_MAX: usize = 256 * 1024;
+/// Entries in one append.
+pub const STORE_ENTRIES_PER_APPEND_MAX: u64 = 256;
+/// Proposals that wait for the log at the same time; further ones wait for a place.
+pub const STORE_PROPOSALS_MAX: usize = 256;
+/// Voters and standbys together.
+pub const STORE_MEMBERS_MAX: usize = 16;
+/// Bytes of a key of the store's machine.
+pub const STORE_PAIR_KEY_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a value of the store's machine.
+pub const STORE_PAIR_VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one part of a snapshot between nodes.
+pub const STORE_SNAPSHOT_PART_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a whole snapshot.
+pub const STORE_SNAPSHOT_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Entries after which the log's beginning may go.
+pub const STORE_LOG_ENTRIES: u64 = 4096;
+/// Of these, the newest that stay for members a little behind.
+pub const STORE_LOG_ENTRIES_KEPT: u64 = 1024;
+/// Applied commands that are remembered for watchers; one further behind begins with a snapshot.
+pub const STORE_CHANGES_MAX: usize = 4096;
+/// Their bytes.
+pub const STORE_CHANGES_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// One part of a snapshot is to be taken within this time.
+pub const STORE_SNAPSHOT_PART_TIMEOUT: Duration = Duration::from_secs(10);
+/// A member that is to vote has this long to catch up.
+pub const STORE_CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes of one file of the audit record; the next entry begins a new one.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Files of the audit record, the current one included; the oldest goes when one more is begun.
+pub const AUDIT_FILES_MAX: usize = 8;
+/// Breaks of the audit record's chain that one reading names.
+pub const AUDIT_BREAKS_MAX: usize = 64;
+/// Calls that one answer about the audit record has.
+pub const AUDIT_CALLS_LISTED_MAX: usize = 1000;
+/// Unix users that one role's list may name.
+pub const OPERATOR_UIDS_MAX: usize = 64;
+/// Objects that `fedctl apply` keeps; their file is a manifest, with a manifest's limits.
+pub const APPLIED_OBJECTS_MAX: usize = 1000;
+/// Bytes of manifests in one answer to an operator; objects beyond are counted.
+pub const OBJECTS_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a change is tried before its outcome counts as unknown.
+pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one member may take to answer a proposal.
+pub const PROPOSE_CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Pause between two rounds of asking who leads: the first one, doubled up to the longest.
+pub const PROPOSE_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const PROPOSE_PAUSE_MAX: Duration = Duration::from_millis(800);
+/// How often the leader looks whether the right clusters vote.
+pub const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a cluster that said that it leaves is kept out of the group.
+pub const EXCLUSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a change of the group may take.
+pub const GROUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a member may take to show that it is up.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a cluster signs its Head anew.
+pub const HEAD_INTERVAL: Duration = Duration::from_secs(30);
+/// How long this node may take to hear of what it has just changed.
+pub const APPLIED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a publication is tried again: the first one, doubled up to the longest.
+pub const PUBLISH_PAUSE_MIN: Duration = Duration::from_millis(100);
+pub const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,119 @@
+//! What lies on a disk, read whole and checked, before a node votes or serves with it.
+
+use super::applied::read_pairs;
+use super::log::{read_ends, read_entries, read_vote};
+use super::record::{self, APPLIED_KEY, Applied, EPOCH_KEY, NODE_KEY, RESEED_KEY, entry_key};
+use super::seam::{Disk, DiskError, Family, Machine};
+use super::types::LogId;
+
+/// Bytes of entries read at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// A disk that has passed the check.
+#[derive(Debug)]
+pub(super) struct Loaded<M> {
+    pub(super) machine: M,
+    pub(super) applied: Applied,
+    pub(super) epoch: u64,
+    /// The node lost its log and may not vote yet.
+    pub(super) reseeding: bool,
+    /// Nothing was ever written here.
+    pub(super) blank: bool,
+}
+
+/// Reads everything; the first fault makes it [`DiskError::Damaged`].
+pub(super) fn check<M: Machine>(disk: &dyn Disk, node_id: u64) -> Result<Loaded<M>, DiskError> {
+    check_owner(disk, node_id)?;
+    let vote = read_vote(disk)?;
+    let (purged, last) = check_log(disk)?;
+    let applied = read_applied(disk)?;
+    let position = applied.log_id;
+    if position < purged {
+        let text = format!(
+            "the log begins after {}, but the machine is only at {}",
+            place(purged),
+            place(position)
+        );
+        return Err(DiskError::Damaged(text));
+    }
+    if let (Some(last), Some(vote)) = (last, vote)
+        && last.leader_id.term > vote.leader_id.term
+    {
+        let text = format!(
+            "the log has an entry of term {}, but the vote is of term {}",
+            last.leader_id.term, vote.leader_id.term
+        );
+        return Err(DiskError::Damaged(text));
+    }
+    let machine = M::load(read_pairs(disk)?)
+        .map_err(|text| DiskError::Damaged(format!("the state cannot be read: {text}")))?;
+    Ok(Loaded {
+        machine,
+        applied,
+        epoch: read_number(disk, EPOCH_KEY)?.unwrap_or(0),
+        reseeding: read_number(disk, RESEED_KEY)?.is_some(),
+        blank: vote.is_none() && last.is_none() && position.is_none(),
+    })
+}
+
+pub(super) fn read_number(disk: &dyn Disk, key: &[u8]) -> Result<Option<u64>, DiskError> {
+    let bytes = disk.get(Family::Meta, key)?;
+    Ok(bytes.map(|bytes| record::decode_number(key, &bytes)).transpose()?)
+}
+
+pub(super) fn read_applied(disk: &dyn Disk) -> Result<Applied, DiskError> {
+    match disk.get(Family::Meta, APPLIED_KEY)? {
+        Some(bytes) => Ok(record::decode_applied(&bytes)?),
+        None => Ok(Applied::default()),
+    }
+}
+
+/// A copied data folder would be a second node with the first one's votes.
+fn check_owner(disk: &dyn Disk, node_id: u64) -> Result<(), DiskError> {
+    match read_number(disk, NODE_KEY)? {
+        Some(owner) if owner != node_id => Err(DiskError::Damaged(format!(
+            "the folder belongs to node {owner:016x}, this is node {node_id:016x}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Every entry is readable, and there are no gaps.
+fn check_log(disk: &dyn Disk) -> Result<(Option<LogId>, Option<LogId>), DiskError> {
+    let (purged, last) = read_ends(disk)?;
+    let mut previous = purged;
+    loop {
+        let next = previous.map_or(0, |id| id.index + 1);
+        let entries = read_entries(disk, next, None, CHUNK_BYTES)?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            let id = entry.log_id;
+            let wanted = previous.map_or(0, |id| id.index + 1);
+            if id.index != wanted {
+                let text = format!("log entry {wanted} is missing; the next is {}", id.index);
+                return Err(DiskError::Damaged(text));
+            }
+            if previous.is_some_and(|previous| previous.leader_id > id.leader_id) {
+                let text =
+                    format!("log entry {} is of an older term than the one before", id.index);
+                return Err(DiskError::Damaged(text));
+            }
+            previous = Some(id);
+        }
+    }
+    // What purging left over below its mark would have been deleted with it.
+    let purged_end = purged.and_then(|id| id.index.checked_add(1)).map_or([0; 8], entry_key);
+    if !disk.scan(Family::Log, &[], Some(&purged_end), 1)?.is_empty() {
+        return Err(DiskError::Damaged("entries lie before the log's beginning".into()));
+    }
+    match previous == last {
+        true => Ok((purged, last)),
+        false => Err(DiskError::Damaged(format!("the log ends at {}", place(previous)))),
+    }
+}
+
+fn place(id: Option<LogId>) -> String {
+    id.map_or_else(|| "nothing".to_owned(), |id| format!("entry {}", id.index))
+}

@@ -1,0 +1,149 @@
+//! Byte storage in RocksDB: one database, one column family for each [`Family`], one write-ahead log
+//! for all of them, so that batches survive in their order.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Direction, ErrorKind, IteratorMode,
+    LogLevel, Options, WriteBatch, WriteOptions,
+};
+
+use super::seam::{Disk, DiskError, Family, Pair, Step};
+
+/// Bytes of a family's memory table.
+const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of the write-ahead log, by which the oldest family is written out.
+const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// RocksDB's own log files.
+const INFO_LOG_BYTES_MAX: usize = 1024 * 1024;
+const INFO_LOGS_MAX: usize = 2;
+
+/// The store's folder.
+pub struct RocksDisk {
+    db: DB,
+    folder: PathBuf,
+}
+
+impl RocksDisk {
+    /// Opens the folder, or makes it. Only one process at a time can have it open.
+    ///
+    /// A damaged one gives [`DiskError::Damaged`]; [`set_aside`] makes room for a new one.
+    pub fn open(folder: &Path) -> Result<Self, DiskError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        // Only a torn end is forgiven, which is a write that nobody was told of. With RocksDB's
+        // default, everything after a flipped bit in the middle would silently be gone.
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_paranoid_checks(true);
+        options.set_max_total_wal_size(WAL_BYTES_MAX);
+        options.set_max_background_jobs(2);
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
+        options.set_keep_log_file_num(INFO_LOGS_MAX);
+        let families = Family::ALL.map(|family| {
+            let mut options = Options::default();
+            options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+            ColumnFamilyDescriptor::new(family.name(), options)
+        });
+        let db = DB::open_cf_descriptors(&options, folder, families);
+        Ok(Self { db: db.map_err(|error| disk_error("open", &error))?, folder: folder.into() })
+    }
+
+    fn family(&self, family: Family) -> &ColumnFamily {
+        self.db.cf_handle(family.name()).expect("open makes a column family for each Family")
+    }
+
+    /// The end of a family that has no bound: just above its greatest key.
+    fn end(&self, family: Family) -> Result<Option<Vec<u8>>, DiskError> {
+        let above = |(mut key, _): Pair| {
+            key.push(0);
+            key
+        };
+        Ok(self.last(family)?.map(above))
+    }
+}
+
+impl fmt::Debug for RocksDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksDisk").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Disk for RocksDisk {
+    fn write(&self, batch: Vec<Step>, sync: bool) -> Result<(), DiskError> {
+        let mut writes = WriteBatch::default();
+        for step in batch {
+            match step {
+                Step::Put { family, key, value } => {
+                    writes.put_cf(self.family(family), key, value);
+                }
+                Step::Delete { family, key } => writes.delete_cf(self.family(family), key),
+                Step::DeleteRange { family, from, to } => {
+                    let to = match to {
+                        Some(to) => Some(to),
+                        None => self.end(family)?,
+                    };
+                    if let Some(to) = to.filter(|to| *to > from) {
+                        writes.delete_range_cf(self.family(family), from, to);
+                    }
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(writes, &options).map_err(|error| disk_error("write", &error))
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        self.db.get_cf(self.family(family), key).map_err(|error| disk_error("read", &error))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        to: Option<&[u8]>,
+        most_bytes: usize,
+    ) -> Result<Vec<Pair>, DiskError> {
+        let mut pairs = Vec::new();
+        let mut bytes = 0usize;
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for pair in self.db.iterator_cf(self.family(family), mode) {
+            let (key, value) = pair.map_err(|error| disk_error("read", &error))?;
+            if to.is_some_and(|to| &*key >= to) {
+                break;
+            }
+            bytes = bytes.saturating_add(value.len());
+            pairs.push((key.into_vec(), value.into_vec()));
+            if bytes >= most_bytes {
+                break;
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn last(&self, family: Family) -> Result<Option<Pair>, DiskError> {
+        let mut backwards = self.db.iterator_cf(self.family(family), IteratorMode::End);
+        let last = backwards.next().transpose().map_err(|error| disk_error("read", &error))?;
+        Ok(last.map(|(key, value)| (key.into_vec(), value.into_vec())))
+    }
+}
+
+/// Moves a damaged store's folder out of the way, so that a new one can be made there; returns where
+/// it went. It is kept, because it may be all that is left.
+pub fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let free = (1u32..).map(|number| folder.with_file_name(format!("{name}.damaged-{number}")));
+    let target = free.into_iter().find(|path| !path.exists()).unwrap_or_else(|| folder.into());
+    std::fs::rename(folder, &target)?;
+    Ok(target)
+}
+
+fn disk_error(verb: &'static str, error: &rocksdb::Error) -> DiskError {
+    match error.kind() {
+        ErrorKind::Corruption => DiskError::Damaged(error.to_string()),
+        _ => DiskError::Io { verb, problem: error.to_string() },
+    }
+}

@@ -1,0 +1,195 @@
+//! Answers other nodes' calls.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use openraft::raft::{AppendEntriesResponse, VoteRequest, VoteResponse};
+
+use super::receive::{Took, decode_pairs};
+use super::rpc::{self, Call, PartReply, Refusal, Reply, SnapshotPart};
+use super::seam::{DiskError, Machine};
+use super::types::{Image, Snapshot, SnapshotMeta, Vote};
+use super::{Store, closed};
+
+impl<M: Machine> Store<M> {
+    /// Answers a call of node `from`, as the transport has authenticated it.
+    ///
+    /// The body is what that node gave to [`Peers::call`](super::Peers::call). Every body gets an
+    /// answer; one that makes no sense gets a refusal.
+    pub async fn handle(&self, from: u64, body: Bytes) -> Bytes {
+        let reply = match self.answer(from, &body).await {
+            Ok(reply) => reply,
+            Err((refusal, text)) => {
+                tracing::debug!(from, ?refusal, text, "a node's call was refused");
+                Reply::Refused { refusal, text }
+            }
+        };
+        rpc::encode_reply(&reply)
+    }
+
+    async fn answer(&self, from: u64, body: &[u8]) -> Result<Reply, (Refusal, String)> {
+        let inner = &*self.inner;
+        if inner.stop.is_cancelled() {
+            return Err((Refusal::Stopped, "this node is shutting down".into()));
+        }
+        if let Some(damage) = inner.media.damage() {
+            return Err((Refusal::Unfit, format!("this node's store is damaged: {damage}")));
+        }
+        let Ok(_place) = inner.calls.try_acquire() else {
+            return Err((Refusal::NotNow, "too many calls are being worked on".into()));
+        };
+        let request = rpc::decode_request(body);
+        let request = request.map_err(|error| (Refusal::Malformed, error.to_string()))?;
+        if inner.reseeding.load(Ordering::Acquire) {
+            let text =
+                "this node lost its log, and is still a member: remove it, then add it again";
+            return Err((Refusal::Unfit, text.into()));
+        }
+        check_sender(from, &request.call)?;
+        if !matches!(request.call, Call::Standing) {
+            self.check_epoch(request.epoch, &request.call).await?;
+        }
+        match request.call {
+            Call::Append(append) => {
+                let reply = inner.raft.append_entries(append).await;
+                let reply = reply.map_err(|error| (Refusal::Stopped, error.to_string()))?;
+                if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+                    inner.ballot.hear();
+                }
+                Ok(Reply::Append(reply))
+            }
+            Call::Vote(request) => self.answer_vote(from, request).await,
+            Call::PreVote { last_log_id } => {
+                let granted = inner.ballot.would_vote(from, last_log_id);
+                Ok(Reply::PreVote { granted })
+            }
+            Call::Campaign { term } => self.answer_campaign(from, term).await,
+            Call::Part(part) => self.take_part(from, part).await,
+            Call::Standing => self.answer_standing(from).await,
+        }
+    }
+
+    /// Nodes of different epochs have nothing to do with each other. An empty node takes that of the
+    /// first leader that calls it.
+    async fn check_epoch(&self, epoch: u64, call: &Call) -> Result<(), (Refusal, String)> {
+        let own = self.epoch();
+        if own == epoch && own != 0 {
+            return Ok(());
+        }
+        let leader_calls = matches!(call, Call::Append(_) | Call::Part(_));
+        if own == 0 && epoch != 0 && leader_calls {
+            let adopted = self.adopt_epoch(epoch).await;
+            return adopted.map_err(|error| (Refusal::Stopped, error.to_string()));
+        }
+        if epoch > own && own != 0 {
+            self.inner.fenced.fetch_max(epoch, Ordering::AcqRel);
+        }
+        let text = format!(
+            "store epoch is {own} here, {epoch} in the call; the node with the older one is to be \
+             re-seeded"
+        );
+        Err((Refusal::Epoch, text))
+    }
+
+    async fn answer_vote(
+        &self,
+        from: u64,
+        request: VoteRequest<u64>,
+    ) -> Result<Reply, (Refusal, String)> {
+        let inner = &*self.inner;
+        if inner.ballot.leader_present(from) {
+            // Not even the term is taken up: that would depose the leader on its next append.
+            let vote = inner.raft.metrics().borrow().vote;
+            let last_log_id = inner.raft.data_metrics().borrow().last_log;
+            return Ok(Reply::Vote(VoteResponse::new(vote, last_log_id, false)));
+        }
+        let reply = inner.raft.vote(request).await;
+        Ok(Reply::Vote(reply.map_err(|error| (Refusal::Stopped, error.to_string()))?))
+    }
+
+    async fn answer_campaign(&self, from: u64, term: u64) -> Result<Reply, (Refusal, String)> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        if metrics.current_leader != Some(from) || metrics.current_term != term {
+            let text = format!("node {from:016x} is not the leader of term {term} here");
+            return Err((Refusal::NotNow, text));
+        }
+        let started = self.inner.raft.trigger().elect().await;
+        started.map_err(|error| (Refusal::Stopped, error.to_string()))?;
+        Ok(Reply::Campaign)
+    }
+
+    async fn take_part(&self, from: u64, part: SnapshotPart) -> Result<Reply, (Refusal, String)> {
+        let inner = &*self.inner;
+        let vote = inner.raft.metrics().borrow().vote;
+        if part.vote < vote {
+            return Ok(Reply::Part(PartReply::Done(vote)));
+        }
+        let (leader, meta) = (part.vote, meta_of(&part));
+        let took = {
+            let mut receiver = inner.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+            receiver.take(from, part)
+        };
+        match took.map_err(|error| (Refusal::Malformed, error.to_string()))? {
+            Took::Next(offset) => Ok(Reply::Part(PartReply::Next(offset))),
+            Took::Whole(bytes) => self.install(leader, meta, bytes).await,
+        }
+    }
+
+    async fn install(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        bytes: Vec<u8>,
+    ) -> Result<Reply, (Refusal, String)> {
+        // The machine verifies the state before any of it is put in place of the old one.
+        let loaded = self.inner.media.compute(move || {
+            let pairs = decode_pairs(&bytes).map_err(|error| error.to_string());
+            pairs.and_then(M::load).map_err(DiskError::Damaged)
+        });
+        let machine = loaded.await.map_err(|error| {
+            (Refusal::Malformed, format!("the snapshot's state was refused: {error}"))
+        })?;
+        let snapshot =
+            Snapshot { meta, snapshot: Box::new(Image::of(std::sync::Arc::new(machine))) };
+        let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
+        let installed =
+            installed.map_err(|error| (Refusal::Stopped, closed(&error).to_string()))?;
+        self.inner.ballot.hear();
+        Ok(Reply::Part(PartReply::Done(installed.vote)))
+    }
+
+    /// Only a leader that a quorum confirms can say who is a member.
+    async fn answer_standing(&self, from: u64) -> Result<Reply, (Refusal, String)> {
+        let confirmed = self.linearizable().await;
+        confirmed.map_err(|error| (Refusal::NotNow, error.to_string()))?;
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        let member = metrics.membership_config.membership().get_node(&from).is_some();
+        Ok(Reply::Standing { member })
+    }
+}
+
+/// No node speaks for another.
+fn check_sender(from: u64, call: &Call) -> Result<(), (Refusal, String)> {
+    let named = match call {
+        Call::Append(append) => append.vote.leader_id.node_id,
+        Call::Vote(request) => request.vote.leader_id.node_id,
+        Call::Part(part) => part.vote.leader_id.node_id,
+        Call::PreVote { .. } | Call::Campaign { .. } | Call::Standing => from,
+    };
+    if named == from {
+        return Ok(());
+    }
+    Err((Refusal::Sender, format!("node {from:016x} called in the name of node {named:016x}")))
+}
+
+fn meta_of(part: &SnapshotPart) -> SnapshotMeta {
+    SnapshotMeta {
+        last_log_id: part.last_log_id,
+        last_membership: part.membership.clone(),
+        snapshot_id: match part.last_log_id {
+            Some(id) => id.to_string(),
+            None => "empty".to_owned(),
+        },
+    }
+}
