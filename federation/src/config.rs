@@ -9,7 +9,9 @@ use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDoma
 use serde::Deserialize;
 use serde_saphyr::{Error, Spanned};
 
-use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, ENROLMENT_UIDS_MAX, SOCKET_PATH_BYTES_MAX};
+use crate::limits::{
+    ADVERTISE_MAX, CONFIG_BYTES_MAX, ENROLMENT_UIDS_MAX, OPERATOR_UIDS_MAX, SOCKET_PATH_BYTES_MAX,
+};
 
 pub const API_VERSION: &str = "fedgate.dev/v1alpha1";
 pub const KIND: &str = "FederationConfig";
@@ -28,10 +30,34 @@ pub struct FederationConfig {
     pub manifests: PathBuf,
     pub resource_socket: PathBuf,
     pub operator_socket: PathBuf,
+    /// Where gateways hand over the streams of other clusters' federation nodes.
+    pub relay_socket: PathBuf,
+    /// Whether the voters of the store are near or far from each other.
+    pub store_profile: StoreProfile,
     /// Where other clusters reach this one's gateways.
     pub advertise: Vec<PeerAddress>,
     /// Unix users whose gateways may subscribe and enrol; empty means the node's own user alone.
     pub enrolment_uids: BTreeSet<u32>,
+    /// Unix users that may operate the node, besides its own user and root.
+    pub operators: OperatorUids,
+}
+
+/// Unix users by role; nobody is in two of the lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperatorUids {
+    pub admins: BTreeSet<u32>,
+    pub operators: BTreeSet<u32>,
+    pub viewers: BTreeSet<u32>,
+}
+
+/// What the store's timeouts are made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StoreProfile {
+    /// Voters within a few milliseconds of each other.
+    #[default]
+    Lan,
+    /// Voters up to 300 ms from each other.
+    Wan,
 }
 
 /// Why a configuration was refused; each message has the place, the field, the value and the fix.
@@ -81,8 +107,11 @@ impl FederationConfig {
                 raw.sockets.operator.as_ref(),
                 "operator.sock",
             )?,
+            relay_socket: socket("sockets.relay", raw.sockets.relay.as_ref(), "relay.sock")?,
+            store_profile: source.profile(raw.store.profile.as_ref())?,
             advertise: source.advertise(&raw.advertise)?,
-            enrolment_uids: source.uids(&raw.enrolment)?,
+            enrolment_uids: source.enrolment_uids(&raw.enrolment)?,
+            operators: source.operators(&raw.operators)?,
             data_dir,
         })
     }
@@ -106,6 +135,10 @@ struct Raw {
     advertise: Vec<RawAddress>,
     #[serde(default)]
     enrolment: RawEnrolment,
+    #[serde(default)]
+    store: RawStore,
+    #[serde(default)]
+    operators: RawOperators,
 }
 
 #[derive(Deserialize, Default)]
@@ -113,6 +146,13 @@ struct Raw {
 struct RawSockets {
     resource: Option<Text>,
     operator: Option<Text>,
+    relay: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawStore {
+    profile: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +166,17 @@ struct RawAddress {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RawEnrolment {
-    uids: Option<Spanned<Vec<Spanned<i64>>>>,
+    uids: Option<Uids>,
+}
+
+type Uids = Spanned<Vec<Spanned<i64>>>;
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawOperators {
+    admins: Option<Uids>,
+    operators: Option<Uids>,
+    viewers: Option<Uids>,
 }
 
 /// The file, for messages that point into it.
@@ -218,6 +268,18 @@ impl Source<'_> {
         Ok(path)
     }
 
+    fn profile(&self, value: Option<&Text>) -> Result<StoreProfile, ConfigError> {
+        let Some(value) = value else { return Ok(StoreProfile::default()) };
+        match value.value.as_str() {
+            "lan" => Ok(StoreProfile::Lan),
+            "wan" => Ok(StoreProfile::Wan),
+            _ => {
+                let problem = "write lan (voters a few milliseconds apart) or wan (up to 300 ms)";
+                Err(self.refuse("store.profile", value, problem))
+            }
+        }
+    }
+
     fn advertise(&self, addresses: &[RawAddress]) -> Result<Vec<PeerAddress>, ConfigError> {
         if addresses.len() > ADVERTISE_MAX {
             let line = addresses[ADVERTISE_MAX].host.referenced.line();
@@ -244,28 +306,54 @@ impl Source<'_> {
         Ok(PeerAddress { transport: Transport::Quic, host, port })
     }
 
-    fn uids(&self, enrolment: &RawEnrolment) -> Result<BTreeSet<u32>, ConfigError> {
-        const FIELD: &str = "enrolment.uids";
+    fn enrolment_uids(&self, enrolment: &RawEnrolment) -> Result<BTreeSet<u32>, ConfigError> {
         let Some(uids) = &enrolment.uids else { return Ok(BTreeSet::new()) };
-        if uids.value.is_empty() || uids.value.len() > ENROLMENT_UIDS_MAX {
+        let meaning = "or leave the field out for the node's own user";
+        let mut taken = BTreeSet::new();
+        self.uids("enrolment.uids", uids, ENROLMENT_UIDS_MAX, meaning, &mut taken)
+    }
+
+    fn operators(&self, raw: &RawOperators) -> Result<OperatorUids, ConfigError> {
+        let meaning = "or leave the field out; the node's own user and root are admins anyway";
+        let mut taken = BTreeSet::new();
+        let mut read = |field: &str, uids: &Option<Uids>| match uids {
+            Some(uids) => self.uids(field, uids, OPERATOR_UIDS_MAX, meaning, &mut taken),
+            None => Ok(BTreeSet::new()),
+        };
+        Ok(OperatorUids {
+            admins: read("operators.admins", &raw.admins)?,
+            operators: read("operators.operators", &raw.operators)?,
+            viewers: read("operators.viewers", &raw.viewers)?,
+        })
+    }
+
+    /// `taken`: users of earlier lists, to which these are added.
+    fn uids(
+        &self,
+        field: &str,
+        uids: &Uids,
+        most: usize,
+        meaning: &str,
+        taken: &mut BTreeSet<u32>,
+    ) -> Result<BTreeSet<u32>, ConfigError> {
+        if uids.value.is_empty() || uids.value.len() > most {
             let line = uids.referenced.line();
-            let problem = format!(
-                "{FIELD} = {} entries: list 1 to {ENROLMENT_UIDS_MAX} Unix users, or leave the \
-                 field out for the node's own user",
-                uids.value.len()
-            );
+            let count = uids.value.len();
+            let problem =
+                format!("{field} = {count} entries: list 1 to {most} Unix users, {meaning}");
             return Err(self.error(Some(line), problem));
         }
         let mut converted = BTreeSet::new();
         for (index, uid) in uids.value.iter().enumerate() {
-            let field = format!("{FIELD}[{index}]");
+            let field = format!("{field}[{index}]");
             let Ok(number) = u32::try_from(uid.value) else {
                 let problem = "a Unix user's number is 0 to 4294967295; `id -u NAME` prints it";
                 return Err(self.refuse(&field, uid, problem));
             };
-            if !converted.insert(number) {
+            if !taken.insert(number) {
                 return Err(self.refuse(&field, uid, "it is listed twice; remove one"));
             }
+            converted.insert(number);
         }
         Ok(converted)
     }

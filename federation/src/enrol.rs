@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use identity::{Ca, IssueError};
 use model::code::ENROLMENT_REFUSED;
 use model::spiffe::Part;
-use model::{ObjectName, SpiffeId};
+use model::{ClusterId, ObjectName, SpiffeId};
 use tonic::{Request, Response, Status};
 use wire::resource::proto::enrolment_service_server::EnrolmentService;
 use wire::resource::{EnrolRequest, EnrolResponse, proto};
@@ -28,6 +28,8 @@ pub(crate) struct Enrolment {
     pub(crate) ca: Arc<Ca>,
     pub(crate) users: Arc<AllowedUsers>,
     pub(crate) gateways: Gateways,
+    /// Of the whole cluster, for its gateways to know.
+    pub(crate) cluster_id: ClusterId,
 }
 
 #[tonic::async_trait]
@@ -76,7 +78,7 @@ impl Enrolment {
             "SVID issued"
         );
         let chain_der = chain.iter().map(|certificate| certificate.to_vec()).collect();
-        Ok(EnrolResponse { chain_der, bundle: self.ca.bundle() })
+        Ok(EnrolResponse { chain_der, bundle: self.ca.bundle(), cluster_id: self.cluster_id })
     }
 }
 

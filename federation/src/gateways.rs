@@ -1,12 +1,13 @@
 //! The gateways of this cluster: who is connected, and what each one last said of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::{Diagnostic, ObjectName, Revision};
+use model::{ClusterName, Diagnostic, ObjectName, Revision};
 use tokio::sync::Notify;
-use wire::resource::{Ack, StatusReport};
+use wire::resource::{Ack, LinkState, StatusReport};
 
 use crate::limits::GATEWAYS_MAX;
 use crate::peer::Caller;
@@ -36,6 +37,8 @@ struct Entry {
     since: Instant,
     report: Option<(StatusReport, Instant)>,
     ack: Option<Ack>,
+    /// Where it opens streams on the store connections that other clusters have made to it.
+    relay: Option<PathBuf>,
 }
 
 /// What an operator is told of a gateway.
@@ -71,6 +74,7 @@ impl Gateways {
         &self,
         name: &ObjectName,
         caller: Caller,
+        relay: Option<PathBuf>,
         now: Instant,
     ) -> Result<Lease, NameTaken> {
         let mut table = self.lock();
@@ -83,7 +87,9 @@ impl Gateways {
             since: now,
             report: None,
             ack: None,
+            relay: None,
         });
+        entry.relay = relay;
         entry.lease = Some((number, caller));
         entry.since = now;
         Ok(Lease { gateways: self.clone(), name: name.clone(), number })
@@ -120,6 +126,26 @@ impl Gateways {
             diagnostics: entry.ack.iter().flat_map(|ack| ack.diagnostics.clone()).collect(),
         };
         table.gateways.iter().map(view).collect()
+    }
+
+    /// Sockets of connected gateways that hold a store connection from the cluster.
+    pub(crate) fn relays_to(&self, cluster: &ClusterName) -> Vec<PathBuf> {
+        let table = self.lock();
+        let holds = |entry: &&Entry| {
+            let report = entry.report.as_ref().map(|(report, _)| report);
+            entry.lease.is_some()
+                && report.is_some_and(|report| report.store_connections.contains(cluster))
+        };
+        table.gateways.values().filter(holds).filter_map(|entry| entry.relay.clone()).collect()
+    }
+
+    /// Clusters to which a connected gateway has a live tunnel.
+    pub(crate) fn live_tunnels(&self) -> BTreeSet<ClusterName> {
+        let table = self.lock();
+        let connected = table.gateways.values().filter(|entry| entry.lease.is_some());
+        let links = connected.flat_map(|entry| &entry.report).flat_map(|(report, _)| &report.links);
+        let live = links.filter(|link| link.state == LinkState::Live);
+        live.map(|link| link.cluster.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

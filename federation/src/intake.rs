@@ -1,9 +1,10 @@
-//! Takes up what the provider publishes: makes a revision of it, compiles it, keeps the findings.
+//! Takes up what the provider and the federation publish: merges the two, makes a revision of it,
+//! compiles it, keeps the findings.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use discovery::Catalog;
-use model::code::TRUST_DOMAIN_CONFLICT;
+use model::code::{LOCAL_OBJECT_WINS, TRUST_DOMAIN_CONFLICT};
 use model::{
     ClusterName, Diagnostic, Resource, ResourceSet, Severity, Snapshot, TrustDomain, compile,
 };
@@ -17,9 +18,18 @@ use crate::revisions::Revisions;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Findings {
     pub(crate) discovery: Vec<Diagnostic>,
+    /// Of what comes from the federation's store.
+    pub(crate) federation: Vec<Diagnostic>,
     pub(crate) revisions: Vec<Diagnostic>,
     pub(crate) compile: Vec<Diagnostic>,
     pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// What this cluster gets from the federation, as of one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Shared {
+    pub(crate) resources: Vec<Resource>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 /// From catalogs to revisions.
@@ -44,16 +54,19 @@ impl Intake {
         self.lock().clone()
     }
 
-    /// One catalog. Computes for a while on a large one: not for a runtime's worker.
-    pub(crate) fn take_up(&self, catalog: &Catalog) {
-        let published = self.revisions.publish(&catalog.resources);
+    /// One catalog, and what the federation adds to it. Computes for a while on a large one: not
+    /// for a runtime's worker.
+    pub(crate) fn take_up(&self, catalog: &Catalog, shared: &Shared) {
+        let (resources, hidden) = merge(&catalog.resources, &shared.resources);
+        let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());
         if let Some(revision) = published.revision {
-            let objects = catalog.resources.len();
+            let objects = resources.len();
             tracing::info!(%revision, objects, "new revision");
         }
         let mut findings = self.lock();
         findings.discovery = bounded(catalog.diagnostics.clone());
+        findings.federation = bounded([shared.diagnostics.clone(), hidden].concat());
         findings.revisions = bounded(published.diagnostics);
         if let Some((snapshot, diagnostics)) = compiled {
             findings.snapshot = Arc::new(snapshot);
@@ -61,22 +74,28 @@ impl Intake {
         }
     }
 
-    /// Takes up catalogs until the node stops. The provider coalesces changes, and the channel has
-    /// only the newest catalog, so this cannot fall behind.
+    /// Takes up catalogs, and what the federation adds, until the node stops. The provider
+    /// coalesces changes, and the channels have only the newest, so this cannot fall behind.
     pub(crate) async fn run(
         self: Arc<Self>,
         mut catalogs: watch::Receiver<Arc<Catalog>>,
+        mut shared: watch::Receiver<Arc<Shared>>,
         stop: CancellationToken,
     ) {
         loop {
-            match stop.run_until_cancelled(catalogs.changed()).await {
-                Some(Ok(())) => {}
-                Some(Err(_)) => return tracing::error!("the provider has ended"),
-                None => return,
+            tokio::select! {
+                changed = catalogs.changed() => if changed.is_err() {
+                    return tracing::error!("the provider has ended");
+                },
+                changed = shared.changed() => if changed.is_err() {
+                    return tracing::error!("the federation's part has ended");
+                },
+                () = stop.cancelled() => return,
             }
             let catalog = catalogs.borrow_and_update().clone();
+            let added = shared.borrow_and_update().clone();
             let intake = self.clone();
-            let done = tokio::task::spawn_blocking(move || intake.take_up(&catalog)).await;
+            let done = tokio::task::spawn_blocking(move || intake.take_up(&catalog, &added)).await;
             if let Err(problem) = done {
                 tracing::error!(%problem, "a catalog was not taken up; the last one stays");
             }
@@ -116,7 +135,63 @@ impl Intake {
     }
 }
 
+/// Everything that is served. An object of this cluster's own hides the federation's one of its key.
+fn merge(local: &ResourceSet, shared: &[Resource]) -> (ResourceSet, Vec<Diagnostic>) {
+    let mut all = local.clone();
+    let mut hidden = Vec::new();
+    for resource in shared {
+        let key = resource.key();
+        if local.get(&key).is_none() {
+            all.upsert(resource.clone());
+        } else if local.get(&key).is_some_and(|own| **own != *resource) {
+            hidden.push(Diagnostic {
+                severity: Severity::Warning,
+                code: LOCAL_OBJECT_WINS,
+                object: key.to_string(),
+                field: String::new(),
+                message: "the federation has this object too, and another one; this cluster's own \
+                          object is in service"
+                    .into(),
+                fix: "remove the object here, to be served the federation's".into(),
+            });
+        }
+    }
+    (all, hidden)
+}
+
 fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.truncate(DIAGNOSTICS_MAX);
     diagnostics
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{ObjectName, ServiceImport, ServiceName};
+
+    use super::*;
+
+    fn import(name: &str, clusters: &[&str]) -> Resource {
+        Resource::ServiceImport(ServiceImport {
+            name: ServiceName {
+                namespace: model::Namespace::parse("shop").unwrap(),
+                name: ObjectName::parse(name).unwrap(),
+            },
+            ports: Vec::new(),
+            clusters: clusters.iter().map(|name| ClusterName::parse(name).unwrap()).collect(),
+        })
+    }
+
+    #[test]
+    fn an_own_object_hides_the_federations_one_and_says_so() {
+        let local: ResourceSet =
+            [import("api", &["west"]), import("db", &["west"])].into_iter().collect();
+        let shared = [import("api", &["south"]), import("db", &["west"]), import("web", &["west"])];
+        let (all, hidden) = merge(&local, &shared);
+        assert_eq!(all.len(), 3);
+        assert_eq!(**all.get(&shared[0].key()).unwrap(), import("api", &["west"]));
+        let names: Vec<&str> = hidden.iter().map(|finding| finding.object.as_str()).collect();
+        assert_eq!(names, ["ServiceImport/shop/api"], "an equal object is no conflict");
+        assert_eq!(hidden[0].code, LOCAL_OBJECT_WINS);
+        assert_eq!(merge(&local, &[]), (local, Vec::new()));
+    }
 }

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 pub use error::MembershipError;
 pub use types::{
     AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, LeaveRequest,
-    MemberRoles, MemberRow, Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts,
-    StoreRole, StoreView, TokenFacts, TokenId, TokenRequest, TokenRow, TokenState, TokenText,
+    MemberRow, Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts,
+    StoreRole, StoreView, TokenFacts, TokenRequest, TokenRow, TokenState, TokenText,
 };
+use wire::store::TokenId;
 
 /// What operators ask of the federation. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use model::code::{CONFIG_INVALID, ENROLMENT_REFUSED, FEDERATION_UNREACHABLE};
 use model::{ClusterName, Revision, TrustDomain};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,7 @@ use wire::resource::proto::resource_service_server::ResourceService;
 use wire::resource::proto::{
     FederationMessage, GatewayMessage, federation_message, gateway_message,
 };
-use wire::resource::{Ack, StatusReport, Subscribe, WireError};
+use wire::resource::{Ack, HeardFromPeer, StatusReport, StoreNews, Subscribe, WireError};
 
 use crate::gateways::{Gateways, Lease, NameTaken};
 use crate::limits::{NAME_WAIT, SUBSCRIBE_TIMEOUT};
@@ -35,6 +35,10 @@ pub(crate) struct ResourceStreams {
     pub(crate) users: Arc<AllowedUsers>,
     pub(crate) revisions: Arc<Revisions>,
     pub(crate) gateways: Gateways,
+    /// What gateways are to know, and to pass on to their peers.
+    pub(crate) news: watch::Receiver<Arc<StoreNews>>,
+    /// What they heard from their peers.
+    pub(crate) heard: mpsc::Sender<HeardFromPeer>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -76,7 +80,8 @@ impl ResourceStreams {
         let name = &subscribe.gateway;
         let taken = |taken: NameTaken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken);
         self.gateways.wait_free(name, caller, NAME_WAIT).await.map_err(taken)?;
-        let lease = self.gateways.connect(name, caller, Instant::now()).map_err(taken)?;
+        let relay = subscribe.relay_socket.clone();
+        let lease = self.gateways.connect(name, caller, relay, Instant::now()).map_err(taken)?;
         tracing::info!(gateway = %name, resume = ?subscribe.resume, "gateway subscribed");
         let ended = tokio::select! {
             ended = self.receive(&mut incoming, &subscribe, &lease) => ended,
@@ -134,6 +139,12 @@ impl ResourceStreams {
                 Some(gateway_message::Message::Ack(ack)) => {
                     lease.acknowledge(Ack::decode(ack).map_err(malformed)?)
                 }
+                Some(gateway_message::Message::Heard(heard)) => {
+                    let heard = HeardFromPeer::decode(heard).map_err(malformed)?;
+                    // Gateways tell everything again; what does not fit now comes later.
+                    let _ = self.heard.try_send(heard);
+                    true
+                }
                 Some(gateway_message::Message::Subscribe(_)) => {
                     let text = "Subscribe came twice; open a new stream to subscribe again";
                     return Err(Status::invalid_argument(text));
@@ -170,23 +181,34 @@ impl ResourceStreams {
         }
     }
 
-    /// Sends a delta whenever there is a newer revision and room for it.
+    /// Sends news, and a delta whenever there is a newer revision, as soon as there is room.
     async fn send(&self, resume: Option<Revision>, outgoing: &Outgoing) -> Result<(), Status> {
         let mut sent = resume;
         let mut current = self.revisions.watch();
+        let mut news = self.news.clone();
+        news.mark_changed();
         loop {
-            let newer = current.wait_for(|revision| revision.is_some() && *revision != sent);
-            if newer.await.is_err() {
-                return Err(stopping());
-            }
+            let is_newer = |revision: &Option<Revision>| revision.is_some() && *revision != sent;
+            let news_first = tokio::select! {
+                biased;
+                changed = news.changed() => changed.map(|()| true).map_err(|_| stopping())?,
+                newer = current.wait_for(is_newer) => {
+                    newer.map(|_| false).map_err(|_| stopping())?
+                }
+            };
             let Ok(room) = outgoing.reserve().await else { return Ok(()) };
-            let Some(delta) = self.revisions.delta_from(sent) else { continue };
-            if delta.snapshot && sent.is_some() {
-                tracing::info!(have = ?sent, "a gateway is resynced by a snapshot");
-            }
-            sent = delta.to.as_ref().map(|to| Revision { epoch: to.epoch, index: to.index });
-            let message = Some(federation_message::Message::Delta(delta));
-            room.send(Ok(FederationMessage { message }));
+            let message = if news_first {
+                let news = news.borrow_and_update().encode();
+                federation_message::Message::News(news)
+            } else {
+                let Some(delta) = self.revisions.delta_from(sent) else { continue };
+                if delta.snapshot && sent.is_some() {
+                    tracing::info!(have = ?sent, "a gateway is resynced by a snapshot");
+                }
+                sent = delta.to.as_ref().map(|to| Revision { epoch: to.epoch, index: to.index });
+                federation_message::Message::Delta(delta)
+            };
+            room.send(Ok(FederationMessage { message: Some(message) }));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use model::code::{self, Code};
-use model::{ClusterId, ClusterName};
+use model::{ClusterId, ClusterName, FederationId};
 
 use super::types::AddressReport;
 
@@ -18,7 +18,7 @@ pub enum MembershipError {
         "this cluster is in the federation {federation} already; `fedctl leave` first to found or \
          join another one"
     )]
-    AlreadyMember { federation: String },
+    AlreadyMember { federation: FederationId },
     /// The store's own answer: the proposal broke a rule, and nothing changed.
     #[error("{text}")]
     Refused { code: Code, text: String },

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use model::{ClusterId, ClusterName, TrustDomain};
 use tokio::sync::oneshot;
+use wire::store::TokenId;
 
-use super::types::{PendingJoin, TokenId};
+use super::types::PendingJoin;
 use crate::limits::PENDING_JOINS_MAX;
 
 /// The waiting list. Cheap to clone.
@@ -105,7 +106,7 @@ mod tests {
         Request {
             cluster: ClusterId::from_bytes([id; 16]),
             name: ClusterName::parse("west").unwrap(),
-            token: TokenId([id; 16]),
+            token: TokenId::from_bytes([id; 16]),
             trust_domains: vec![TrustDomain::parse("west.example").unwrap()],
             remote: "192.0.2.7:40000".into(),
         }

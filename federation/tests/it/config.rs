@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use federation::config::FederationConfig;
+use federation::config::{FederationConfig, StoreProfile};
 use model::Transport;
 
 const FULL: &str = "\
@@ -18,6 +18,7 @@ advertise:
 - {transport: quic, host: gw.east.example, port: 8443}
 - {transport: quic, host: fd00::1, port: 443}
 enrolment: {uids: [0, 1000]}
+store: {profile: wan}
 ";
 
 fn parse(text: &str) -> Result<FederationConfig, String> {
@@ -38,18 +39,23 @@ fn every_field_is_read() {
     let wanted = [(Transport::Quic, "gw.east.example", 8443), (Transport::Quic, "fd00::1", 443)];
     assert!(addresses.eq(wanted));
     assert!(config.enrolment_uids.iter().eq(&[0, 1000]));
+    assert_eq!(config.store_profile, StoreProfile::Wan);
+    let moved = FULL.replace("operator: /run/o.sock", "operator: /run/o.sock, relay: r.sock");
+    assert_eq!(parse(&moved).unwrap().relay_socket, Path::new("/etc/r.sock"));
 }
 
 #[test]
 fn what_is_left_out_has_a_default() {
     let short = FULL.lines().filter(|line| {
-        let optional = ["name", "sockets", "advertise", "- ", "enrolment"];
+        let optional = ["name", "sockets", "advertise", "- ", "enrolment", "store"];
         !optional.iter().any(|field| line.starts_with(field))
     });
     let config = parse(&short.collect::<Vec<_>>().join("\n")).unwrap();
     assert_eq!(config.name.as_str(), "node-0");
     assert_eq!(config.resource_socket, Path::new("/data/run/resource.sock"));
     assert_eq!(config.operator_socket, Path::new("/data/run/operator.sock"));
+    assert_eq!(config.relay_socket, Path::new("/data/run/relay.sock"));
+    assert_eq!(config.store_profile, StoreProfile::Lan);
     assert!(config.advertise.is_empty() && config.enrolment_uids.is_empty());
 }
 
@@ -141,6 +147,11 @@ fn mistakes_are_named_with_line_field_value_and_fix() {
             "uids: [0, 1000]",
             "uids: []",
             "/etc/f.yaml:12: enrolment.uids = 0 entries: list 1 to 64 Unix users, or leave the",
+        ),
+        (
+            "profile: wan",
+            "profile: man",
+            "/etc/f.yaml:13: store.profile = \"man\": write lan (voters a few milliseconds apart)",
         ),
         ("enrolment: {uids: [0, 1000]}", &many_uids, "enrolment.uids = 65 entries: list 1 to 64"),
         (

@@ -144,6 +144,7 @@ impl Gateway {
             gateway: ObjectName::parse(name).unwrap(),
             cluster: ClusterName::parse("east").unwrap(),
             resume,
+            relay_socket: None,
         };
         Self::open(node, gateway_message::Message::Subscribe(subscribe.encode())).await
     }
@@ -173,9 +174,13 @@ impl Gateway {
 
     /// The next delta, folded into what is here.
     pub(crate) async fn next(&mut self) -> Delta {
-        let message = soon("a delta", self.incoming.message()).await.unwrap().unwrap();
-        let Some(federation_message::Message::Delta(delta)) = message.message else {
-            panic!("{message:?}")
+        let delta = loop {
+            let message = soon("a delta", self.incoming.message()).await.unwrap().unwrap();
+            match message.message {
+                Some(federation_message::Message::Delta(delta)) => break delta,
+                Some(federation_message::Message::News(_)) => {}
+                None => panic!("an empty message"),
+            }
         };
         let delta = Delta::decode(delta).unwrap();
         delta.clone().apply(&mut self.revision, &mut self.resources).unwrap();

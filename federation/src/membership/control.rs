@@ -1,0 +1,148 @@
+//! The leader's care for the Raft group: who votes and who stands by follows from who is a member.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::future::join_all;
+use model::ClusterId;
+use model::code::LEAVE_UNSAFE;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::store::ReadRequest;
+use wire::store::proto::store_service_client::StoreServiceClient;
+
+use super::error::MembershipError;
+use super::node::{Node, node_id};
+use super::voters::{Eligible, Group, plan};
+use crate::limits::{
+    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_TIMEOUT, PROBES_MAX, PROBE_TIMEOUT,
+};
+
+impl Node {
+    /// Keeps the group as it should be while this node leads. A change is made when two looks in a
+    /// row agree on it, so that a group in motion is left alone.
+    pub(crate) async fn keep_group(self: Arc<Self>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(CONTROL_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut wished: Option<Group> = None;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let Some(now) = self.group_led() else {
+                wished = None;
+                continue;
+            };
+            let wanted = self.plan_group(&now).await;
+            if wanted == now {
+                wished = None;
+            } else if wished.as_ref() == Some(&wanted) {
+                wished = None;
+                if let Err(problem) = self.change_group(wanted).await {
+                    tracing::warn!(%problem, "the store's voters were not changed yet");
+                }
+            } else {
+                wished = Some(wanted);
+            }
+        }
+    }
+
+    /// Takes a cluster that is about to leave out of the group, while it still is a member and can
+    /// be talked to. Only the leader does so; on others this does nothing.
+    pub(crate) async fn exclude(&self, leaving: ClusterId) -> Result<(), MembershipError> {
+        let Some(now) = self.group_led() else { return Ok(()) };
+        let node = node_id(&leaving);
+        self.excluded.lock().unwrap_or_else(PoisonError::into_inner)
+            .insert(leaving, Instant::now() + EXCLUSION_TIMEOUT);
+        if !now.voters.contains(&node) && !now.standbys.contains(&node) {
+            return Ok(());
+        }
+        let wanted = self.plan_group(&now).await;
+        if wanted.voters.contains(&node) {
+            return Err(MembershipError::NotAllowed {
+                code: LEAVE_UNSAFE,
+                problem: format!(
+                    "{} is the store's last voter, and no other member answers to take over",
+                    self.name_of(&leaving)
+                ),
+                fix: "bring another member back first",
+            });
+        }
+        self.change_group(wanted).await
+    }
+
+    /// The group, if this node leads it.
+    fn group_led(&self) -> Option<Group> {
+        let status = self.store().status();
+        (status.leader == Some(self.own.node)).then(|| Group {
+            voters: status.voters.iter().copied().collect(),
+            standbys: status.standbys.iter().copied().collect(),
+        })
+    }
+
+    async fn change_group(&self, group: Group) -> Result<(), MembershipError> {
+        let named = |nodes: &BTreeSet<u64>| {
+            let name = |node: &u64| {
+                let cluster = self.cluster_of(*node);
+                cluster.map_or_else(|| node.to_string(), |cluster| self.name_of(&cluster))
+            };
+            nodes.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        let (voters, standbys) = (named(&group.voters), named(&group.standbys));
+        let changing = self.store().set_members(group.voters, group.standbys);
+        let changed = tokio::time::timeout(GROUP_CHANGE_TIMEOUT, changing).await;
+        let changed = changed.map_err(|_| MembershipError::NoQuorum {
+            detail: format!("the voters were not changed to {voters} in time"),
+        })?;
+        changed.map_err(|error| MembershipError::NoQuorum { detail: error.to_string() })?;
+        tracing::info!(%voters, %standbys, "the store's group was changed");
+        Ok(())
+    }
+
+    async fn plan_group(&self, now: &Group) -> Group {
+        let Some((_, fleet)) = self.state() else { return now.clone() };
+        let excluded = self.excluded_now();
+        let eligible: Vec<ClusterId> = self
+            .elders()
+            .filter(|cluster| !excluded.contains(cluster))
+            .collect();
+        let probed = self.probe(&eligible, now).await;
+        let members: Vec<Eligible> = eligible
+            .iter()
+            .map(|cluster| Eligible {
+                node: node_id(cluster),
+                reachable: probed.contains(cluster),
+            })
+            .collect();
+        let named: Vec<u64> = fleet.standbys().iter().map(node_id).collect();
+        plan(self.own.node, &members, now, &named)
+    }
+
+    fn excluded_now(&self) -> BTreeSet<ClusterId> {
+        let mut excluded = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
+        excluded.retain(|_, until| *until > Instant::now());
+        excluded.keys().copied().collect()
+    }
+
+    /// Who of the group and of the most senior others answers.
+    async fn probe(&self, eligible: &[ClusterId], now: &Group) -> BTreeSet<ClusterId> {
+        let in_group = |cluster: &&ClusterId| {
+            let node = node_id(cluster);
+            now.voters.contains(&node) || now.standbys.contains(&node)
+        };
+        let others = eligible.iter().filter(|cluster| !in_group(cluster));
+        let asked = eligible.iter().filter(in_group).chain(others).take(PROBES_MAX);
+        let answers = join_all(asked.map(|cluster| async move {
+            self.answers(cluster).await.then_some(*cluster)
+        }));
+        answers.await.into_iter().flatten().collect()
+    }
+
+    async fn answers(&self, cluster: &ClusterId) -> bool {
+        if *cluster == self.own.id {
+            return true;
+        }
+        let Some(channel) = self.channel(cluster) else { return false };
+        let question = ReadRequest { linearizable: false, key: None }.encode();
+        let mut client = StoreServiceClient::new(channel);
+        let asked = tokio::time::timeout(PROBE_TIMEOUT, client.read(question)).await;
+        asked.is_ok_and(|reply| reply.is_ok())
+    }
+}
