@@ -468,3 +468,35 @@ impl NamespaceMatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_covers_what_it_names() {
+        let name = |text| Namespace::parse(text).unwrap();
+        let grant = NamespaceGrant {
+            name: ObjectName::parse("shops").unwrap(),
+            namespaces: vec![
+                NamespaceMatch::Name(name("shop")),
+                NamespaceMatch::Prefix(NamespacePrefix::parse("team-").unwrap()),
+            ],
+            clusters: vec![],
+        };
+        for (namespace, covered) in
+            [("shop", true), ("team-a", true), ("shops", false), ("team", false), ("a", false)]
+        {
+            assert_eq!(grant.covers(&name(namespace)), covered, "{namespace}");
+        }
+    }
+
+    #[test]
+    fn kinds_have_their_numbers_for_ever() {
+        let numbers: Vec<u16> = ResourceKind::ALL.into_iter().map(ResourceKind::number).collect();
+        assert_eq!(numbers, (1..=10).collect::<Vec<u16>>());
+        for kind in ResourceKind::ALL {
+            assert_eq!(ResourceKind::from_number(kind.number()), Some(kind));
+        }
+    }
+}

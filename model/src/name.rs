@@ -257,4 +257,15 @@ mod tests {
         assert!(Hostname::parse("*").is_err());
         assert!(Hostname::parse("a.*.com").is_err());
     }
+
+    #[test]
+    fn a_namespace_prefix_is_the_beginning_of_a_namespace() {
+        for good in ["a", "team-", "team-a", "team--", "1", &"a".repeat(63)] {
+            assert_eq!(NamespacePrefix::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "-", "--", "-a", "A", "a.b", "a*", &"a".repeat(64), &("a".repeat(62) + "-")]
+        {
+            assert!(NamespacePrefix::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

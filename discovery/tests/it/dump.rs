@@ -137,6 +137,14 @@ fn facts(resource: &Resource) -> Vec<String> {
             let targets = policy.targets.iter().map(|name| format!("target {name}"));
             targets.chain(policy.allow.iter().map(allow)).collect()
         }
+        Resource::NamespaceGrant(grant) => {
+            let namespaces = grant.namespaces.iter().map(|entry| match entry {
+                model::NamespaceMatch::Name(name) => format!("namespace {name}"),
+                model::NamespaceMatch::Prefix(prefix) => format!("namespaces {prefix}*"),
+            });
+            let clusters = grant.clusters.iter().map(|name| format!("cluster {name}"));
+            namespaces.chain(clusters).collect()
+        }
     }
 }
 

@@ -28,7 +28,7 @@ fn set<const N: usize>(resources: [Resource; N]) -> ResourceSet {
 
 fn export(name: &str) -> Resource {
     let name = ServiceName::parse(&format!("shop/{name}")).unwrap();
-    Resource::ServiceExport(ServiceExport { name })
+    Resource::ServiceExport(ServiceExport { name, ports: vec![] })
 }
 
 fn service(name: &str, port: u16) -> Resource {

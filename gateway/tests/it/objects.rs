@@ -101,7 +101,7 @@ pub(crate) fn tcp_route(kind: BackendKind, service: &str) -> Resource {
 }
 
 pub(crate) fn export(service: &str) -> Resource {
-    Resource::ServiceExport(ServiceExport { name: service_name(service) })
+    Resource::ServiceExport(ServiceExport { name: service_name(service), ports: vec![] })
 }
 
 pub(crate) fn import(service: &str, protocol: AppProtocol, clusters: &[&str]) -> Resource {

@@ -5,10 +5,10 @@ use model::code::TUNNEL_DOWN;
 use model::{
     AccessPolicy, AllowEntry, AppProtocol, BackendKind, BackendTarget, ClusterName, ClusterPeer,
     Diagnostic, EndpointSlice, GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule,
-    ListenerProtocol, ListenerSpec, Namespace, ObjectName, ParentTarget, PeerAddress, Resource,
-    ResourceKind, ResourceSet, Revision, Service, ServiceExport, ServiceImport, ServiceName,
-    ServicePort, Severity, SliceEndpoint, SlicePort, SpiffeId, TcpRoute, Transport, TrustBundle,
-    TrustDomain,
+    ListenerProtocol, ListenerSpec, Namespace, NamespaceGrant, NamespaceMatch, NamespacePrefix,
+    ObjectName, ParentTarget, PeerAddress, Resource, ResourceKind, ResourceSet, Revision, Service,
+    ServiceExport, ServiceImport, ServiceName, ServicePort, Severity, SliceEndpoint, SlicePort,
+    SpiffeId, TcpRoute, Transport, TrustBundle, TrustDomain,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -79,7 +79,7 @@ fn samples() -> Vec<Resource> {
                 terminating: true,
             }],
         }),
-        Resource::ServiceExport(ServiceExport { name: service_name() }),
+        Resource::ServiceExport(ServiceExport { name: service_name(), ports: ports.clone() }),
         Resource::ServiceImport(ServiceImport {
             name: service_name(),
             ports,
@@ -97,6 +97,14 @@ fn samples() -> Vec<Resource> {
                     spiffe_id: Some(SpiffeId::parse("spiffe://west.example/ns/a/sa/b").unwrap()),
                 },
             ],
+        }),
+        Resource::NamespaceGrant(NamespaceGrant {
+            name: object("shops"),
+            namespaces: vec![
+                NamespaceMatch::Name(namespace()),
+                NamespaceMatch::Prefix(NamespacePrefix::parse("shop-").unwrap()),
+            ],
+            clusters: vec![cluster("west"), cluster("south")],
         }),
     ]);
     samples
@@ -258,7 +266,7 @@ fn the_bytes_of_a_delta_stay_the_same() {
     let name = service_name();
     let port = ServicePort { name: None, port: 80, protocol: AppProtocol::H2c };
     let service = Resource::Service(Service { name, ports: vec![port] });
-    let key = Resource::ServiceExport(ServiceExport { name: service_name() }).key();
+    let key = Resource::ServiceExport(ServiceExport { name: service_name(), ports: vec![] }).key();
     let (from, to) = (Revision { epoch: 2, index: 5 }, Revision { epoch: 2, index: 6 });
     let delta =
         Delta { from: Some(from), to, upserts: vec![service], removes: vec![key], skipped: 0 };
@@ -278,12 +286,15 @@ fn the_bytes_of_a_delta_stay_the_same() {
 
 #[test]
 fn what_a_newer_node_sends_is_skipped_and_counted() {
-    let export = encode_resource(&Resource::ServiceExport(ServiceExport { name: service_name() }));
+    let export = encode_resource(&Resource::ServiceExport(ServiceExport {
+        name: service_name(),
+        ports: vec![],
+    }));
     let mut newer_kind = export.clone();
     newer_kind.key.as_mut().unwrap().kind = 4711;
     newer_kind.spec = None;
     assert_eq!(decode_resource(newer_kind.clone()).unwrap(), None);
-    let policy = encode_resource(&samples().pop().unwrap());
+    let policy = encode_resource(&samples()[8]);
     let newer_schema = proto::Resource { schema: SCHEMA_VERSION + 1, spec: None, ..policy.clone() };
     assert_eq!(decode_resource(newer_schema.clone()).unwrap(), None);
 
@@ -467,6 +478,29 @@ fn refused_catalog_objects_name_field_value_and_rule() {
             "Resource.access_policy.targets = 4097 entries: at most 4096 entries are allowed",
         ),
         (
+            refused(6, |o| spec!(o, ServiceExport).ports[2].port = 0),
+            "Resource.service_export.ports[2].port = 0: a port is 1 to 65535",
+        ),
+        (
+            refused(9, |o| o.key.as_mut().unwrap().namespace = "a".into()),
+            "Resource.key.namespace = \"a\": a NamespaceGrant has no namespace",
+        ),
+        (
+            refused(9, |o| spec!(o, NamespaceGrant).namespaces[1].r#match = None),
+            "Resource.namespace_grant.namespaces[1] = (absent): set name or prefix",
+        ),
+        (
+            refused(9, |o| {
+                let prefix = proto::namespace_match::Match::Prefix(String::new());
+                spec!(o, NamespaceGrant).namespaces[1].r#match = Some(prefix);
+            }),
+            "namespaces[1].prefix = \"\": namespace prefix \"\" is not valid: it is empty",
+        ),
+        (
+            refused(9, |o| spec!(o, NamespaceGrant).clusters[0] = "W".into()),
+            "Resource.namespace_grant.clusters[0] = \"W\": cluster name \"W\" is not valid",
+        ),
+        (
             refused(4, |o| spec!(o, Service).ports[0].name = "a".repeat(1 << 20)),
             "bytes: at most 1048576 bytes are allowed",
         ),
@@ -491,13 +525,12 @@ fn refused_messages_name_field_value_and_rule() {
     let mut severe = encode_diagnostic(&diagnostic());
     severe.severity = 0;
     let ack_severe = proto::Ack { revision: revision(1, 1), diagnostics: vec![severe] };
-    let subscribe =
-        proto::Subscribe {
-            gateway: "gw".into(),
-            cluster: "east".into(),
-            resume: revision(0, 3),
-            ..proto::Subscribe::default()
-        };
+    let subscribe = proto::Subscribe {
+        gateway: "gw".into(),
+        cluster: "east".into(),
+        resume: revision(0, 3),
+        ..proto::Subscribe::default()
+    };
     let enrol = |csr_der| proto::EnrolRequest { gateway: "gw".into(), csr_der };
     let cases = [
         (delta(|d| d.to = None), "Delta.to = (absent): a revision is needed here"),
@@ -515,7 +548,7 @@ fn refused_messages_name_field_value_and_rule() {
         ),
         (
             delta(|d| d.upserts.push(d.upserts[0].clone())),
-            "Delta.upserts[9].key = Gateway/shop/edge: the delta names this object twice",
+            "Delta.upserts[10].key = Gateway/shop/edge: the delta names this object twice",
         ),
         (
             delta(|d| d.removes.push(d.upserts[0].key.clone().unwrap())),
