@@ -1,8 +1,8 @@
 //! From resources back to manifests: what an object that came another way looks like as YAML.
 
 use model::{
-    AllowEntry, AllowedNamespaces, BackendTarget, ListenerSpec, ParentTarget, Resource,
-    ResourceKey, ServicePort, SliceEndpoint,
+    AllowEntry, AllowedNamespaces, BackendTarget, ListenerSpec, NamespaceMatch, ParentTarget,
+    Resource, ResourceKey, ServicePort, SliceEndpoint,
 };
 use wire::WireError;
 
@@ -76,6 +76,15 @@ pub fn manifest_of(resource: &Resource) -> Result<Document, WireError> {
             let allow = list(x.allow.iter().map(allow_entry));
             let targets = list(x.targets.iter().map(target));
             fields.push(("spec", map([("targetRefs", targets), ("allow", allow)])));
+        }
+        Resource::NamespaceGrant(x) => {
+            let entry = |entry: &NamespaceMatch| match entry {
+                NamespaceMatch::Name(name) => map([("name", text(name))]),
+                NamespaceMatch::Prefix(prefix) => map([("prefix", text(prefix))]),
+            };
+            let namespaces = list(x.namespaces.iter().map(entry));
+            let clusters = list(x.clusters.iter().map(text));
+            fields.push(("spec", map([("namespaces", namespaces), ("clusters", clusters)])));
         }
     }
     Ok(document(&resource.key(), labels, fields))

@@ -13,23 +13,29 @@ use model::code::{
 };
 use model::spiffe::Part;
 use model::{SpiffeId, TrustBundle};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
+use wire::operator::proto::federation_service_server::FederationServiceServer;
 use wire::operator::proto::operator_service_server::OperatorServiceServer;
+use wire::resource::{HeardFromPeer, StoreNews};
 use wire::resource::limits::{ENROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
 use wire::resource::proto::enrolment_service_server::EnrolmentServiceServer;
 use wire::resource::proto::resource_service_server::ResourceServiceServer;
 
+use crate::applied::{Applied, merged};
+use crate::audit::Audit;
 use crate::config::FederationConfig;
 use crate::enrol::Enrolment;
 use crate::epoch;
 use crate::folder::DataFolder;
 use crate::gateways::Gateways;
-use crate::intake::Intake;
-use crate::limits::{CALLS_PER_CONNECTION_MAX, STOP_TIMEOUT};
-use crate::operator::{Operator, Started};
+use crate::intake::{self, Intake};
+use crate::limits::{CALLS_PER_CONNECTION_MAX, HEARD_MAX, STOP_TIMEOUT};
+use crate::membership::Membership;
+use crate::operator::{Federation, Gate, Operator, OperatorUsers, Started};
 use crate::peer::{AllowedUsers, own_uid};
 use crate::revisions::Revisions;
 use crate::socket::{self, Socket, SocketFile};
@@ -50,6 +56,9 @@ pub struct App {
     stop: CancellationToken,
     tasks: TaskTracker,
     provider: Option<FileProvider>,
+    shared: watch::Sender<Arc<intake::Shared>>,
+    news: watch::Sender<Arc<StoreNews>>,
+    heard: mpsc::Receiver<HeardFromPeer>,
     /// Last: the folder stays locked until all else has ended.
     held: Option<(Vec<SocketFile>, DataFolder)>,
 }
@@ -68,41 +77,78 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let revisions = Arc::new(Revisions::new(epoch));
     let (cluster, trust_domain) = (config.cluster.clone(), config.trust_domain.clone());
     let intake = Arc::new(Intake::new(cluster.clone(), trust_domain.clone(), revisions.clone()));
-    let mut catalogs = provider.subscribe();
+    let applied = Applied::open(&folder.join("applied")).map_err(|e| coded(e.code(), e))?;
+    let audit = Audit::open(&config.data_dir, started.wall).map_err(|e| coded(e.code(), e))?;
+    let (applied, audit) = (Arc::new(applied), Arc::new(audit));
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let files = provider.subscribe();
+    let mut catalogs = merged(files.clone(), applied.subscribe(), stop.clone(), &tasks);
     let first = catalogs.borrow_and_update().clone();
-    intake.take_up(&first);
+    let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
+    intake.take_up(&first, &shared.borrow());
 
     let users = Arc::new(enrolment_users(&config, uid)?);
-    let (resource_socket, operator_socket) = bind_sockets(&config, users.is_only(uid))?;
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let operators = Arc::new(operators(&config, uid)?);
+    let (resource_socket, operator_socket) =
+        bind_sockets(&config, users.is_only(uid), operators.foreign().is_none())?;
     let gateways = Gateways::default();
+    let cluster_id = ca.cluster_id();
+    let news = watch::Sender::new(Arc::new(StoreNews {
+        cluster_id,
+        heads: vec![],
+        revocations: vec![],
+        revoked_domains: BTreeSet::new(),
+    }));
+    let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
     let streams = ResourceStreams {
         cluster: cluster.clone(),
         trust_domain,
         users: users.clone(),
         revisions: revisions.clone(),
         gateways: gateways.clone(),
+        news: news.subscribe(),
+        heard: heard_sender,
         stop: stop.clone(),
         tasks: tasks.clone(),
     };
-    let enrolment = Enrolment { ca: ca.clone(), users: users.clone(), gateways: gateways.clone() };
+    let enrolment = Enrolment {
+        ca: ca.clone(),
+        users: users.clone(),
+        gateways: gateways.clone(),
+        cluster_id,
+    };
     let operator = Operator {
         cluster,
         advertise: config.advertise.clone(),
         resource_socket: config.resource_socket.clone(),
-        users: admins(uid),
         ca: ca.clone(),
         svid: svid.clone(),
         revisions,
         intake: intake.clone(),
         gateways,
         started,
+        audit: audit.clone(),
+        applied,
+        files,
     };
+    let operator = OperatorServiceServer::new(operator)
+        .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
+    let operator = Gate::new(operator, operators.clone(), audit.clone());
+    let membership = Membership::alone(cluster_id, config.cluster.clone());
+    let federation = FederationServiceServer::new(Federation { membership, audit: audit.clone() })
+        .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
+    let federation = Gate::new(federation, operators.clone(), audit);
     let files = vec![
         serve(resource_socket, &users, resource_routes(streams, enrolment), &stop, &tasks),
-        serve(operator_socket, &admins(uid), operator_routes(operator), &stop, &tasks),
+        serve(
+            operator_socket,
+            &callers(&operators),
+            operator_routes(operator, federation),
+            &stop,
+            &tasks,
+        ),
     ];
-    tasks.spawn(intake.run(catalogs, stop.clone()));
+    tasks.spawn(intake.run(catalogs, added, stop.clone()));
     let renewal_stop = stop.clone();
     tasks.spawn(async move { svid.keep_renewed(renewal_stop).await });
     log_start(&config);
@@ -113,6 +159,9 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         stop,
         tasks,
         provider: Some(provider),
+        shared,
+        news,
+        heard,
         held: Some((files, folder)),
     })
 }
@@ -180,12 +229,17 @@ where
     anyhow::Error::new(error).context(code.to_string())
 }
 
-fn bind_sockets(config: &FederationConfig, private: bool) -> anyhow::Result<(Socket, Socket)> {
-    let mode = if private { PRIVATE_SOCKET_MODE } else { SHARED_SOCKET_MODE };
-    let resource = socket::bind("sockets.resource", &config.resource_socket, mode)
+fn bind_sockets(
+    config: &FederationConfig,
+    resource_is_private: bool,
+    operator_is_private: bool,
+) -> anyhow::Result<(Socket, Socket)> {
+    let mode = |private| if private { PRIVATE_SOCKET_MODE } else { SHARED_SOCKET_MODE };
+    let mode_of_resource = mode(resource_is_private);
+    let resource = socket::bind("sockets.resource", &config.resource_socket, mode_of_resource)
         .map_err(|e| coded(e.code(), e))?;
-    let mode = PRIVATE_SOCKET_MODE;
-    let operator = socket::bind("sockets.operator", &config.operator_socket, mode)
+    let mode_of_operator = mode(operator_is_private);
+    let operator = socket::bind("sockets.operator", &config.operator_socket, mode_of_operator)
         .map_err(|e| coded(e.code(), e))?;
     Ok((resource, operator))
 }
@@ -220,13 +274,25 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
     Ok(AllowedUsers::new(config.enrolment_uids.clone(), ENROLMENT_REFUSED, fix))
 }
 
-/// The node's own user and root administer it.
-fn admins(own: u32) -> AllowedUsers {
-    AllowedUsers::new(
-        BTreeSet::from([own, 0]),
-        OPERATOR_REFUSED,
-        "run fedctl as the federation node's user or as root",
-    )
+/// Who may operate the node.
+fn operators(config: &FederationConfig, own: u32) -> anyhow::Result<OperatorUsers> {
+    let users = OperatorUsers::new(own, config.operators.clone());
+    if let Some(uid) = users.foreign()
+        && config.operator_socket.starts_with(&config.data_dir)
+    {
+        anyhow::bail!(
+            "operators lists Unix user {uid}, which cannot reach {} because only this node's user \
+             may enter dataDir; set `sockets.operator` to a path outside of it",
+            config.operator_socket.display()
+        );
+    }
+    Ok(users)
+}
+
+/// The users whose connections are not counted as strangers'; [`Gate`] judges each call.
+fn callers(operators: &OperatorUsers) -> AllowedUsers {
+    let fix = "list it under `operators` of the federation node's configuration";
+    AllowedUsers::new(operators.all(), OPERATOR_REFUSED, fix)
 }
 
 fn resource_routes(streams: ResourceStreams, enrolment: Enrolment) -> RoutesBuilder {
@@ -240,12 +306,13 @@ fn resource_routes(streams: ResourceStreams, enrolment: Enrolment) -> RoutesBuil
     routes
 }
 
-fn operator_routes(operator: Operator) -> RoutesBuilder {
+fn operator_routes(
+    operator: Gate<OperatorServiceServer<Operator>>,
+    federation: Gate<FederationServiceServer<Federation>>,
+) -> RoutesBuilder {
     let mut routes = RoutesBuilder::default();
-    routes.add_service(
-        OperatorServiceServer::new(operator)
-            .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX),
-    );
+    routes.add_service(operator);
+    routes.add_service(federation);
     routes
 }
 

@@ -24,3 +24,4 @@ mod socket;
 pub mod store;
 mod stream;
 mod svid;
+pub mod transport;

@@ -135,3 +135,31 @@ pub const APPLIED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a publication is tried again: the first one, doubled up to the longest.
 pub const PUBLISH_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Clusters that a node speaks with.
+pub const TRANSPORT_PEERS_MAX: usize = 4096;
+/// Addresses of one peer, or of one token, that are dialled at once.
+pub const DIAL_ADDRESSES_MAX: usize = 8;
+/// First pause after a store connection could not be dialled; it doubles up to the longest.
+pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two dials of one peer.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How long a call may wait for a way to its peer.
+pub const PATH_WAIT: Duration = Duration::from_secs(8);
+/// Longest wait for a call's answer to begin, if the caller has set none.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a message on the Unix sockets between the node and its gateways.
+pub const RELAY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Inner handshakes under way; further streams wait.
+pub const HANDSHAKES_MAX: usize = 64;
+/// Streams of peers that wait to be served, of the store and of joining each.
+pub const ARRIVALS_MAX: usize = 64;
+/// HTTP/2 windows between nodes: a stream's.
+pub const STORE_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// HTTP/2 windows between nodes: a connection's.
+pub const STORE_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// HTTP/2 PINGs between nodes, also while nothing is called.
+pub const STORE_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait for a PING's answer; then the stream is given up.
+pub const STORE_PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a node remembers a token that it issued, after its end.
+pub const GRANT_KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -85,8 +85,12 @@ registry! {
         "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on.";
     1005 OPERATOR_REFUSED "OperatorRefused":
         "The federation node refused a caller of its operator socket.",
-        "The operator socket answers to the node's own Unix user and to root only.",
-        "Run fedctl as the federation node's user or as root.";
+        "The caller's Unix user has no role, or a lower one than the call needs.",
+        "Run fedctl as the federation node's user or as root, or list the user under `operators`.";
+    1006 AUDIT_BROKEN "AuditBroken":
+        "The chain of the audit record is broken.",
+        "A line was changed, removed or added by something else than the node, or a disk lost it.",
+        "`fedctl audit verify` names each place; compare with a copy kept elsewhere, and find out who could write there.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
@@ -183,6 +187,14 @@ registry! {
         "A manifest file or folder could not be read; what was last read from it stays in service.",
         "The file is not YAML, not UTF-8, too large, or not readable by the process.",
         "Mend the file at the line that the message names, or its permissions.";
+    4011 APPLIED_SHADOWED "AppliedShadowed":
+        "An applied object is not in service, because the folder of manifests has the same object.",
+        "The same kind, namespace and name came by `fedctl apply` and by a file; the file wins.",
+        "Remove the file, or `fedctl delete` the applied object.";
+    4012 APPLY_REFUSED "ApplyRefused":
+        "Manifests were not taken, and nothing was changed.",
+        "One of them is not YAML, has a field or kind that is not served, or is there twice.",
+        "Mend what the messages name; `fedctl diff -f FILE` tries without changing anything.";
     5001 ACCESS_DENIED "AccessDenied":
         "The destination cluster's policy does not allow this caller.",
         "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",

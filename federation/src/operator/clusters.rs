@@ -4,7 +4,8 @@ use model::{ClusterName, ClusterPeer, Resource};
 use wire::operator::proto::{ClusterState, ClusterStatus};
 use wire::resource::{Link, LinkState};
 
-use super::{Operator, View, encode_addresses};
+use super::node::encode_addresses;
+use super::{Operator, View};
 use crate::gateways::GatewayView;
 
 pub(super) fn list(node: &Operator, view: &View) -> Vec<ClusterStatus> {

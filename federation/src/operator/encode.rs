@@ -1,0 +1,204 @@
+//! The membership's answers as messages.
+
+use std::time::SystemTime;
+
+use model::{ClusterName, PeerAddress, Revision};
+use wire::operator::proto::{self, Changed};
+use wire::resource::proto as resource;
+
+use super::node::{encode_addresses, millis, unix};
+use crate::membership::{
+    AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, MemberRow, PendingJoin,
+    Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
+};
+
+pub(super) fn revision(revision: Revision) -> resource::Revision {
+    resource::Revision { epoch: revision.epoch, index: revision.index }
+}
+
+pub(super) fn changed(to: Revision) -> Changed {
+    Changed { revision: Some(revision(to)) }
+}
+
+pub(super) fn founded(founded: &Founded) -> proto::Founded {
+    proto::Founded {
+        federation: founded.federation.to_string(),
+        cluster: founded.cluster.to_string(),
+        revision: Some(revision(founded.revision)),
+    }
+}
+
+pub(super) fn member(row: &MemberRow) -> proto::MemberStatus {
+    let state = match (row.revoked, row.active) {
+        (true, _) => "revoked",
+        (false, true) => "active",
+        (false, false) => "left",
+    };
+    proto::MemberStatus {
+        cluster: row.cluster.to_string(),
+        name: row.name.to_string(),
+        trust_domains: row.trust_domains.iter().map(ToString::to_string).collect(),
+        roles: row.roles.to_string(),
+        delegation_depth: row.delegation_depth,
+        issuer: row.issuer.to_string(),
+        state: state.into(),
+        own: row.own,
+        epoch: row.head.map(|(epoch, _)| epoch),
+        generation: row.head.map(|(_, generation)| generation),
+        records: count(row.records),
+        store_role: row.store_role.as_str().into(),
+    }
+}
+
+pub(super) fn issued(token: &IssuedToken) -> proto::IssuedToken {
+    proto::IssuedToken {
+        text: token.text.expose().into(),
+        id: token.id.to_string(),
+        name: token.name.to_string(),
+        expires_unix_ms: unix_ms(token.expires),
+        addresses: token.addresses.iter().map(report).collect(),
+    }
+}
+
+pub(super) fn token(row: &TokenRow) -> proto::TokenStatus {
+    let (state, redeemed_by) = match row.state {
+        TokenState::Open => ("open", String::new()),
+        TokenState::Expired => ("expired", String::new()),
+        TokenState::Revoked => ("revoked", String::new()),
+        TokenState::Redeemed(cluster) => ("redeemed", cluster.to_string()),
+    };
+    proto::TokenStatus {
+        id: row.id.to_string(),
+        name: row.name.to_string(),
+        roles: row.roles.to_string(),
+        issuer: row.issuer.to_string(),
+        issued_unix_ms: unix_ms(row.issued),
+        expires_unix_ms: unix_ms(row.expires),
+        approval_needed: row.approval_needed,
+        state: state.into(),
+        redeemed_by,
+    }
+}
+
+pub(super) fn verdict(check: &JoinCheck) -> proto::TokenVerdict {
+    let (admitted, code, text) = match &check.verdict {
+        Ok(()) => (true, 0, String::new()),
+        Err((code, text)) => (false, code.number().into(), text.clone()),
+    };
+    let addresses = check.addresses.iter().map(report).collect();
+    proto::TokenVerdict { facts: Some(facts(&check.facts)), addresses, admitted, code, text }
+}
+
+fn facts(facts: &TokenFacts) -> proto::TokenFacts {
+    proto::TokenFacts {
+        id: facts.id.to_string(),
+        federation: facts.federation.to_string(),
+        name: facts.name.to_string(),
+        roles: facts.roles.to_string(),
+        inviter: facts.inviter.clone(),
+        addresses: encode_addresses(&facts.addresses),
+        expires_unix_ms: unix_ms(facts.expires),
+    }
+}
+
+fn report(report: &AddressReport) -> proto::AddressReport {
+    use proto::address_report::Outcome;
+    let outcome = match &report.outcome {
+        Ok(time) => Outcome::AnsweredUs(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        Err(problem) => Outcome::Problem(problem.clone()),
+    };
+    proto::AddressReport { address: address(&report.address), outcome: Some(outcome) }
+}
+
+fn address(address: &PeerAddress) -> Option<resource::PeerAddress> {
+    encode_addresses(std::slice::from_ref(address)).pop()
+}
+
+pub(super) fn progress(step: &JoinProgress) -> proto::JoinEvent {
+    use proto::join_event::Event;
+    let event = match step {
+        JoinProgress::TokenRead(read) => Event::TokenRead(facts(read)),
+        JoinProgress::AddressTried(tried) => Event::AddressTried(report(tried)),
+        JoinProgress::WaitingForApproval => Event::Waiting(proto::WaitingForApproval {}),
+        JoinProgress::Redeemed { revision } => Event::Redeemed(changed(*revision)),
+        JoinProgress::Stored { members, revision: at } => Event::Stored(proto::StoredMembers {
+            members: count(*members),
+            revision: Some(revision(*at)),
+        }),
+        JoinProgress::Published { revision } => Event::Published(changed(*revision)),
+    };
+    proto::JoinEvent { event: Some(event) }
+}
+
+pub(super) fn joined(joined: &Joined) -> proto::JoinEvent {
+    let joined = proto::Joined {
+        federation: joined.federation.to_string(),
+        cluster: joined.cluster.to_string(),
+        inviter: joined.inviter.to_string(),
+        members: count(joined.members),
+        revision: Some(revision(joined.revision)),
+    };
+    proto::JoinEvent { event: Some(proto::join_event::Event::Joined(joined)) }
+}
+
+pub(super) fn pending(join: &PendingJoin) -> proto::PendingJoin {
+    proto::PendingJoin {
+        cluster: join.cluster.to_string(),
+        name: join.name.to_string(),
+        token: join.token.to_string(),
+        trust_domains: join.trust_domains.iter().map(ToString::to_string).collect(),
+        remote: join.remote.clone(),
+        waiting_ms: millis(join.waiting),
+    }
+}
+
+pub(super) fn revoked(revoked: &Revoked) -> proto::Revoked {
+    proto::Revoked {
+        revision: revoked.revision.map(revision),
+        told: names(&revoked.told),
+        untold: names(&revoked.untold),
+    }
+}
+
+pub(super) fn store(view: &StoreView) -> proto::Store {
+    let name =
+        |name: &Option<ClusterName>| name.as_ref().map_or_else(String::new, ToString::to_string);
+    let federation = view.federation.as_ref();
+    proto::Store {
+        mode: view.mode.as_str().into(),
+        federation: federation.map_or_else(String::new, ToString::to_string),
+        role: view.role.as_str().into(),
+        leader: name(&view.leader),
+        term: view.term,
+        last_log: view.last_log,
+        applied: Some(revision(view.applied)),
+        voters: names(&view.voters),
+        standbys: names(&view.standbys),
+        quorum_age_ms: view.quorum_age.map(millis),
+        source: name(&view.source),
+        source_age_ms: view.source_age.map(millis),
+        problem: view.problem.clone().unwrap_or_default(),
+    }
+}
+
+pub(super) fn snapshot(facts: &SnapshotFacts) -> proto::Snapshot {
+    proto::Snapshot {
+        federation: facts.federation.to_string(),
+        revision: Some(revision(facts.revision)),
+        bytes: facts.bytes,
+        members: count(facts.members),
+        records: count(facts.records),
+    }
+}
+
+fn names(names: &[ClusterName]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    millis(unix(time))
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
