@@ -145,6 +145,8 @@ pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How long a call may wait for a way to its peer.
 pub const PATH_WAIT: Duration = Duration::from_secs(8);
+/// How often a call that waits for a way looks whether a gateway holds a connection of its peer.
+pub const DOOR_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait for a call's answer to begin, if the caller has set none.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a message on the Unix sockets between the node and its gateways.

@@ -1,10 +1,10 @@
 //! The node's own SVID, `spiffe://<trust domain>/fedgate/federation/<name>`: kept on disk, renewed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use identity::{BundleSet, Ca, Svid, SvidKeyPair, SvidStore, verify_chain};
+use identity::{BundleSet, Ca, IdentityCell, Svid, SvidKeyPair, SvidStore, verify_chain};
 use model::SpiffeId;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,8 @@ pub(crate) struct OwnSvid {
     id: SpiffeId,
     ca: Arc<Ca>,
     store: SvidStore,
-    current: Mutex<Arc<Svid>>,
+    /// Always with an SVID. Whom it believes is the transport's to write.
+    identity: Arc<IdentityCell>,
 }
 
 impl OwnSvid {
@@ -34,11 +35,18 @@ impl OwnSvid {
             Some(svid) => svid,
             None => issue(&id, &ca, &store, now)?,
         };
-        Ok(Self { id, ca, store, current: Mutex::new(Arc::new(svid)) })
+        let identity = Arc::new(IdentityCell::default());
+        identity.replace_svid(svid);
+        Ok(Self { id, ca, store, identity })
     }
 
     pub(crate) fn current(&self) -> Arc<Svid> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.identity.load().svid.clone().expect("it was there from the beginning")
+    }
+
+    /// What handshakes of this node show.
+    pub(crate) fn identity(&self) -> Arc<IdentityCell> {
+        self.identity.clone()
     }
 
     /// Renews until the node stops. A failure is tried again; the old SVID lives on meanwhile.
@@ -50,9 +58,7 @@ impl OwnSvid {
                 continue;
             }
             match issue(&self.id, &self.ca, &self.store, now) {
-                Ok(svid) => {
-                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(svid);
-                }
+                Ok(svid) => self.identity.replace_svid(svid),
                 Err(problem) => tracing::error!(%problem, "the node's SVID was not renewed"),
             }
         }

@@ -113,10 +113,9 @@ impl Inviter {
             refresh_hint_seconds: None,
             x509_authorities: vec![others[at].to_vec()],
         };
-        bundles.insert(bundle).map_err(|error| VerifyError::Malformed {
-            index: at + 1,
-            reason: error.to_string(),
-        })?;
+        bundles
+            .insert(bundle)
+            .map_err(|error| VerifyError::Malformed { index: at + 1, reason: error.to_string() })?;
         let peer = verify_leaf(leaf, &others[..at], &bundles, now)?;
         if peer.id != self.id {
             return Err(VerifyError::NotTheInviter { id: peer.id, expected: self.id.clone() });

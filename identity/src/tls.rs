@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use model::ClusterName;
+use model::spiffe::Part;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::verify_tls13_signature;
@@ -18,8 +20,6 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
     SignatureScheme,
 };
-use model::ClusterName;
-use model::spiffe::Part;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::cell::{ExpectedPeer, IdentityCell, Refusal};
@@ -181,9 +181,15 @@ impl ResolvesClientCert for JoinKey {
 #[derive(Debug)]
 enum Judge {
     /// An SVID of whom we expect; of this kind, if one is named.
-    Svid { cell: Arc<IdentityCell>, expected: ExpectedPeer, part: Option<Part> },
+    Svid {
+        cell: Arc<IdentityCell>,
+        expected: ExpectedPeer,
+        part: Option<Part>,
+    },
     /// An SVID of anyone we know, or a key without a name.
-    SvidOrKey { cell: Arc<IdentityCell> },
+    SvidOrKey {
+        cell: Arc<IdentityCell>,
+    },
     /// A key without a name.
     Key,
     Inviter(Inviter),
@@ -237,14 +243,13 @@ fn verify_svid(
     intermediates: &[CertificateDer<'_>],
     at: SystemTime,
 ) -> Result<(), VerifyError> {
-    let verdict = cell.load().verify_split(leaf, intermediates, expected, at).and_then(|peer| {
-        match part {
+    let verdict =
+        cell.load().verify_split(leaf, intermediates, expected, at).and_then(|peer| match part {
             Some(wanted) if peer.id.part().is_none_or(|(part, _)| part != wanted) => {
                 Err(VerifyError::WrongPart { id: peer.id, wanted: wanted.as_str() })
             }
             _ => Ok(()),
-        }
-    });
+        });
     if let Err(error) = &verdict {
         let (expected, error) = (expected.clone(), error.clone());
         cell.record_refusal(Refusal { expected, error, at });

@@ -16,9 +16,9 @@ use wire::tunnel::{
     Refused, StreamKind, StreamReset,
 };
 
+use crate::admit::Protocol;
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::admit::Protocol;
 use crate::hello::{Purpose, greet, peer_alpn};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::link::{Link, close_code};

@@ -169,9 +169,8 @@ impl ControlTask {
             return (false, next_check_at);
         }
         let links = self.shared.registry.peek();
-        let rank = |link: &&Arc<Link>| {
-            (link.is_second_choice(), link.class, link.slot, link.established)
-        };
+        let rank =
+            |link: &&Arc<Link>| (link.is_second_choice(), link.class, link.slot, link.established);
         let teller = links.pair_of(&self.link).filter(|link| link.is_live()).min_by_key(rank);
         if !teller.is_some_and(|teller| Arc::ptr_eq(teller, &self.link)) {
             return (false, next_check_at);

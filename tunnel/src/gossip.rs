@@ -108,7 +108,8 @@ impl Gossip {
 }
 
 fn numbered(items: Vec<Bytes>, before: &[(u64, Bytes)], last: &mut u64) -> Vec<(u64, Bytes)> {
-    let known: BTreeMap<&Bytes, u64> = before.iter().map(|(number, item)| (item, *number)).collect();
+    let known: BTreeMap<&Bytes, u64> =
+        before.iter().map(|(number, item)| (item, *number)).collect();
     let mut next: Vec<_> = items
         .into_iter()
         .map(|item| {

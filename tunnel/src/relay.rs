@@ -78,7 +78,8 @@ impl RelayConnection {
         expected: ExpectedPeer,
         established_at: SystemTime,
     ) -> Self {
-        let streams = if protocol == Protocol::Store { STORE_STREAMS_MAX } else { JOIN_STREAMS_MAX };
+        let streams =
+            if protocol == Protocol::Store { STORE_STREAMS_MAX } else { JOIN_STREAMS_MAX };
         let places = Arc::new(Semaphore::new(streams as usize));
         let remote = plain(connection.remote_address());
         Self(Arc::new(Parts {
@@ -287,7 +288,8 @@ impl Relays {
             let source = |other: &RelayConnection| source_network(other.remote().ip());
             let own: IpAddr = source(relay);
             let of_source = join().filter(|other| source(other) == own).count();
-            if join().count() >= JOIN_CONNECTIONS_MAX || of_source >= JOIN_CONNECTIONS_PER_SOURCE_MAX
+            if join().count() >= JOIN_CONNECTIONS_MAX
+                || of_source >= JOIN_CONNECTIONS_PER_SOURCE_MAX
             {
                 return Err("too many join connections are open here: try again later");
             }
@@ -316,15 +318,12 @@ pub(crate) fn meet(context: &Arc<WorkerContext>, connection: Connection) {
     };
     let (_, now) = shared.now();
     let identity = shared.identity.load();
-    let relay = match RelayConnection::admitted(
-        connection.clone(),
-        &identity,
-        ExpectedPeer::AnyKnown,
-        now,
-    ) {
-        Ok(relay) => relay,
-        Err(refusal) => return refused(refusal.error_code(), &refusal.to_string()),
-    };
+    let relay =
+        match RelayConnection::admitted(connection.clone(), &identity, ExpectedPeer::AnyKnown, now)
+        {
+            Ok(relay) => relay,
+            Err(refusal) => return refused(refusal.error_code(), &refusal.to_string()),
+        };
     let is_stranger = |cluster: &ClusterName| !shared.is_peer(cluster);
     if relay.protocol() == Protocol::Store && relay.cluster().is_some_and(is_stranger) {
         return refused(ErrorCode::AdmissionRefused, "the cluster is not a peer here");

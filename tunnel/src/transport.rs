@@ -52,8 +52,7 @@ impl ServerConfigs {
         identity: Arc<IdentityCell>,
     ) -> Result<Self, BindError> {
         // Whoever asks for another protocol gets TLS's no_application_protocol.
-        let tls =
-            identity::public_server_config(identity, &[ALPN_TUNNEL, ALPN_STORE, ALPN_JOIN]);
+        let tls = identity::public_server_config(identity, &[ALPN_TUNNEL, ALPN_STORE, ALPN_JOIN]);
         let tls = QuicServerConfig::try_from(tls).map_err(|_| BindError::NoInitialSuite)?;
         let mut fast = ServerConfig::with_crypto(Arc::new(tls));
         fast.migration(true);

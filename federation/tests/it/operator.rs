@@ -131,6 +131,7 @@ fn report() -> StatusReport {
             clusters: vec![health("east", false, Some((0, 0))), health("west", true, None)],
         }],
         counters: vec![],
+        store_connections: vec![],
     }
 }
 

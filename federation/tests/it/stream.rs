@@ -202,7 +202,7 @@ async fn streams_that_break_the_rules_are_ended_with_words() {
     let node = site.start().await;
     let subscribe = |gateway: &str, cluster: &str| {
         let (gateway, cluster) = (gateway.to_string(), cluster.to_string());
-        Message::Subscribe(proto::Subscribe { gateway, cluster, resume: None })
+        Message::Subscribe(proto::Subscribe { gateway, cluster, ..proto::Subscribe::default() })
     };
     let report = proto::StatusReport { gateway: "gw-9".into(), ..proto::StatusReport::default() };
     let foreign = proto::StatusReport {
