@@ -1,0 +1,201 @@
+//! What a Replica keeps on disk: the verified state, its place in the stream, the ages of owners'
+//! words, and what was noticed. All lies in one family of the node's store.
+//!
+//! A value is framed as `version u8, CRC-32C u32 over key and value, value`. The verified state and
+//! the place change in one batch, which is synced before anybody sees the new state: a node that
+//! restarts never goes back behind a Head that it has used.
+
+use std::sync::Arc;
+
+use model::ClusterId;
+use wire::replica::{KeptAge, KeptFinding, KeptPlace};
+
+use crate::store::{Disk, DiskError, Family, KvWrite, Pair, Step};
+
+use super::limits::{FINDINGS_MAX, SCAN_BYTES_MAX};
+
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 5;
+
+const PLACE: u8 = b'p';
+const STATE: u8 = b's';
+const AGE: u8 = b'a';
+const FINDING: u8 = b'f';
+
+/// Why what lies on the disk cannot be used, or nothing can be put there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShelfError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the replica's state is damaged: key {key}: {problem}; it will be fetched anew")]
+    Damaged { key: String, problem: String },
+}
+
+/// The replica's part of the node's disk.
+#[derive(Clone)]
+pub(crate) struct Shelf(Arc<dyn Disk>);
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shelf")
+    }
+}
+
+impl Shelf {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self(disk)
+    }
+
+    /// The pairs of the verified state, and where in the stream it is.
+    pub(crate) fn state(&self) -> Result<(Vec<Pair>, Option<KeptPlace>), ShelfError> {
+        let place = self.read(&[PLACE])?;
+        let place = place.map(|value| KeptPlace::decode(&value).map_err(|e| damaged(&[PLACE], e)));
+        let pairs = self.scan(STATE)?;
+        let bare = pairs.into_iter().map(|(key, value)| (key[1..].to_vec(), value));
+        Ok((bare.collect(), place.transpose()?))
+    }
+
+    /// Puts a step of the state on the disk, and waits until it is there.
+    pub(crate) fn advance(&self, writes: &[KvWrite], place: &KeptPlace) -> Result<(), ShelfError> {
+        let mut batch: Vec<Step> = writes.iter().map(|write| step(STATE, write)).collect();
+        batch.push(put(vec![PLACE], &place.encode()));
+        Ok(self.0.write(batch, true)?)
+    }
+
+    /// Puts a whole state in the place of the one before.
+    pub(crate) fn replace(&self, pairs: &[Pair], place: &KeptPlace) -> Result<(), ShelfError> {
+        let from = vec![STATE];
+        let to = Some(vec![STATE + 1]);
+        let mut batch = vec![Step::DeleteRange { family: Family::Replica, from, to }];
+        batch.extend(pairs.iter().map(|(key, value)| put(prefixed(STATE, key), value)));
+        batch.push(put(vec![PLACE], &place.encode()));
+        Ok(self.0.write(batch, true)?)
+    }
+
+    /// Forgets the state; ages and findings too.
+    pub(crate) fn clear(&self) -> Result<(), ShelfError> {
+        let all = Step::DeleteRange { family: Family::Replica, from: vec![], to: None };
+        Ok(self.0.write(vec![all], true)?)
+    }
+
+    pub(crate) fn ages(&self) -> Result<Vec<(ClusterId, KeptAge)>, ShelfError> {
+        let parse = |(key, value): Pair| {
+            let owner = <[u8; 16]>::try_from(&key[1..]);
+            let owner = owner.map_err(|_| damaged(&key, "a cluster id has 16 bytes"))?;
+            let age = KeptAge::decode(&value).map_err(|error| damaged(&key, error))?;
+            Ok((ClusterId::from_bytes(owner), age))
+        };
+        self.scan(AGE)?.into_iter().map(parse).collect()
+    }
+
+    /// Not synced: after a power failure ages are a little younger, which harms nobody.
+    pub(crate) fn keep_ages(&self, ages: &[(ClusterId, KeptAge)]) -> Result<(), ShelfError> {
+        let (from, to) = (vec![AGE], Some(vec![AGE + 1]));
+        let mut batch = vec![Step::DeleteRange { family: Family::Replica, from, to }];
+        let keep = |(owner, age): &(ClusterId, KeptAge)| {
+            put(prefixed(AGE, owner.as_bytes()), &age.encode())
+        };
+        batch.extend(ages.iter().map(keep));
+        Ok(self.0.write(batch, false)?)
+    }
+
+    /// With their numbers, oldest first.
+    pub(crate) fn findings(&self) -> Result<Vec<(u64, KeptFinding)>, ShelfError> {
+        let parse = |(key, value): Pair| {
+            let number = <[u8; 8]>::try_from(&key[1..]);
+            let number = number.map_err(|_| damaged(&key, "a finding's number has 8 bytes"))?;
+            let finding = KeptFinding::decode(&value).map_err(|error| damaged(&key, error))?;
+            Ok((u64::from_be_bytes(number), finding))
+        };
+        self.scan(FINDING)?.into_iter().map(parse).collect()
+    }
+
+    /// Adds a finding; the oldest beyond [`FINDINGS_MAX`] goes.
+    pub(crate) fn keep_finding(
+        &self,
+        number: u64,
+        finding: &KeptFinding,
+    ) -> Result<(), ShelfError> {
+        let key = prefixed(FINDING, &number.to_be_bytes());
+        let mut batch = vec![put(key, &finding.encode())];
+        if let Some(oldest) = number.checked_sub(FINDINGS_MAX as u64) {
+            let to = Some(prefixed(FINDING, &(oldest + 1).to_be_bytes()));
+            let from = vec![FINDING];
+            batch.push(Step::DeleteRange { family: Family::Replica, from, to });
+        }
+        Ok(self.0.write(batch, true)?)
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ShelfError> {
+        let value = self.0.get(Family::Replica, key)?;
+        value.map(|value| open(key, &value)).transpose()
+    }
+
+    /// All pairs under a prefix, checked.
+    fn scan(&self, prefix: u8) -> Result<Vec<Pair>, ShelfError> {
+        let (mut from, to) = (vec![prefix], [prefix + 1]);
+        let mut pairs = Vec::new();
+        loop {
+            let some = self.0.scan(Family::Replica, &from, Some(&to), SCAN_BYTES_MAX)?;
+            let Some((last, _)) = some.last() else { return Ok(pairs) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in some {
+                let value = open(&key, &value)?;
+                pairs.push((key, value));
+            }
+        }
+    }
+}
+
+fn step(prefix: u8, write: &KvWrite) -> Step {
+    let key = prefixed(prefix, &write.key);
+    match &write.value {
+        Some(value) => put(key, value),
+        None => Step::Delete { family: Family::Replica, key },
+    }
+}
+
+fn put(key: Vec<u8>, value: &[u8]) -> Step {
+    let value = seal(&key, value);
+    Step::Put { family: Family::Replica, key, value }
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    [&[prefix], key].concat()
+}
+
+fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(HEADER_BYTES + value.len());
+    sealed.push(VERSION);
+    sealed.extend(checksum(key, value).to_le_bytes());
+    sealed.extend(value);
+    sealed
+}
+
+fn open(key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, ShelfError> {
+    let Some((header, value)) = sealed.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(damaged(key, format!("{} bytes are no value", sealed.len())));
+    };
+    let [version, a, b, c, d] = *header;
+    if version != VERSION {
+        let problem = format!("version is {version}, this program reads {VERSION}: upgrade it");
+        return Err(damaged(key, problem));
+    }
+    let (written, found) = (u32::from_le_bytes([a, b, c, d]), checksum(key, value));
+    if written != found {
+        return Err(damaged(key, format!("checksum is {written:08x}, its bytes give {found:08x}")));
+    }
+    Ok(value.to_vec())
+}
+
+/// The key's length comes first, so that no byte can move between key and value.
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let sum = crc32c::crc32c(&(key.len() as u64).to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(sum, key), value)
+}
+
+fn damaged(key: &[u8], problem: impl std::fmt::Display) -> ShelfError {
+    let hex = key.iter().take(48).map(|byte| format!("{byte:02x}")).collect();
+    ShelfError::Damaged { key: hex, problem: problem.to_string() }
+}

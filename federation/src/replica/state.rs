@@ -1,0 +1,281 @@
+//! A Replica's own state: loaded from the disk, moved on by verified events, put on the disk before
+//! anybody sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use model::{ClusterId, FederationId, Revision};
+use tokio_util::sync::CancellationToken;
+use wire::replica::KeptPlace;
+use wire::store::WatchEvent;
+
+use crate::fleet::{Fleet, VerifiedView, ViewError};
+use crate::store::Disk;
+
+use super::client::{self, Links};
+use super::feed::{Feed, Standpoint};
+use super::freshness::FreshnessConfig;
+use super::observer::{Now, Observer};
+use super::shelf::{Shelf, ShelfError};
+
+/// The state of the federation in a cluster that is not in Raft. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Replica(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    own: ClusterId,
+    shelf: Shelf,
+    feed: Feed,
+    observer: Observer,
+    kept: Mutex<Kept>,
+    source: Mutex<Option<(ClusterId, Instant)>>,
+}
+
+/// What is on the disk, and so in service.
+#[derive(Debug)]
+struct Kept {
+    view: VerifiedView,
+    place: Option<KeptPlace>,
+}
+
+/// Why an event was not taken up.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    View(ViewError),
+    Disk(String),
+}
+
+/// What a Replica is opened with.
+#[derive(Clone)]
+pub struct ReplicaConfig {
+    pub own: ClusterId,
+    pub disk: Arc<dyn Disk>,
+    pub freshness: FreshnessConfig,
+}
+
+impl std::fmt::Debug for ReplicaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { own, disk: _, freshness } = self;
+        f.debug_struct("ReplicaConfig").field("own", own).field("freshness", freshness).finish()
+    }
+}
+
+impl Replica {
+    /// Takes the last good state from the disk, verifies it and puts it into service; no other node
+    /// is needed for that. What does not verify is fetched anew.
+    pub fn open(config: ReplicaConfig) -> Result<Self, ShelfError> {
+        let shelf = Shelf::new(config.disk);
+        let observer = Observer::open(config.own, shelf.clone(), config.freshness, Now::read())?;
+        let kept = Kept { view: VerifiedView::empty(config.own), place: None };
+        let replica = Self(Arc::new(Shared {
+            own: config.own,
+            shelf,
+            feed: Feed::default(),
+            observer,
+            kept: Mutex::new(kept),
+            source: Mutex::new(None),
+        }));
+        replica.load()?;
+        Ok(replica)
+    }
+
+    /// Enters a federation, as the token or the operator named it: from now on only its root is
+    /// believed. What was kept of another federation is forgotten.
+    pub fn begin(&self, federation: FederationId) {
+        let mut kept = self.lock();
+        if kept.view.federation() != Some(federation) {
+            *kept = Kept { view: VerifiedView::anchored(self.0.own, federation), place: None };
+            self.0.feed.clear();
+        }
+    }
+
+    /// Takes up a snapshot that came by another way than the watch: with the answer to a join.
+    pub async fn seed(
+        &self,
+        source: ClusterId,
+        events: Vec<WatchEvent>,
+        whole: bool,
+    ) -> Result<(), ViewError> {
+        let mut reading = self.reading(source);
+        reading.set_relayed(!whole);
+        for event in events {
+            match reading.take(event).await {
+                Ok(_) => {}
+                Err(ReadError::View(error)) => return Err(error),
+                Err(ReadError::Disk(problem)) => {
+                    return Err(ViewError {
+                        code: model::code::DATA_FOLDER_UNUSABLE,
+                        text: problem,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the watch streams of other members until `stop`: for as long as this node is not in
+    /// Raft itself.
+    pub async fn follow(&self, links: Arc<dyn Links>, stop: CancellationToken) {
+        client::follow(self.clone(), links, stop).await;
+    }
+
+    /// The verified state in service.
+    pub fn state(&self) -> Arc<Fleet> {
+        self.lock().view.fleet().clone()
+    }
+
+    /// The state as the watch stream serves it on: `revision()` of it tells of changes.
+    pub fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    pub fn observer(&self) -> &Observer {
+        &self.0.observer
+    }
+
+    /// Who feeds this node at the moment, and since when.
+    pub fn source(&self) -> Option<(ClusterId, Instant)> {
+        *self.0.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the federation, as after leaving it. High-water marks go with it: the cluster would
+    /// come back only as a new member.
+    pub fn forget(&self) -> Result<(), ShelfError> {
+        self.0.shelf.clear()?;
+        *self.lock() = Kept { view: VerifiedView::empty(self.0.own), place: None };
+        self.0.feed.clear();
+        Ok(())
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf {
+        &self.0.shelf
+    }
+
+    pub(super) fn own(&self) -> ClusterId {
+        self.0.own
+    }
+
+    /// The other active members.
+    pub(super) fn members(&self) -> Vec<ClusterId> {
+        let fleet = self.state();
+        let others = fleet.members().map(|member| member.cluster);
+        others.filter(|cluster| *cluster != self.0.own).collect()
+    }
+
+    pub(super) fn set_source(&self, source: Option<ClusterId>) {
+        let mut known = self.0.source.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = source.map(|cluster| (cluster, Instant::now()));
+    }
+
+    pub(super) fn reading(&self, source: ClusterId) -> Reading {
+        let kept = self.lock();
+        Reading {
+            replica: self.clone(),
+            source,
+            view: kept.view.clone(),
+            place: kept.place,
+            relayed: false,
+        }
+    }
+
+    /// Verifies what the disk has, and puts it into service.
+    fn load(&self) -> Result<(), ShelfError> {
+        let (pairs, place) = match self.0.shelf.state() {
+            Err(error @ ShelfError::Damaged { .. }) => {
+                tracing::error!(%error, "the replica's state on disk is damaged");
+                return Ok(());
+            }
+            loaded => loaded?,
+        };
+        let Some(place) = place else { return Ok(()) };
+        match VerifiedView::load(self.0.own, pairs) {
+            Ok(view) => {
+                self.put(view, place, Now::read());
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(code = %error.code, %error, "the replica's state does not verify");
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts what is on the disk into service.
+    fn put(&self, view: VerifiedView, place: KeptPlace, now: Now) {
+        let fleet = view.fleet().clone();
+        *self.lock() = Kept { view, place: Some(place) };
+        self.0.observer.hold(&fleet, place.source, now);
+        let standpoint = Standpoint { relayed: true, ..self.0.feed.standpoint() };
+        self.0.feed.set_standpoint(standpoint);
+        self.0.feed.publish(place.revision, fleet);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream's events on their way into service.
+pub(super) struct Reading {
+    replica: Replica,
+    source: ClusterId,
+    view: VerifiedView,
+    place: Option<KeptPlace>,
+    relayed: bool,
+}
+
+impl Reading {
+    /// Where the reader is, if the next events can go on from there.
+    pub(super) fn resume(&self) -> Option<Revision> {
+        self.place.map(|place| place.revision)
+    }
+
+    /// Whether the state has everything that this cluster may see.
+    pub(super) fn is_whole(&self) -> bool {
+        self.place.is_some_and(|place| place.whole)
+    }
+
+    pub(super) fn is_relayed(&self) -> bool {
+        self.relayed
+    }
+
+    pub(super) fn set_relayed(&mut self, relayed: bool) {
+        self.relayed = relayed;
+    }
+
+    /// Verifies an event, writes what it changes, and puts that into service. `false`: more of a
+    /// snapshot is to come.
+    pub(super) async fn take(&mut self, event: WatchEvent) -> Result<bool, ReadError> {
+        let is_snapshot = matches!(event, WatchEvent::SnapshotEnd { .. });
+        let Some(applied) = self.view.apply(event).map_err(ReadError::View)? else {
+            return Ok(false);
+        };
+        let whole = !self.relayed && (is_snapshot || self.is_whole());
+        let place = KeptPlace { revision: applied.revision, source: self.source, whole };
+        self.write(applied.writes, is_snapshot, place).await?;
+        self.place = Some(place);
+        self.replica.put(self.view.clone(), place, Now::read());
+        Ok(true)
+    }
+
+    /// What nobody may see before it is on the disk: high-water marks are part of the state.
+    async fn write(
+        &self,
+        writes: Vec<crate::store::KvWrite>,
+        is_snapshot: bool,
+        place: KeptPlace,
+    ) -> Result<(), ReadError> {
+        let (shelf, view) = (self.replica.shelf().clone(), self.view.clone());
+        let write = move || {
+            if is_snapshot {
+                shelf.replace(&view.to_kv(), &place)
+            } else {
+                shelf.advance(&writes, &place)
+            }
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        let failed = |problem: &dyn std::fmt::Display| ReadError::Disk(problem.to_string());
+        written.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+}
