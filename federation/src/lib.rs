@@ -11,6 +11,7 @@ mod audit;
 pub mod config;
 mod enrol;
 mod epoch;
+pub mod fleet;
 mod folder;
 mod gateways;
 mod intake;
