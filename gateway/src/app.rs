@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 
 use anyhow::Context;
 use identity::IdentityCell;
-use model::TrustBundle;
 use model::code::DATA_FOLDER_UNUSABLE;
 use tokio::sync::mpsc;
 
@@ -15,10 +14,11 @@ use crate::admin::{self, LogLevel};
 use crate::config::GatewayConfig;
 use crate::control::{self, Control, Event};
 use crate::drain::{self, DrainStage};
-use crate::enrol::{IdentityFiles, Kept, keep_enrolled};
+use crate::enrol::{IdentityFiles, Kept, OwnCluster, keep_enrolled};
 use crate::files;
 use crate::folder_lock::FolderLock;
 use crate::limits::{REPORT_QUEUE_MAX, STOP_MAX};
+use crate::relay;
 use crate::state::GatewayState;
 use crate::subscribe::keep_subscribed;
 use crate::worker::WorkerThread;
@@ -64,7 +64,9 @@ pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow:
     app.keep(Running::Other(admin));
     // From here on a failure has threads to stop, which dropping the app does.
     let commands = app.start_workers()?;
-    let mut control = Control::new(app.state.clone(), commands, reset_key);
+    let relay = relay::start(&app.state).context("failed to start the relay's thread")?;
+    app.keep(Running::Other(relay.thread));
+    let mut control = Control::new(app.state.clone(), commands, relay.tunnel, reset_key);
     restore_identity(&app.state, &mut control, kept)?;
     control.restore();
     app.start_control(control, identity_files)?;
@@ -74,13 +76,13 @@ pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow:
 /// With SVID and bundle from disk the tunnel's port is bound now, and a port in use is an error
 /// now; without, both come with enrolment. An SVID without its bundle is not used.
 fn restore_identity(state: &GatewayState, control: &mut Control, kept: Kept) -> anyhow::Result<()> {
-    let (Some(svid), Some(bundle)) = (kept.svid, kept.bundle) else {
+    let (Some(svid), Some(cluster)) = (kept.svid, kept.cluster) else {
         tracing::info!("not enrolled yet");
         return Ok(());
     };
     tracing::info!(spiffe_id = %svid.id(), "SVID loaded from disk");
     state.identity.replace_svid(svid);
-    control.enrolled(bundle).map_err(|error| anyhow::anyhow!("{}: {error}", error.code()))
+    control.enrolled(cluster).map_err(|error| anyhow::anyhow!("{}: {error}", error.code()))
 }
 
 impl App {
@@ -107,8 +109,8 @@ impl App {
             runtime.block_on(async move {
                 let enrolled = {
                     let events = events.clone();
-                    move |bundle: TrustBundle| {
-                        if events.try_send(Event::Enrolled(bundle)).is_err() {
+                    move |cluster: OwnCluster| {
+                        if events.try_send(Event::Enrolled(cluster)).is_err() {
                             tracing::error!("the control task does not take the new identity");
                         }
                     }

@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub routes_listen: IpAddr,
     /// The federation node's resource socket.
     pub federation_socket: PathBuf,
+    /// Where the node takes the streams of other clusters' nodes.
+    pub relay_socket: PathBuf,
     pub admin_listen: SocketAddr,
     pub workers: usize,
     pub access_log: PathBuf,
@@ -58,6 +60,11 @@ impl GatewayConfig {
             Some(path) => source.path("accessLog.path", path)?,
             None => PathBuf::from(STDOUT),
         };
+        let federation_socket = source.path("federation.socket", &raw.federation.socket)?;
+        let relay_socket = match &raw.federation.relay {
+            Some(path) => source.path("federation.relay", path)?,
+            None => federation_socket.with_file_name("relay.sock"),
+        };
         Ok(Self {
             name: source.parse("name", &raw.name, ObjectName::parse)?,
             cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
@@ -69,7 +76,8 @@ impl GatewayConfig {
                 TUNNEL_DEFAULT,
             )?,
             routes_listen: source.address("listen.routes", raw.listen.routes.as_ref())?,
-            federation_socket: source.path("federation.socket", &raw.federation.socket)?,
+            federation_socket,
+            relay_socket,
             admin_listen: source.socket(
                 "admin.listen",
                 raw.admin.listen.as_ref(),
@@ -137,6 +145,7 @@ struct RawListen {
 #[serde(deny_unknown_fields)]
 struct RawFederation {
     socket: Text,
+    relay: Option<Text>,
 }
 
 #[derive(Deserialize, Default)]
@@ -285,6 +294,7 @@ federation: {socket: /run/fedgate/resource.sock}
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9901");
         assert_eq!(config.access_log, Path::new(STDOUT));
         assert_eq!(config.data_dir, Path::new("/etc/fedgate/data"), "relative to the file");
+        assert_eq!(config.relay_socket, Path::new("/run/fedgate/relay.sock"), "beside the other");
         assert!((1..=WORKERS_MAX).contains(&config.workers));
         assert_eq!(config.spiffe_id().as_str(), "spiffe://east.example/fedgate/gateway/gw-0");
     }
@@ -292,12 +302,14 @@ federation: {socket: /run/fedgate/resource.sock}
     #[test]
     fn every_field_is_read() {
         let text = format!(
-            "{GOOD}listen: {{tunnel: \"127.0.0.1:1\", routes: \"::1\"}}\nworkers: 3\n\
-             admin: {{listen: \"127.0.0.1:0\"}}\naccessLog: {{path: /tmp/x}}\n"
+            "{}listen: {{tunnel: \"127.0.0.1:1\", routes: \"::1\"}}\nworkers: 3\n\
+             admin: {{listen: \"127.0.0.1:0\"}}\naccessLog: {{path: /tmp/x}}\n",
+            GOOD.replace("resource.sock}", "resource.sock, relay: /run/node/r.sock}")
         );
         let config = parse(&text).unwrap();
         assert_eq!(config.tunnel_listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.routes_listen.to_string(), "::1");
+        assert_eq!(config.relay_socket, Path::new("/run/node/r.sock"));
         assert_eq!(config.workers, 3);
         assert_eq!(config.access_log, Path::new("/tmp/x"));
     }

@@ -12,11 +12,11 @@ use model::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tunnel::{Tunnel, TunnelConfig};
-use wire::resource::{Ack, Delta, DeltaError};
+use tunnel::{News, RelayIncoming, Tunnel, TunnelConfig};
+use wire::resource::{Ack, Delta, DeltaError, StoreNews};
 
 use crate::drain::DrainStage;
-use crate::enrol::learn_cluster_id;
+use crate::enrol::OwnCluster;
 use crate::files::ResetKey;
 use crate::limits::{LISTEN_RETRY_INTERVAL, RANK_INTERVAL, SNAPSHOT_WRITE_DELAY};
 use crate::listeners::Listeners;
@@ -29,8 +29,10 @@ use crate::worker::Command;
 pub enum Event {
     /// A step of the resource stream, to be acknowledged.
     Delta(Box<Delta>, oneshot::Sender<Result<Ack, DeltaError>>),
-    /// A (renewed) SVID is in force; this is the cluster's own bundle.
-    Enrolled(TrustBundle),
+    /// A (renewed) SVID is in force; this is what came with it.
+    Enrolled(OwnCluster),
+    /// What the node wants peers to be told, and whom it does not believe any more.
+    News(Box<StoreNews>),
 }
 
 /// The state behind the Snapshot.
@@ -43,6 +45,9 @@ pub struct Control {
     revision: Option<Revision>,
     own_bundle: Option<TrustBundle>,
     bundles: BundleSet,
+    /// For peers, in HELLO and beacons.
+    news: News,
+    relay: mpsc::Sender<RelayIncoming>,
     reset_key: ResetKey,
     file: SnapshotFile,
     /// When the changed resources are to be written.
@@ -53,6 +58,7 @@ impl Control {
     pub fn new(
         state: Arc<GatewayState>,
         workers: Vec<mpsc::Sender<Command>>,
+        relay: mpsc::Sender<RelayIncoming>,
         reset_key: ResetKey,
     ) -> Self {
         let listeners = Listeners::new(state.clone(), workers.clone());
@@ -65,6 +71,8 @@ impl Control {
             revision: None,
             own_bundle: None,
             bundles: BundleSet::default(),
+            news: News::default(),
+            relay,
             reset_key,
             file,
             save_at: None,
@@ -85,9 +93,9 @@ impl Control {
     }
 
     /// Takes a new identity into use; the first one binds the tunnel's port.
-    pub fn enrolled(&mut self, bundle: TrustBundle) -> Result<(), tunnel::BindError> {
-        learn_cluster_id(&self.state, &bundle);
-        self.own_bundle = Some(bundle);
+    pub fn enrolled(&mut self, cluster: OwnCluster) -> Result<(), tunnel::BindError> {
+        self.state.cluster_id.store(Some(Arc::new(cluster.id)));
+        self.own_bundle = Some(cluster.bundle);
         match self.revision {
             Some(revision) => self.recompile(revision),
             None => log_new(&self.update_trust(), &[]),
@@ -113,9 +121,26 @@ impl Control {
             }
         }
         tunnel.set_peers(self.state.snapshot.load().peers.values().cloned().collect());
+        tunnel.tell(self.news.clone());
+        if let Some(relayed) = tunnel.take_relayed()
+            && self.relay.try_send(relayed).is_err()
+        {
+            tracing::error!("the relay's thread does not take peers' connections");
+        }
         let _ = self.state.tunnel.set(tunnel); // nobody else sets it
         self.state.set_identity_problem(None);
         Ok(())
+    }
+
+    /// Revocations hold for connections that live, too, and at once.
+    fn take_news(&mut self, news: StoreNews) {
+        self.state.cluster_id.store(Some(Arc::new(news.cluster_id)));
+        self.state.identity.replace_revoked(news.revoked_domains);
+        self.news = News { heads: news.heads, revocations: news.revocations };
+        if let Some(tunnel) = self.state.tunnel.get() {
+            tunnel.tell(self.news.clone());
+            tunnel.judge_again();
+        }
     }
 
     /// Folds one step; on an error nothing has changed.
@@ -274,8 +299,9 @@ pub async fn run(mut control: Control, mut events: mpsc::Receiver<Event>) {
                 Some(Event::Delta(delta, reply)) => {
                     let _ = reply.send(control.apply(*delta)); // the stream may be gone by now
                 }
-                Some(Event::Enrolled(bundle)) => {
-                    if let Err(error) = control.enrolled(bundle) {
+                Some(Event::News(news)) => control.take_news(*news),
+                Some(Event::Enrolled(cluster)) => {
+                    if let Err(error) = control.enrolled(cluster) {
                         control.tunnel_failed(&error);
                     }
                 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use identity::{IdentityCell, Svid, SvidKeyPair, SvidStore, cluster_id};
-use model::TrustBundle;
+use identity::{IdentityCell, Svid, SvidKeyPair, SvidStore};
 use model::code::{self, Code};
+use model::{ClusterId, TrustBundle};
 use rustls_pki_types::CertificateDer;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -29,13 +29,22 @@ use crate::state::GatewayState;
 pub struct IdentityFiles {
     svids: SvidStore,
     bundle: PathBuf,
+    cluster_id: PathBuf,
 }
 
 /// What the files held.
 #[derive(Debug, Default)]
 pub struct Kept {
     pub svid: Option<Svid>,
-    pub bundle: Option<TrustBundle>,
+    pub cluster: Option<OwnCluster>,
+}
+
+/// What enrolment tells of the cluster besides the SVID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnCluster {
+    /// What gateways and workloads of the cluster are verified with.
+    pub bundle: TrustBundle,
+    pub id: ClusterId,
 }
 
 impl IdentityFiles {
@@ -43,7 +52,8 @@ impl IdentityFiles {
     pub fn open(data_dir: &Path) -> anyhow::Result<Self> {
         let folder = data_dir.join("svid");
         let svids = SvidStore::open(&folder).map_err(coded)?;
-        Ok(Self { svids, bundle: folder.join("bundle.json") })
+        let (bundle, cluster_id) = (folder.join("bundle.json"), folder.join("cluster-id"));
+        Ok(Self { svids, bundle, cluster_id })
     }
 
     /// A key that others can read stops the gateway: whoever read it can pose as this gateway. An
@@ -64,7 +74,25 @@ impl IdentityFiles {
             }
             own
         });
-        Ok(Kept { svid, bundle: self.load_bundle(state) })
+        let cluster = self.load_bundle(state).zip(self.load_cluster_id());
+        Ok(Kept { svid, cluster: cluster.map(|(bundle, id)| OwnCluster { bundle, id }) })
+    }
+
+    fn load_cluster_id(&self) -> Option<ClusterId> {
+        let bytes = match fs::read(&self.cluster_id) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %self.cluster_id.display(), %error, "the id is not used");
+                return None;
+            }
+        };
+        let id = bytes.try_into().map(ClusterId::from_bytes);
+        if id.is_err() {
+            let path = self.cluster_id.display();
+            tracing::warn!(%path, "the cluster's id is not used: it has not 16 bytes");
+        }
+        id.ok()
     }
 
     fn load_bundle(&self, state: &GatewayState) -> Option<TrustBundle> {
@@ -83,9 +111,11 @@ impl IdentityFiles {
             .ok()
     }
 
-    fn save(&self, svid: &Svid, bundle: &TrustBundle) -> anyhow::Result<()> {
-        // The bundle first: an SVID without its bundle could not be used after a restart.
-        let text = format_bundle(bundle)?;
+    fn save(&self, svid: &Svid, cluster: &OwnCluster) -> anyhow::Result<()> {
+        // These first: an SVID without them could not be used after a restart.
+        write_private(&self.cluster_id, cluster.id.as_bytes())
+            .with_context(|| format!("failed to write {}", self.cluster_id.display()))?;
+        let text = format_bundle(&cluster.bundle)?;
         write_private(&self.bundle, text.as_bytes())
             .with_context(|| format!("failed to write {}", self.bundle.display()))?;
         self.svids.save(svid).map_err(coded)
@@ -101,16 +131,16 @@ fn coded(error: identity::SvidError) -> anyhow::Error {
 pub async fn keep_enrolled(
     state: Arc<GatewayState>,
     files: IdentityFiles,
-    enrolled: impl Fn(TrustBundle),
+    enrolled: impl Fn(OwnCluster),
 ) {
     let mut backoff = Backoff::default();
     loop {
         wait_until_due(&state.identity).await;
         match enrol(&state, &files).await {
-            Ok(bundle) => {
+            Ok(cluster) => {
                 backoff.reset();
                 state.set_identity_problem(None);
-                enrolled(bundle);
+                enrolled(cluster);
             }
             Err(error) => {
                 let missing = state.identity.load().svid.is_none();
@@ -139,7 +169,7 @@ async fn wait_until_due(identity: &IdentityCell) {
     }
 }
 
-async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<TrustBundle> {
+async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<OwnCluster> {
     let socket = &state.config.federation_socket;
     let keys = SvidKeyPair::generate().map_err(coded)?;
     let csr_der = keys.csr_der(&state.own_id).map_err(coded)?;
@@ -161,7 +191,8 @@ async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<Tr
         let (theirs, ours) = (&bundle.trust_domain, &state.config.trust_domain);
         bail!("the federation node's trust domain is {theirs}, and trustDomain here is {ours}");
     }
-    if let Err(error) = files.save(&svid, &bundle) {
+    let cluster = OwnCluster { bundle, id: response.cluster_id };
+    if let Err(error) = files.save(&svid, &cluster) {
         tracing::error!(
             error = format!("{error:#}"),
             "the SVID works, but a restart will need to enrol"
@@ -169,19 +200,11 @@ async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<Tr
     }
     tracing::info!(spiffe_id = %svid.id(), "enrolled");
     state.identity.replace_svid(svid);
-    Ok(bundle)
+    Ok(cluster)
 }
 
 async fn call(channel: Channel, request: EnrolRequest) -> anyhow::Result<EnrolResponse> {
     let mut client = EnrolmentServiceClient::new(channel);
     let response = client.enrol(request.encode()).await.map_err(federation::explain)?;
     Ok(EnrolResponse::decode(response.into_inner())?)
-}
-
-/// The cluster's id follows from its bundle; the bundle is also what own peers are verified with.
-pub fn learn_cluster_id(state: &GatewayState, bundle: &TrustBundle) {
-    match cluster_id(bundle) {
-        Some(id) => state.cluster_id.store(Some(Arc::new(id))),
-        None => tracing::error!("the cluster's own trust bundle has no readable authority"),
-    }
 }

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod listeners;
 pub mod metrics;
 pub mod peer;
+pub mod relay;
 pub mod report;
 pub mod respond;
 pub mod snapshot_file;

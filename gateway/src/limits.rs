@@ -144,6 +144,13 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Time for a request's head at the admin port, also the next one's, and for its answer.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Store and join streams that are passed on at one time, both ways together.
+pub const RELAYED_STREAMS_MAX: usize = 1_024;
+/// Bytes that a relayed stream reads at a time, each way.
+pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
+/// Time for the federation node, or a peer, to take or to ask for a relayed stream.
+pub const RELAY_CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Commands that wait for one worker.
 pub const WORKER_QUEUE_MAX: usize = 2_048;
 /// After readiness went off, listeners accept this long, so that load balancers notice.

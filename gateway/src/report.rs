@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use model::snapshot::Backend;
 use tunnel::LinkStatus;
-use wire::resource::limits::{COUNTERS_MAX, LINKS_MAX, LISTENERS_MAX, SERVICES_MAX};
+use wire::resource::limits::{
+    COUNTERS_MAX, LINKS_MAX, LISTENERS_MAX, SERVICES_MAX, STORE_CONNECTIONS_MAX,
+};
 use wire::resource::{
     ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,
     StatusReport,
@@ -40,6 +42,7 @@ pub fn of(state: &GatewayState) -> StatusReport {
         listeners: state.listeners().into_iter().take(LISTENERS_MAX).map(listener).collect(),
         services: services(state),
         counters: totals.map(|(name, value)| Counter { name: name.into(), value }).collect(),
+        store_connections: state.held.clusters().into_iter().take(STORE_CONNECTIONS_MAX).collect(),
     }
 }
 

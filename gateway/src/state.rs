@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,7 @@ use identity::IdentityCell;
 use model::code::{self, Code};
 use model::{ClusterId, Diagnostic, ListenerProtocol, Revision, Snapshot, SpiffeId};
 use tokio::sync::watch;
-use tunnel::Tunnel;
+use tunnel::{HeldConnections, Tunnel};
 
 use crate::access_log::AccessLog;
 use crate::balance::{Choices, ClusterPenalties, ClusterRank, EndpointCells, Path};
@@ -20,7 +21,7 @@ use crate::budget::RetryBudget;
 use crate::config::GatewayConfig;
 use crate::drain::{Drain, DrainStage};
 use crate::error::{Kind, ProxyError};
-use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX};
+use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX, RELAYED_STREAMS_MAX};
 use crate::metrics::{self, LinkTotals, Shard};
 use crate::peer::{NotYet, PeerQuotas};
 
@@ -31,11 +32,16 @@ pub struct GatewayState {
     pub own_id: SpiffeId,
     pub started: Instant,
     pub identity: Arc<IdentityCell>,
-    /// Known once the cluster's own bundle is; until then no stream is opened or taken.
+    /// Known after enrolment; until then no stream is opened or taken.
     pub cluster_id: ArcSwapOption<ClusterId>,
     pub admin_address: OnceLock<SocketAddr>,
     /// Bound after enrolment.
     pub tunnel: OnceLock<Tunnel>,
+    /// Where the node may ask for streams to peers; unset if it could not be bound.
+    pub relay_socket: OnceLock<PathBuf>,
+    /// Connections of peers' federation nodes.
+    pub held: HeldConnections,
+    pub relayed: Places,
 
     /// Written by the control task, loaded once per request or connection.
     pub snapshot: ArcSwap<Snapshot>,
@@ -86,6 +92,9 @@ impl GatewayState {
             cluster_id: ArcSwapOption::empty(),
             admin_address: OnceLock::new(),
             tunnel: OnceLock::new(),
+            relay_socket: OnceLock::new(),
+            held: HeldConnections::default(),
+            relayed: Places::new(RELAYED_STREAMS_MAX),
             snapshot: ArcSwap::default(),
             endpoints: EndpointCells::default(),
             rank: ClusterRank::default(),

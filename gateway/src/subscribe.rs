@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tunnel::Heard;
 use wire::resource::proto::federation_message::Message as FromNode;
 use wire::resource::proto::gateway_message::Message as ToNode;
 use wire::resource::proto::resource_service_client::ResourceServiceClient;
 use wire::resource::proto::{FederationMessage, GatewayMessage};
-use wire::resource::{Delta, Subscribe};
+use wire::resource::{Delta, HeardFromPeer, StoreNews, Subscribe};
 
 use crate::backoff::Backoff;
 use crate::control::Event;
@@ -99,7 +100,8 @@ async fn open(
     let mut client = ResourceServiceClient::new(channel).max_decoding_message_size(DELTA_BYTES_MAX);
     let (to_node, messages) = mpsc::channel(REPORT_QUEUE_MAX);
     let (gateway, cluster) = (state.config.name.clone(), state.config.cluster.clone());
-    let subscribe = Subscribe { gateway, cluster, resume };
+    let relay_socket = state.relay_socket.get().cloned();
+    let subscribe = Subscribe { gateway, cluster, resume, relay_socket };
     to_node.try_send(message(ToNode::Subscribe(subscribe.encode())))?;
     let response = client.stream(ReceiverStream::new(messages)).await;
     Ok((to_node, response.map_err(federation::explain)?.into_inner()))
@@ -117,16 +119,23 @@ async fn exchange(
     loop {
         tokio::select! {
             received = from_node.message() => {
-                let ack = match received {
-                    Ok(Some(received)) => apply(control, received).await,
+                let answer = match received {
+                    Ok(Some(received)) => take(control, received).await,
                     Ok(None) => Err(anyhow::anyhow!("the federation node ended the stream").into()),
                     Err(status) => Err(federation::explain(status).into()),
                 };
-                match ack {
+                match answer {
                     Err(ended) => return ended,
-                    Ok(ack) => if to_node.send(message(ToNode::Ack(ack))).await.is_err() {
+                    Ok(None) => {}
+                    Ok(Some(ack)) => if to_node.send(message(ToNode::Ack(ack))).await.is_err() {
                         return anyhow::anyhow!("the stream broke").into();
                     },
+                }
+            }
+            heard = heard(state) => {
+                let heard = message(ToNode::Heard(heard.encode()));
+                if to_node.send(heard).await.is_err() {
+                    return anyhow::anyhow!("the stream broke").into();
                 }
             }
             _ = changes.changed() => report_at = report_at.min(reported_at + REPORT_INTERVAL_MIN),
@@ -140,13 +149,37 @@ async fn exchange(
     }
 }
 
-async fn apply(
+/// What peers' gateways have said; nothing while there is no tunnel. The stream looks again with
+/// each report.
+async fn heard(state: &GatewayState) -> HeardFromPeer {
+    let Some(tunnel) = state.tunnel.get() else { return std::future::pending().await };
+    let Heard { cluster, heads, revocations } = tunnel.heard().await;
+    HeardFromPeer { cluster, heads, revocations }
+}
+
+async fn take(
     control: &mpsc::Sender<Event>,
     received: FederationMessage,
+) -> Result<Option<wire::resource::proto::Ack>, Ended> {
+    match received.message {
+        Some(FromNode::Delta(delta)) => apply(control, delta).await.map(Some),
+        Some(FromNode::News(news)) => {
+            let news = StoreNews::decode(news).context("the federation node sent what is refused");
+            let event = Event::News(Box::new(news.map_err(Ended::Lost)?));
+            control.send(event).await.map_err(|_| Ended::Stopped)?;
+            Ok(None)
+        }
+        None => {
+            let text = "the federation node sent a message of an unknown kind";
+            Err(anyhow::anyhow!(text).into())
+        }
+    }
+}
+
+async fn apply(
+    control: &mpsc::Sender<Event>,
+    delta: wire::resource::proto::Delta,
 ) -> Result<wire::resource::proto::Ack, Ended> {
-    let Some(FromNode::Delta(delta)) = received.message else {
-        return Err(anyhow::anyhow!("the federation node sent a message of an unknown kind").into());
-    };
     let delta = Delta::decode(delta).context("the federation node sent what is refused");
     let delta = delta.map_err(Ended::Lost)?;
     let (reply, answer) = oneshot::channel();

@@ -17,7 +17,10 @@ use wire::resource::proto::enrolment_service_server::{EnrolmentService, Enrolmen
 use wire::resource::proto::federation_message::Message as FromNode;
 use wire::resource::proto::gateway_message::Message as ToNode;
 use wire::resource::proto::resource_service_server::{ResourceService, ResourceServiceServer};
-use wire::resource::{Ack, Delta, EnrolRequest, EnrolResponse, StatusReport, Subscribe, proto};
+use wire::resource::{
+    Ack, Delta, EnrolRequest, EnrolResponse, HeardFromPeer, StatusReport, StoreNews, Subscribe,
+    proto,
+};
 
 const SVID_LIFETIME: Duration = Duration::from_secs(3_600);
 
@@ -37,6 +40,7 @@ struct Shared {
     ca: Ca,
     /// Everything, and the index of its revision.
     resources: watch::Sender<(u64, ResourceSet)>,
+    news: watch::Sender<Option<StoreNews>>,
     seen: Mutex<Seen>,
 }
 
@@ -46,6 +50,7 @@ pub(crate) struct Seen {
     pub(crate) subscribes: Vec<Subscribe>,
     pub(crate) acks: Vec<Ack>,
     pub(crate) report: Option<StatusReport>,
+    pub(crate) heard: Vec<HeardFromPeer>,
     pub(crate) enrolments: usize,
 }
 
@@ -54,7 +59,8 @@ impl Node {
         let domain = TrustDomain::parse(trust_domain).unwrap();
         let ca = Ca::load_or_create(&folder.join("ca"), &domain, SystemTime::now()).unwrap();
         let resources = watch::Sender::new((1, ResourceSet::default()));
-        let shared = Arc::new(Shared { ca, resources, seen: Mutex::default() });
+        let news = watch::Sender::new(None);
+        let shared = Arc::new(Shared { ca, resources, news, seen: Mutex::default() });
         Self { socket: folder.join("resource.sock"), shared, running: Mutex::default() }
     }
 
@@ -79,6 +85,10 @@ impl Node {
             *index += 1;
             objects.into_iter().for_each(|object| resources.upsert(object));
         });
+    }
+
+    pub(crate) fn tell(&self, news: StoreNews) {
+        self.shared.news.send_replace(Some(news));
     }
 
     pub(crate) fn remove(&self, key: &ResourceKey) {
@@ -129,7 +139,9 @@ impl EnrolmentService for Service {
         let chain = ca.issue(&request.csr_der, &id, SVID_LIFETIME, SystemTime::now()).unwrap();
         self.0.seen.lock().unwrap().enrolments += 1;
         let chain_der = chain.iter().map(|certificate| certificate.to_vec()).collect();
-        Ok(Response::new(EnrolResponse { chain_der, bundle: ca.bundle() }.encode()))
+        Ok(Response::new(
+            EnrolResponse { chain_der, bundle: ca.bundle(), cluster_id: ca.cluster_id() }.encode(),
+        ))
     }
 }
 
@@ -158,11 +170,30 @@ impl ResourceService for Service {
                     ToNode::Report(report) => {
                         seen.report = Some(StatusReport::decode(report).unwrap());
                     }
+                    ToNode::Heard(heard) => {
+                        seen.heard.push(HeardFromPeer::decode(heard).unwrap());
+                    }
                     ToNode::Subscribe(_) => panic!("a second Subscribe"),
                 }
             }
         });
-        let mut changes = self.0.resources.subscribe();
+        let (mut changes, mut news) = (self.0.resources.subscribe(), self.0.news.subscribe());
+        let to_gateway = send.clone();
+        tokio::spawn(async move {
+            loop {
+                let told = news.borrow_and_update().clone();
+                if let Some(told) = told {
+                    let message = Some(FromNode::News(told.encode()));
+                    let message = proto::FederationMessage { message };
+                    if to_gateway.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
+                if news.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
         tokio::spawn(async move {
             loop {
                 let delta = snapshot(&changes.borrow_and_update());

@@ -46,6 +46,7 @@ impl Site {
             tunnel_listen: SocketAddr::new(IpAddr::V4(address), 8443),
             routes_listen: IpAddr::V4(address),
             federation_socket: node.socket().into(),
+            relay_socket: folder.path().join("relay.sock"),
             admin_listen: SocketAddr::new(IpAddr::V4(address), 0),
             workers: 2,
             access_log: folder.path().join("access.log"),
