@@ -64,6 +64,16 @@ pub struct Fleet {
     owners: Arc<BTreeMap<ClusterId, Arc<Owner>>>,
     /// In the order in which they were logged.
     revocations: Arc<Vec<Arc<RevocationEntry>>>,
+    /// Not told to Replicas, which have no use for it.
+    standbys: Option<Arc<Standbys>>,
+}
+
+/// The standbys that an admin named last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standbys {
+    signed: Signed,
+    generation: u64,
+    clusters: Vec<ClusterId>,
 }
 
 impl Fleet {
@@ -168,6 +178,17 @@ impl Fleet {
 
     pub fn is_domain_revoked(&self, domain: &TrustDomain) -> bool {
         self.revocations().any(|entry| entry.revokes_domain(domain))
+    }
+
+    /// Active members that are to hold the log without voting, as an admin named them last.
+    pub fn standbys(&self) -> Vec<ClusterId> {
+        let named = self.standbys.iter().flat_map(|standbys| &standbys.clusters);
+        named.filter(|cluster| self.member(cluster).is_some()).copied().collect()
+    }
+
+    /// Of the last statement about standbys; the next one has a greater one.
+    pub fn standbys_generation(&self) -> u64 {
+        self.standbys.as_ref().map_or(0, |standbys| standbys.generation)
     }
 
     /// The active member whose open key this is.

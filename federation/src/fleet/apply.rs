@@ -15,6 +15,8 @@ use super::state::FleetState;
 use super::token::TokenEntry;
 use super::{Refusal, kv};
 
+pub use crate::store::KvWrite;
+
 /// An accepted command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
@@ -36,13 +38,6 @@ pub enum Change {
     Token(TokenId),
     Revocation,
     Standbys,
-}
-
-/// A change of what is on disk; `None` removes the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KvWrite {
-    pub key: Vec<u8>,
-    pub value: Option<Vec<u8>>,
 }
 
 impl FleetState {

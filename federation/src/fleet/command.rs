@@ -21,9 +21,8 @@ use super::owner::{self, Owner, Step};
 use super::proof::{self, malformed, verify, verify_key_proof};
 use super::record::Record;
 use super::revoked::{self, RevocationEntry};
-use super::state::Standbys;
 use super::token::{TokenEntry, TokenUse};
-use super::{Refusal, kv};
+use super::{Refusal, Standbys, kv};
 
 impl Draft {
     /// The first command of a federation.
@@ -466,7 +465,7 @@ impl Draft {
         generation: u64,
         clusters: Vec<ClusterId>,
     ) -> Result<(), Refusal> {
-        let last = self.state.standbys_generation();
+        let last = self.state.fleet.standbys_generation();
         if generation <= last {
             let text = format!("Standbys.generation = {generation}: use a number above {last}");
             return Err(Refusal::new(GENERATION_STALE, text));
@@ -476,7 +475,7 @@ impl Draft {
         }
         self.write(kv::standbys_key(), Some(signed.encode()));
         let standbys = Standbys { signed: signed.clone(), generation, clusters };
-        self.state.standbys = Some(Arc::new(standbys));
+        self.state.fleet.standbys = Some(Arc::new(standbys));
         self.changes.push(Change::Standbys);
         Ok(())
     }

@@ -30,9 +30,9 @@ use super::proof::{Prover, verify};
 use super::record::Record;
 use super::requests::Requests;
 use super::revoked::{self, RevocationEntry};
-use super::state::{FleetState, Standbys};
+use super::state::FleetState;
 use super::token::{TokenEntry, TokenUse};
-use super::{Fleet, FleetError};
+use super::{Fleet, FleetError, Standbys};
 
 impl FleetState {
     /// Everything, in order of keys.
@@ -54,7 +54,7 @@ impl FleetState {
         kv.extend(self.tokens().map(|it| (token_key(&it.grant.token_id), token(it))));
         let revocations = fleet.revocations().enumerate();
         kv.extend(revocations.map(|(n, it)| (revocation_key(n), it.signed.encode())));
-        kv.extend(self.standbys.iter().map(|it| (standbys_key(), it.signed.encode())));
+        kv.extend(fleet.standbys.iter().map(|it| (standbys_key(), it.signed.encode())));
         kv.extend(self.requests.iter().map(|(at, id)| (request_key(at), id.to_vec())));
         kv.into_iter().collect()
     }
@@ -228,26 +228,29 @@ impl Stored {
         }
         fleet.owners = Arc::new(owners);
         state.tokens = Arc::new(tokens(&prover, self.tokens)?);
-        state.standbys = self.standbys.map(|it| standbys(&prover, it)).transpose()?.map(Arc::new);
+        fleet.standbys = self.standbys.map(|it| standbys(&prover, it)).transpose()?.map(Arc::new);
         state.fleet = fleet;
         Ok(state)
     }
 
     fn place(&self) -> Result<Fleet, FleetError> {
-        let Some(place) = &self.place else { return Ok(Fleet::default()) };
-        let (revision, rest) = cut_revision(b"a", Bytes::copy_from_slice(place))?;
-        let fleet = Fleet { revision, ..Fleet::default() };
-        if rest.is_empty() {
-            return Ok(fleet);
-        }
-        let ids: [u8; 32] = fixed(b"a", &rest)?;
-        let (federation, root) = ids.split_at(16);
-        Ok(Fleet {
-            federation: Some(FederationId::from_bytes(fixed(b"a", federation)?)),
-            root: Some(ClusterId::from_bytes(fixed(b"a", root)?)),
-            ..fleet
-        })
+        self.place.as_ref().map_or_else(|| Ok(Fleet::default()), |place| read_place(place))
     }
+}
+
+pub(super) fn read_place(place: &[u8]) -> Result<Fleet, FleetError> {
+    let (revision, rest) = cut_revision(b"a", Bytes::copy_from_slice(place))?;
+    let fleet = Fleet { revision, ..Fleet::default() };
+    if rest.is_empty() {
+        return Ok(fleet);
+    }
+    let ids: [u8; 32] = fixed(b"a", &rest)?;
+    let (federation, root) = ids.split_at(16);
+    Ok(Fleet {
+        federation: Some(FederationId::from_bytes(fixed(b"a", federation)?)),
+        root: Some(ClusterId::from_bytes(fixed(b"a", root)?)),
+        ..fleet
+    })
 }
 
 fn members(
@@ -362,10 +365,6 @@ fn standbys(prover: &Prover, signed: Signed) -> Result<Standbys, FleetError> {
         .check_admin_statement(&signed, Domain::Admin, &statement.issuer)
         .map_err(|refusal| damaged(b"s", refusal))?;
     Ok(Standbys { signed, generation, clusters })
-}
-
-pub(super) fn revision_of(key: &[u8], place: &[u8]) -> Result<Revision, FleetError> {
-    cut_revision(key, Bytes::copy_from_slice(place)).map(|(revision, _)| revision)
 }
 
 pub(super) fn cluster_of(key: &[u8], id: &[u8]) -> Result<ClusterId, FleetError> {

@@ -40,9 +40,9 @@ pub(super) fn verify_key_proof(link: &SignedMember, member: &Member) -> Result<(
 ///
 /// A chain proves who was admitted by whom. That a key was closed, or its owner gone, *before* it
 /// signed is for `apply` to refuse, which knows the order of things; revocations count here too.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Prover {
-    federation: Option<FederationId>,
+    federation: FederationId,
     /// Every proved link by the key that was open in it.
     by_key: BTreeMap<KeyId, Vec<Member>>,
 }
@@ -55,8 +55,8 @@ struct Pending {
 
 impl Prover {
     /// Knows what is proved already.
-    pub(super) fn of(fleet: &Fleet) -> Self {
-        let mut prover = Self { federation: fleet.federation, by_key: BTreeMap::new() };
+    pub(super) fn of(federation: FederationId, fleet: &Fleet) -> Self {
+        let mut prover = Self::anchored(federation);
         for member in fleet.entries().flat_map(MemberEntry::links) {
             prover.proved(member);
         }
@@ -65,15 +65,7 @@ impl Prover {
 
     /// For a reader that knows which federation it wants.
     pub(super) fn anchored(federation: FederationId) -> Self {
-        Self { federation: Some(federation), by_key: BTreeMap::new() }
-    }
-
-    pub(super) fn anchor(&mut self, federation: FederationId) {
-        self.federation = Some(federation);
-    }
-
-    pub(super) fn federation(&self) -> Option<FederationId> {
-        self.federation
+        Self { federation, by_key: BTreeMap::new() }
     }
 
     fn proved(&mut self, member: &Member) {
@@ -124,7 +116,7 @@ impl Prover {
         link: &SignedMember,
     ) -> Result<Result<Member, Refusal>, Refusal> {
         let member = Member::decode(&link.member.payload).map_err(malformed)?;
-        if self.federation != Some(member.federation) {
+        if self.federation != member.federation {
             let text =
                 format!("Member.federation = {}: it is another federation", member.federation);
             return Err(Refusal::new(OTHER_FEDERATION, text));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{ClusterId, Revision};
-use wire::store::{Signed, TokenId};
+use model::Revision;
+use wire::store::TokenId;
 
 use super::Fleet;
 use super::requests::{RequestId, Requests};
@@ -15,16 +15,7 @@ use super::token::TokenEntry;
 pub struct FleetState {
     pub(super) fleet: Fleet,
     pub(super) tokens: Arc<BTreeMap<TokenId, Arc<TokenEntry>>>,
-    pub(super) standbys: Option<Arc<Standbys>>,
     pub(super) requests: Arc<Requests>,
-}
-
-/// The standbys that an admin named last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Standbys {
-    pub(super) signed: Signed,
-    pub(super) generation: u64,
-    pub(super) clusters: Vec<ClusterId>,
 }
 
 impl FleetState {
@@ -50,16 +41,6 @@ impl FleetState {
 
     pub fn token(&self, id: &TokenId) -> Option<&TokenEntry> {
         self.tokens.get(id).map(|token| &**token)
-    }
-
-    /// Clusters that are to hold the log without voting.
-    pub fn standbys(&self) -> &[ClusterId] {
-        self.standbys.as_ref().map_or(&[], |standbys| &standbys.clusters)
-    }
-
-    /// The next statement about standbys has a greater generation.
-    pub fn standbys_generation(&self) -> u64 {
-        self.standbys.as_ref().map_or(0, |standbys| standbys.generation)
     }
 
     /// Where a request took effect, while it is remembered.

@@ -57,9 +57,14 @@ struct Snapshot {
 
 impl VerifiedView {
     /// A view of nothing, for the reader `own` of the federation `anchor`, which it knows from its
-    /// join token.
+    /// join token: only what goes back to that federation's root is believed.
     pub fn new(own: ClusterId, anchor: FederationId) -> Self {
         Self { own, anchor, fleet: Fleet::default(), snapshot: None }
+    }
+
+    /// The federation that is believed.
+    pub fn anchor(&self) -> FederationId {
+        self.anchor
     }
 
     /// What was verified.
@@ -80,7 +85,7 @@ impl VerifiedView {
                 Ok(None)
             }
             WatchEvent::SnapshotBegin { revision, federation } => {
-                if *federation != self.anchor {
+                if self.anchor != *federation {
                     let text = format!("federation = {federation}: this one is {}", self.anchor);
                     return Err(ViewError::new(OTHER_FEDERATION, text));
                 }
@@ -95,8 +100,7 @@ impl VerifiedView {
                 Ok(None)
             }
             WatchEvent::SnapshotEnd { revision, parts } => {
-                let snapshot = expected(snapshot, *revision)?;
-                let update = snapshot.finish(*parts)?;
+                let update = expected(snapshot, *revision)?.finish(*parts)?;
                 self.take_up(*revision, &update, Extent::Whole).map(Some)
             }
             WatchEvent::Delta { from, revision, update } => {
@@ -128,11 +132,10 @@ impl VerifiedView {
         extent: Extent,
     ) -> Result<ViewChange, ViewError> {
         let mut next = Next::new(self, revision, extent);
-        next.members(&update.members)?;
-        next.revocations(&update.revocations)?;
+        next.statements(&update.members, &update.revocations)?;
         next.owners(&update.owners)?;
         next.check_whole(update)?;
-        let (fleet, change) = next.finish(&self.fleet);
+        let (fleet, change) = next.finish();
         self.fleet = fleet;
         Ok(change)
     }
@@ -156,20 +159,19 @@ impl VerifiedView {
     /// Reads back what [`Self::to_kv`] gave, in any order, and verifies all of it again.
     ///
     /// # Errors
-    /// Names what does not verify; the reader is then to begin with [`Self::new`].
+    /// Names what does not verify; the reader is then to begin with nothing.
     pub fn load(
         own: ClusterId,
         anchor: FederationId,
         stored: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Result<Self, FleetError> {
-        let mut view = Self::new(own, anchor);
         let (mut update, mut marks) = (FleetUpdate::default(), BTreeMap::new());
         let mut revocations = BTreeMap::new();
-        let mut revision = Revision::default();
+        let mut place = Fleet::default();
         for (key, value) in stored {
             let damaged = |problem: &dyn std::fmt::Display| kv::damaged(&key, problem);
             match key.split_first() {
-                Some((b'a', [])) => revision = kv::revision_of(&key, &value)?,
+                Some((b'a', [])) => place = kv::read_place(&value)?,
                 Some((b'm', _)) => {
                     let chain = MemberChain::decode(&value).map_err(|error| damaged(&error))?;
                     update.members.push(chain);
@@ -189,11 +191,12 @@ impl VerifiedView {
             }
         }
         update.revocations = revocations.into_values().collect();
+        let mut view = Self::new(own, anchor);
         if update.is_empty() {
             return Ok(view);
         }
         let refused = |error: ViewError| FleetError::damaged(error.text);
-        view.take_up(revision, &update, Extent::Whole).map_err(refused)?;
+        view.take_up(place.revision, &update, Extent::Whole).map_err(refused)?;
         view.restore_marks(marks)?;
         Ok(view)
     }
@@ -277,10 +280,10 @@ impl Snapshot {
 /// The view as an update would leave it. Thrown away when any of it is refused.
 struct Next<'a> {
     own: &'a ClusterId,
+    federation: FederationId,
     revision: Revision,
     extent: Extent,
     before: &'a Fleet,
-    prover: Prover,
     members: Members,
     /// Whose chain, or whose standing by revocations, is another one.
     changed_members: BTreeSet<ClusterId>,
@@ -292,14 +295,12 @@ struct Next<'a> {
 impl<'a> Next<'a> {
     fn new(view: &'a VerifiedView, revision: Revision, extent: Extent) -> Self {
         let before = &view.fleet;
-        let mut prover = Prover::of(before);
-        prover.anchor(view.anchor);
         Self {
             own: &view.own,
+            federation: view.anchor,
             revision,
             extent,
             before,
-            prover,
             members: (*before.members).clone(),
             changed_members: BTreeSet::new(),
             revocations: (*before.revocations).clone(),
@@ -308,8 +309,24 @@ impl<'a> Next<'a> {
         }
     }
 
+    /// Who is a member, and who is not any more.
+    fn statements(
+        &mut self,
+        chains: &[MemberChain],
+        revocations: &[Signed],
+    ) -> Result<(), ViewError> {
+        if chains.is_empty() && revocations.is_empty() {
+            return Ok(());
+        }
+        let mut prover = Prover::of(self.federation, self.before);
+        self.members(&mut prover, chains)?;
+        self.revocations(&prover, revocations)?;
+        self.derive_standing();
+        Ok(())
+    }
+
     /// Chains only ever grow.
-    fn members(&mut self, chains: &[MemberChain]) -> Result<(), ViewError> {
+    fn members(&mut self, prover: &mut Prover, chains: &[MemberChain]) -> Result<(), ViewError> {
         let mut to_prove = Vec::new();
         for chain in chains {
             let first = &chain.links[0].member.payload;
@@ -333,7 +350,7 @@ impl<'a> Next<'a> {
             let links = known.map_or_else(Vec::new, |known| known.links().to_vec());
             to_prove.push((chain.clone(), links));
         }
-        for mut entry in self.prover.prove(to_prove)? {
+        for mut entry in prover.prove(to_prove)? {
             let cluster = entry.member().cluster;
             entry.mark = self.members.get(&cluster).and_then(|known| known.mark);
             self.members.insert(cluster, Arc::new(entry));
@@ -341,22 +358,21 @@ impl<'a> Next<'a> {
         Ok(())
     }
 
-    fn revocations(&mut self, revocations: &[Signed]) -> Result<(), ViewError> {
+    fn revocations(&mut self, prover: &Prover, revocations: &[Signed]) -> Result<(), ViewError> {
         for signed in revocations {
             if self.revocations.iter().any(|known| known.signed.payload == signed.payload) {
                 continue;
             }
             let revocation = Revocation::decode(&signed.payload).map_err(malformed)?;
-            if self.prover.federation() != Some(revocation.federation) {
+            if self.federation != revocation.federation {
                 let text = "Revocation.federation: it is another federation";
                 return Err(ViewError::new(OTHER_FEDERATION, text));
             }
             let issuer = &revocation.issuer;
-            self.prover.check_admin_statement(signed, Domain::Revocation, issuer)?;
+            prover.check_admin_statement(signed, Domain::Revocation, issuer)?;
             let signed = signed.clone();
             self.revocations.push(Arc::new(RevocationEntry { signed, revocation }));
         }
-        self.derive_standing();
         Ok(())
     }
 
@@ -407,7 +423,7 @@ impl<'a> Next<'a> {
             return Err(ViewError::new(NOT_A_MEMBER, text));
         };
         let head = Head::of(&update.head).map_err(malformed)?;
-        if head.cluster != *cluster || Some(head.federation) != self.prover.federation() {
+        if head.cluster != *cluster || head.federation != self.federation {
             let text = format!("the Head of {} stands for {cluster}", head.cluster);
             return Err(ViewError::new(EVENT_REFUSED, text));
         }
@@ -497,26 +513,27 @@ impl<'a> Next<'a> {
     }
 
     /// Forgets what the reader may not see, so that what it sees does not depend on what it saw.
-    fn finish(self, before: &Fleet) -> (Fleet, ViewChange) {
+    fn finish(self) -> (Fleet, ViewChange) {
         let root = self.members.values().find(|it| it.member().is_root());
         let mut fleet = Fleet {
             revision: self.revision,
-            federation: self.prover.federation(),
+            federation: Some(self.federation),
             root: root.map(|root| root.member().cluster),
             members: Arc::new(self.members),
             owners: Arc::new(self.owners),
             revocations: Arc::new(self.revocations),
+            standbys: None,
         };
         let visibility = Visibility::of(&fleet, self.own);
+        let all = visibility != Visibility::of(self.before, self.own);
         let mut filtered = (*fleet.owners).clone();
         for owner in filtered.values_mut() {
-            let all = visibility != Visibility::of(before, self.own);
             if all || self.changed_owners.contains(&owner.head().cluster) {
                 *owner = Arc::new(visibility.filter(owner, None));
             }
         }
         fleet.owners = Arc::new(filtered);
-        let change = change(before, &fleet, &self.changed_members, &self.changed_owners);
+        let change = change(self.before, &fleet, &self.changed_members, &self.changed_owners);
         (fleet, change)
     }
 }

@@ -203,7 +203,9 @@ impl<'a> Holdings<'a> {
 
     /// As a reader takes it that gets hashes for what is withheld.
     fn resolve_node(&self, node: &Arc<NamespaceNode>) -> Arc<NamespaceNode> {
-        let Some(namespace) = node.shown() else { return node.clone() };
+        let Some(namespace) = node.shown() else {
+            return self.node(node.hash()).unwrap_or(node).clone();
+        };
         let resolve = |entry: &Entry| match entry {
             Entry::Withheld(leaf) => self.entry(leaf).unwrap_or(entry).clone(),
             Entry::Record(_) => entry.clone(),
