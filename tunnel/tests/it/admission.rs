@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use identity::{ExpectedPeer, IdentityCell};
+use identity::{ExpectedPeer, FederationKey, IdentityCell};
 use model::SpiffeId;
 use rustls_pki_types::CertificateDer;
-use tunnel::{Protocol, Refusal, admit};
+use tunnel::{Admitted, Protocol, admit};
 use wire::tunnel::{
     ALPN_JOIN, ALPN_STORE, ALPN_TUNNEL, Beacon, ConnectionClass, ErrorCode, StreamKind,
     VersionRange, encode_beacon,
@@ -16,84 +16,155 @@ use wire::tunnel::{
 use crate::site::{Cluster, Options, Site, ask, identity, pair, trust, wait_for};
 use crate::stranger::Stranger;
 
-/// One row: who comes, and what is in the refusal; `None` is welcome (on the tunnel).
+/// One row: who comes, and what is in the refusal of each protocol; `None` is welcome.
 struct Comer {
     who: &'static str,
     chain: Vec<CertificateDer<'static>>,
-    refused: Option<&'static str>,
+    tunnel: Option<&'static str>,
+    store: Option<&'static str>,
+    join: Option<&'static str>,
 }
 
-/// Rows for everybody but the revoked: there is no revocation yet (it comes with the store), so
-/// nothing here pretends that there is.
-fn comers(west: &Cluster, foreign: &Cluster, own: &Cluster) -> Vec<Comer> {
+impl Comer {
+    /// Refused by all protocols with the same words.
+    fn nobody(who: &'static str, chain: Vec<CertificateDer<'static>>, text: &'static str) -> Self {
+        Self { who, chain, tunnel: Some(text), store: Some(text), join: Some(text) }
+    }
+}
+
+fn comers(west: &Cluster, foreign: &Cluster, revoked: &Cluster, own: &Cluster) -> Vec<Comer> {
     let chain = |cluster: &Cluster, id: &str| {
         let id = SpiffeId::parse(&format!("spiffe://{}{id}", cluster.domain)).unwrap();
         cluster.svid(&id).chain().to_vec()
     };
+    const GATEWAY: &str = "/fedgate/gateway/gw-0";
+    const NODE: &str = "/fedgate/federation/node-0";
     // The table is judged two seconds later.
-    let gateway = west.gateway_id("gw-0");
-    let expired = west.svid_at(&gateway, SystemTime::now(), Duration::from_secs(1));
-    let self_signed = {
+    let expired = |id: &SpiffeId| {
+        west.svid_at(id, SystemTime::now(), Duration::from_secs(1)).chain().to_vec()
+    };
+    let own_ca = {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let ca = identity::Ca::load_or_create(folder.path(), &west.domain, now).unwrap();
         vec![CertificateDer::from(ca.bundle().x509_authorities[0].clone())]
     };
+    let key = FederationKey::from_seed(&[7; 32]).self_signed().unwrap().der().clone();
+    let beside = vec![key.clone(), own_ca[0].clone()];
     vec![
-        Comer { who: "nobody", chain: vec![], refused: Some("the peer sent no certificate") },
-        Comer { who: "self-signed", chain: self_signed, refused: Some("is not an X.509-SVID") },
+        Comer::nobody("nobody", vec![], "the peer sent no certificate"),
+        Comer::nobody("a CA of its own", own_ca, "is not an X.509-SVID"),
+        Comer {
+            who: "self-signed",
+            chain: vec![key],
+            tunnel: Some("is not an X.509-SVID"),
+            store: Some("is not an X.509-SVID"),
+            join: None,
+        },
+        Comer::nobody("self-signed with company", beside, "is not an X.509-SVID"),
         Comer {
             who: "workload",
             chain: chain(west, "/ns/shop/sa/web"),
-            refused: Some("spiffe://west.fed/ns/shop/sa/web is not a gateway"),
+            tunnel: Some("spiffe://west.fed/ns/shop/sa/web is not a gateway"),
+            store: Some("spiffe://west.fed/ns/shop/sa/web is not a federation"),
+            join: Some("spiffe://west.fed/ns/shop/sa/web is not a federation"),
         },
-        Comer { who: "gateway", chain: chain(west, "/fedgate/gateway/gw-0"), refused: None },
+        Comer {
+            who: "gateway",
+            chain: chain(west, GATEWAY),
+            tunnel: None,
+            store: Some("spiffe://west.fed/fedgate/gateway/gw-0 is not a federation"),
+            join: Some("spiffe://west.fed/fedgate/gateway/gw-0 is not a federation"),
+        },
         Comer {
             who: "federation node",
-            chain: chain(west, "/fedgate/federation/node-0"),
-            refused: Some("spiffe://west.fed/fedgate/federation/node-0 is not a gateway"),
+            chain: chain(west, NODE),
+            tunnel: Some("spiffe://west.fed/fedgate/federation/node-0 is not a gateway"),
+            store: None,
+            join: None,
         },
-        Comer {
-            who: "foreign gateway",
-            chain: chain(foreign, "/fedgate/gateway/gw-0"),
-            refused: Some("trust domain \"foreign.fed\", for which there is no bundle"),
-        },
-        Comer { who: "expired", chain: expired.chain().to_vec(), refused: Some("expired at") },
+        Comer::nobody("foreign gateway", chain(foreign, GATEWAY), "for which there is no bundle"),
+        Comer::nobody("foreign node", chain(foreign, NODE), "for which there is no bundle"),
+        Comer::nobody("expired gateway", expired(&west.gateway_id("gw-0")), "expired at"),
+        Comer::nobody("expired node", expired(&west.node_id()), "expired at"),
+        Comer::nobody("revoked gateway", chain(revoked, GATEWAY), "was revoked in this federation"),
+        Comer::nobody("revoked node", chain(revoked, NODE), "was revoked in this federation"),
         Comer {
             who: "own cluster's gateway",
             chain: chain(own, "/fedgate/gateway/gw-1"),
-            refused: Some("is of this gateway's own cluster \"east\": a tunnel joins two clusters"),
+            tunnel: Some("is of this gateway's own cluster \"east\": a tunnel joins two clusters"),
+            store: Some("is not a federation"),
+            join: Some("is not a federation"),
+        },
+        Comer {
+            who: "own cluster's node",
+            chain: chain(own, NODE),
+            tunnel: Some("is not a gateway"),
+            store: Some("is of this gateway's own cluster \"east\""),
+            join: None, // it looks whether its own addresses work
         },
     ]
 }
 
 #[test]
 fn the_table_of_protocols_and_peers() {
-    let (east, west, foreign) =
-        (Cluster::new("east"), Cluster::new("west"), Cluster::new("foreign"));
-    let cell = identity(east.svid(&east.gateway_id("gw-0")), &[&east, &west]);
+    let (east, west, foreign, revoked) = (
+        Cluster::new("east"),
+        Cluster::new("west"),
+        Cluster::new("foreign"),
+        Cluster::new("revoked"),
+    );
+    let cell = identity(east.svid(&east.gateway_id("gw-0")), &[&east, &west, &revoked]);
+    cell.replace_revoked([revoked.domain.clone()].into());
     let identity = cell.load();
     let now = SystemTime::now() + Duration::from_secs(2);
-    for comer in comers(&west, &foreign, &east) {
-        for (alpn, protocol) in [(ALPN_STORE, Protocol::Store), (ALPN_JOIN, Protocol::Join)] {
+    for comer in comers(&west, &foreign, &revoked, &east) {
+        let rows = [
+            (ALPN_TUNNEL, Protocol::Tunnel, comer.tunnel),
+            (ALPN_STORE, Protocol::Store, comer.store),
+            (ALPN_JOIN, Protocol::Join, comer.join),
+        ];
+        for (alpn, protocol, refused) in rows {
+            let who = comer.who;
             let got = admit(alpn, &comer.chain, &identity, &ExpectedPeer::AnyKnown, now);
-            assert_eq!(got, Err(Refusal::NotServed(protocol)), "{}", comer.who);
-        }
-        let got = admit(ALPN_TUNNEL, &comer.chain, &identity, &ExpectedPeer::AnyKnown, now);
-        match (got, comer.refused) {
-            (Ok(admitted), None) => assert_eq!(admitted.cluster, west.name),
-            (Err(refusal), Some(text)) => {
-                assert!(refusal.to_string().contains(text), "{}: {refusal}", comer.who);
-                assert_eq!(refusal.error_code(), ErrorCode::AdmissionRefused);
-                assert_eq!(refusal.code(), model::code::PEER_IDENTITY_REFUSED);
+            match (got, refused) {
+                (Ok(Admitted::Tunnel(peer)), None) if protocol == Protocol::Tunnel => {
+                    assert_eq!(peer.cluster, west.name);
+                }
+                (Ok(Admitted::Store(peer)), None) if protocol == Protocol::Store => {
+                    assert_eq!(peer.cluster, west.name);
+                }
+                (Ok(Admitted::Join(peer)), None) if protocol == Protocol::Join => {
+                    assert_eq!(peer.is_none(), who == "self-signed", "{who}");
+                }
+                (Err(refusal), Some(text)) => {
+                    assert!(refusal.to_string().contains(text), "{who}, {protocol}: {refusal}");
+                    assert_eq!(refusal.error_code(), ErrorCode::AdmissionRefused);
+                    assert_eq!(refusal.code(), model::code::PEER_IDENTITY_REFUSED);
+                }
+                (got, refused) => panic!("{who}, {protocol}: {got:?} but {refused:?}"),
             }
-            (got, refused) => panic!("{}: {got:?} but {refused:?}", comer.who),
         }
     }
     let unknown = admit(b"h3", &[], &identity, &ExpectedPeer::AnyKnown, now).unwrap_err();
-    assert_eq!(unknown.to_string(), "the ALPN \"h3\" is not known: use fedgate-tunnel/1");
-    let not_served = Refusal::NotServed(Protocol::Store).to_string();
-    assert_eq!(not_served, "fedgate-store/1 is not served by this version: use fedgate-tunnel/1");
+    let text =
+        "the ALPN \"h3\" is not known: use fedgate-tunnel/1, fedgate-store/1 or fedgate-join/1";
+    assert_eq!(unknown.to_string(), text);
+    assert_eq!(unknown.code(), model::code::PEER_VERSION);
+}
+
+/// Where we dialled, the other end is a gateway: also for the store, whose streams it relays.
+#[test]
+fn a_dialled_store_connection_leads_to_a_gateway() {
+    let (east, west) = (Cluster::new("east"), Cluster::new("west"));
+    let cell = identity(east.svid(&east.node_id()), &[&east, &west]);
+    let (now, meant) = (SystemTime::now(), ExpectedPeer::Cluster(west.name.clone()));
+    let gateway = west.svid(&west.gateway_id("gw-0")).chain().to_vec();
+    let admitted = admit(ALPN_STORE, &gateway, &cell.load(), &meant, now).unwrap();
+    assert!(matches!(admitted, Admitted::Store(peer) if peer.cluster == west.name));
+    let node = west.svid(&west.node_id()).chain().to_vec();
+    let refusal = admit(ALPN_STORE, &node, &cell.load(), &meant, now).unwrap_err();
+    assert!(refusal.to_string().contains("node-0 is not a gateway"), "{refusal}");
 }
 
 #[test]
@@ -123,13 +194,10 @@ pub(crate) fn cell_of(cluster: &Arc<Cluster>, path: &str, site: &Site) -> Arc<Id
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_protocols_are_refused_by_tls() {
     let (east, west) = host();
-    for alpn in [ALPN_STORE, ALPN_JOIN, b"h3"] {
-        let cell = cell_of(&east, "/fedgate/gateway/gw-0", &west);
-        let error =
-            Stranger::connect(cell, &west, alpn, ConnectionClass::Fast).await.err().unwrap();
-        // TLS alert 120, no_application_protocol (RFC 7301 §3.2).
-        assert!(error.text.contains("error 120"), "{error:?}");
-    }
+    let cell = cell_of(&east, "/fedgate/gateway/gw-0", &west);
+    let error = Stranger::connect(cell, &west, b"h3", ConnectionClass::Fast).await.err().unwrap();
+    // TLS alert 120, no_application_protocol (RFC 7301 §3.2).
+    assert!(error.text.contains("error 120"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,6 +253,8 @@ async fn a_control_stream_that_breaks_the_rules_closes_the_connection() {
             in_flight: 0,
             load_permille: 0,
             draining,
+            heads: Vec::new(),
+            revocations: Vec::new(),
         };
         encode_beacon(&beacon, &mut out).unwrap();
         out.freeze()

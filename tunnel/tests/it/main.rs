@@ -8,6 +8,7 @@ mod exchange;
 mod faults;
 mod hostile;
 mod moving;
+mod relay;
 mod site;
 mod stalls;
 mod steering;

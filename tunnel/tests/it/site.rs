@@ -43,6 +43,10 @@ impl Cluster {
         SpiffeId::of_part(&self.domain, OwnPart::Gateway, &ObjectName::parse(name).unwrap())
     }
 
+    pub(crate) fn node_id(&self) -> SpiffeId {
+        SpiffeId::of_part(&self.domain, OwnPart::Federation, &ObjectName::parse("node-0").unwrap())
+    }
+
     pub(crate) fn svid(&self, id: &SpiffeId) -> Svid {
         self.svid_at(id, SystemTime::now(), Duration::from_secs(3600))
     }

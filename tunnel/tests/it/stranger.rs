@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use identity::{ExpectedPeer, IdentityCell};
+use identity::{ExpectedPeer, IdentityCell, JoinCertificate};
 use model::GatewayId;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint};
@@ -52,6 +52,29 @@ impl Stranger {
         Ok(Self { endpoint, connection, gateway, class })
     }
 
+    /// With a self-signed certificate and a fast connection's first id; how it was turned away.
+    pub(crate) async fn nameless(
+        cell: Arc<IdentityCell>,
+        to: &Site,
+        alpn: &[u8],
+        certificate: &JoinCertificate,
+    ) -> HungUp {
+        let gateway = GatewayId::of(cell.load().svid.clone().unwrap().id());
+        let class = ConnectionClass::Fast;
+        let tls = identity::join_client_config(certificate, None, alpn);
+        let config = QuicClientConfig::try_from(tls).unwrap();
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.initial_dst_cid_provider(Arc::new(move || {
+            let mut id: [u8; 16] = rand::random();
+            id[15] = 1;
+            quinn::ConnectionId::new(&id)
+        }));
+        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let connecting = endpoint.connect_with(config, to.addr(), "x").unwrap();
+        let connection = connecting.await.unwrap();
+        Self { endpoint, connection, gateway, class }.hung_up().await
+    }
+
     pub(crate) async fn tunnel(cell: Arc<IdentityCell>, to: &Site) -> Result<Self, HungUp> {
         Self::connect(cell, to, ALPN_TUNNEL, ConnectionClass::Fast).await
     }
@@ -88,6 +111,7 @@ impl Stranger {
             incarnation: 1,
             class: self.class,
             worker: 0,
+            head: Bytes::new(),
         }
     }
 
