@@ -184,6 +184,7 @@ impl World {
             svid: svid.map(Arc::new),
             bundles: self.bundles(),
             owners: self.owners(),
+            ..Identity::default()
         }))
     }
 
@@ -203,6 +204,10 @@ impl TimeProvider for FixedClock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(now().duration_since(SystemTime::UNIX_EPOCH).unwrap()))
     }
+}
+
+pub(crate) fn fixed_clock() -> Arc<dyn TimeProvider> {
+    Arc::new(FixedClock)
 }
 
 /// Our own configurations, at the tests' clock.

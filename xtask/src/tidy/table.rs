@@ -27,7 +27,7 @@ pub const CRATES: &[CrateRule] = &[
     CrateRule {
         name: "federation",
         uses: &["model", "wire", "api", "identity", "tunnel", "discovery"],
-        tests_use: &["wan", "testkit"],
+        tests_use: &["gateway", "wan", "testkit"],
     },
     CrateRule {
         name: "fedctl",
