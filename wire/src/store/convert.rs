@@ -22,8 +22,7 @@ pub(super) fn message<M: Message + Default>(
 
 pub(super) fn fixed<const N: usize>(at: At<'_>, value: &[u8]) -> Result<[u8; N], WireError> {
     value.try_into().map_err(|_| {
-        let found = format_args!("{} bytes", value.len()).to_string();
-        at.refuse(format_args!("{found}"), format!("send exactly {N} bytes"))
+        at.refuse(format_args!("{} bytes", value.len()), format!("send exactly {N} bytes"))
     })
 }
 

@@ -127,7 +127,7 @@ impl Member {
     fn check_root(&self, at: &At<'_>) -> Result<(), WireError> {
         if self.is_root() == self.token_id.is_some() {
             let fix = "the root has no token and is its own issuer; others have redeemed one";
-            let shown = self.token_id.map_or("(absent)".to_string(), |id| id.to_string());
+            let shown = self.token_id.map_or_else(|| "(absent)".to_string(), |id| id.to_string());
             return Err(at.field("token_id").refuse(format_args!("{shown}"), fix));
         }
         let federation = FederationId::of_key(&self.keys[0].spki);

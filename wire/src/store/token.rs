@@ -78,8 +78,8 @@ fn hmac_sha256(key: &[u8; 32], input: &[u8]) -> Hash {
         block.iter_mut().zip(key).for_each(|(block, key)| *block ^= key);
         block
     };
-    let inner = Sha256::new().chain_update(&*pad(0x36)).chain_update(input).finalize();
-    Sha256::new().chain_update(&*pad(0x5c)).chain_update(inner).finalize().into()
+    let inner = Sha256::new().chain_update(pad(0x36).as_slice()).chain_update(input).finalize();
+    Sha256::new().chain_update(pad(0x5c).as_slice()).chain_update(inner).finalize().into()
 }
 
 impl fmt::Debug for TokenSecret {

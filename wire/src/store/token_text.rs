@@ -69,11 +69,17 @@ pub enum TokenTextError {
     )]
     Character { position: usize, character: char },
     #[error(
-        "the token is cut off: {missing} characters are missing at its end; copy the whole line, \
-         also where it is wrapped"
+        "the token is cut off: {} missing at its end; copy the whole line, also where it is wrapped",
+        .missing.map_or("nearly all is".to_owned(), |missing| characters(missing, "is", "are"))
     )]
-    Truncated { missing: usize },
-    #[error("{extra} characters too many follow the token; copy the token alone")]
+    Truncated {
+        /// `None` when not even the length is there.
+        missing: Option<usize>,
+    },
+    #[error(
+        "{} behind the token that {} not of it; copy the token alone",
+        characters(*extra, "stands", "stand"), if *extra == 1 { "is" } else { "are" }
+    )]
     TooLong { extra: usize },
     #[error(
         "the token was altered: its checksum does not fit; copy it again from where it was issued"
@@ -81,6 +87,10 @@ pub enum TokenTextError {
     Damaged,
     #[error("{0}; issue the token again")]
     Content(WireError),
+}
+
+fn characters(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 character {one}") } else { format!("{count} characters {many}") }
 }
 
 impl JoinToken {
@@ -105,8 +115,8 @@ impl JoinToken {
         let Some(length) = length else {
             let at = At::message("JoinToken");
             let problem = format!("at most {MESSAGE_BYTES_MAX} bytes fit into a token");
-            let found = format_args!("{} bytes", message.len()).to_string();
-            return Err(TokenTextError::Content(at.refuse(format_args!("{found}"), problem)));
+            let refused = at.refuse(format_args!("{} bytes", message.len()), problem);
+            return Err(TokenTextError::Content(refused));
         };
         let mut bytes = Zeroizing::new(Vec::with_capacity(message.len() + 8));
         bytes.extend_from_slice(&length.to_be_bytes());
@@ -213,7 +223,7 @@ fn decode_base64(body: &str) -> Result<Zeroizing<Vec<u8>>, TokenTextError> {
         URL_SAFE_NO_PAD.decode_vec(whole, &mut bytes).map_err(|_| TokenTextError::Damaged)?;
         let expected = text_length(&bytes)?;
         return match expected.checked_sub(body.len()) {
-            Some(missing) => Err(TokenTextError::Truncated { missing }),
+            Some(missing) => Err(TokenTextError::Truncated { missing: Some(missing) }),
             None => Err(TokenTextError::TooLong { extra: body.len() - expected }),
         };
     }
@@ -226,7 +236,7 @@ fn decode_base64(body: &str) -> Result<Zeroizing<Vec<u8>>, TokenTextError> {
             let whole = &body[..body.len() / 4 * 4];
             URL_SAFE_NO_PAD.decode_vec(whole, &mut bytes).map_err(|_| TokenTextError::Damaged)?;
             match text_length(&bytes)?.checked_sub(body.len()) {
-                Some(missing) if missing > 0 => Err(TokenTextError::Truncated { missing }),
+                missing @ Some(1..) => Err(TokenTextError::Truncated { missing }),
                 _ => Err(TokenTextError::Damaged),
             }
         }
@@ -236,8 +246,7 @@ fn decode_base64(body: &str) -> Result<Zeroizing<Vec<u8>>, TokenTextError> {
 /// How many characters follow the prefix of a token that begins with these bytes.
 fn text_length(bytes: &[u8]) -> Result<usize, TokenTextError> {
     let Some((length, _)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        // Of the shortest token there would be far more: how much exactly, only it knew.
-        return Err(TokenTextError::Truncated { missing: 1 });
+        return Err(TokenTextError::Truncated { missing: None });
     };
     let bytes = LENGTH_BYTES + usize::from(u16::from_be_bytes(*length)) + CHECKSUM_BYTES;
     Ok(bytes / 3 * 4 + [0, 2, 3][bytes % 3])
@@ -250,7 +259,7 @@ fn split(
 ) -> Result<(&[u8], &[u8; CHECKSUM_BYTES]), TokenTextError> {
     let expected = text_length(bytes)?;
     if characters < expected {
-        return Err(TokenTextError::Truncated { missing: expected - characters });
+        return Err(TokenTextError::Truncated { missing: Some(expected - characters) });
     }
     if characters > expected {
         return Err(TokenTextError::TooLong { extra: characters - expected });
