@@ -1,7 +1,7 @@
 //! What a relay is told at its start.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::limits::LINKS_MAX;
 use crate::sites::check_name;
@@ -25,6 +25,9 @@ pub struct LinkConfig {
     pub to: String,
     /// Where we listen; a loopback address, usually with port 0.
     pub listen: SocketAddr,
+    /// Only what this host sends is the link's. So several sites can dial one address, each by a
+    /// link of its own.
+    pub client: Option<IpAddr>,
     /// Where packets go. Until it is known they are dropped and counted.
     pub target: Option<SocketAddr>,
     /// What happens to packets from `from` to `to`.
@@ -40,6 +43,7 @@ impl LinkConfig {
             from: from.into(),
             to: to.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            client: None,
             target: None,
             forward: Impairment::default(),
             back: Impairment::default(),
@@ -49,6 +53,12 @@ impl LinkConfig {
     /// The same, listening here.
     pub const fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = addr;
+        self
+    }
+
+    /// The same for packets from this host only.
+    pub const fn client(mut self, host: IpAddr) -> Self {
+        self.client = Some(host);
         self
     }
 
@@ -95,7 +105,7 @@ impl RelayConfig {
                 format!("must be at most {LINKS_MAX}; start a second relay"),
             ));
         }
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut listeners) = (BTreeSet::new(), BTreeMap::new());
         for (index, link) in self.links.iter().enumerate() {
             link.validate().map_err(|error| error.within(&format!("links[{index}]")))?;
             if !seen.insert((&link.from, &link.to)) {
@@ -104,6 +114,19 @@ impl RelayConfig {
                     format!("{} -> {}", link.from, link.to),
                     "is there already; write each pair of sites once per direction",
                 ));
+            }
+            if link.listen.port() != 0 {
+                let clients: &mut Vec<_> = listeners.entry(link.listen).or_default();
+                if clients.iter().any(|other: &Option<IpAddr>| {
+                    other.is_none() || link.client.is_none() || *other == link.client
+                }) {
+                    return Err(SettingError::new(
+                        format!("links[{index}].listen"),
+                        link.listen,
+                        "another link listens there; write another port, or a client of its own for each",
+                    ));
+                }
+                clients.push(link.client);
             }
         }
         Ok(())
@@ -172,6 +195,13 @@ mod tests {
             (
                 vec![link(), link()],
                 "links[1] = west -> east: is there already; write each pair of sites once per direction",
+            ),
+            (
+                vec![
+                    LinkConfig::new("west", "south").listen(addr("127.0.0.1:7")),
+                    link().listen(addr("127.0.0.1:7")).client([127, 0, 0, 2].into()),
+                ],
+                "links[1].listen = 127.0.0.1:7: another link listens there; write another port, or",
             ),
             (
                 (0..257).map(|n| LinkConfig::new(format!("s{n}"), "east")).collect(),

@@ -23,6 +23,7 @@ pub(super) struct LinkCore {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) addr: SocketAddr,
+    client: Option<IpAddr>,
     target: Option<SocketAddr>,
     /// None before the tasks run and after the relay was dropped.
     listener: Option<Arc<UdpSocket>>,
@@ -54,6 +55,7 @@ impl LinkCore {
             from: config.from,
             to: config.to,
             addr,
+            client: config.client,
             target: config.target,
             listener: None,
             clients: HashMap::new(),
@@ -100,6 +102,16 @@ impl LinkCore {
             self.clients.clear();
         }
         self.target = Some(target);
+    }
+
+    /// Whether what this host sends is the link's.
+    pub(super) fn serves(&self, host: IpAddr) -> bool {
+        self.client.is_none_or(|client| client == host)
+    }
+
+    /// A datagram from a host that no link serves.
+    pub(super) fn receive_stranger(&mut self, datagram: &[u8]) {
+        self.forward.refuse(datagram.len(), DropReason::Stranger);
     }
 
     /// A datagram from a client. `spawn` starts the task that reads a new client's upstream socket.

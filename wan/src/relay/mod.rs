@@ -1,6 +1,7 @@
 //! A UDP relay for loopback: each directed link is an address of its own, and impairs both directions.
 //!
-//! A link `(west, east)` is what west dials to reach east: it listens on a loopback port and passes
+//! A link `(west, east)` is what west dials to reach east: it listens on a loopback port (which links of
+//! several dialling hosts may share) and passes
 //! datagrams on to its target, as a NAT does: one upstream socket per client address, so that the
 //! target sees different clients as different sources. Datagrams are never joined or split.
 //!
@@ -124,17 +125,35 @@ impl Drop for UdpRelay {
 }
 
 /// Checks the configuration and binds every listener, before anything runs.
-fn bind(config: RelayConfig) -> Result<(Arc<Shared>, Vec<StdUdpSocket>), RelayError> {
+fn bind(config: RelayConfig) -> Result<(Arc<Shared>, Vec<Listener>), RelayError> {
     config.validate()?;
-    let mut listeners = Vec::with_capacity(config.links.len());
-    for link in &config.links {
-        listeners.push(bind_udp(link.listen).map_err(|source| RelayError::Bind {
+    let mut listeners: Vec<Listener> = Vec::with_capacity(config.links.len());
+    let mut addrs = Vec::with_capacity(config.links.len());
+    for (index, link) in config.links.iter().enumerate() {
+        let shared = listeners.iter_mut().find(|listener| listener.addr == link.listen);
+        if let Some(listener) = shared {
+            listener.links.push(index);
+            addrs.push(listener.addr);
+            continue;
+        }
+        let failed = |source| RelayError::Bind {
             link: format!("{} -> {}", link.from, link.to),
             addr: link.listen,
             source,
-        })?);
+        };
+        let socket = bind_udp(link.listen).map_err(failed)?;
+        let addr = socket.local_addr().map_err(failed)?;
+        listeners.push(Listener { socket, addr, links: vec![index] });
+        addrs.push(addr);
     }
-    Ok((Arc::new(Shared::new(config, &listeners)?), listeners))
+    Ok((Arc::new(Shared::new(config, &addrs)?), listeners))
+}
+
+/// A bound socket, and the links that it serves.
+struct Listener {
+    socket: StdUdpSocket,
+    addr: SocketAddr,
+    links: Vec<usize>,
 }
 
 /// A non-blocking UDP socket with large buffers.

@@ -1,7 +1,7 @@
 //! What runs: per link one task that reads the listener and one per client, and one timer thread.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
 use super::core::LinkCore;
-use super::{RelayConfig, RelayError};
+use super::{Listener, RelayConfig, RelayError};
 use crate::capture::Tap;
 use crate::limits::{CLIENT_SWEEP_INTERVAL, DATAGRAM_BYTES_MAX, RECV_BATCH_PACKETS};
 use crate::lock;
@@ -33,17 +33,16 @@ pub(super) struct Link {
 }
 
 impl Shared {
-    pub(super) fn new(config: RelayConfig, listeners: &[StdUdpSocket]) -> Result<Self, RelayError> {
+    pub(super) fn new(config: RelayConfig, addrs: &[SocketAddr]) -> Result<Self, RelayError> {
         let sites = config.links.iter().flat_map(|link| [link.from.clone(), link.to.clone()]);
         let sites = Mutex::new(Sites::new(sites));
         let (tap, timer) = (Tap::default(), Arc::new(Timer::default()));
         let mut links = Vec::with_capacity(config.links.len());
-        for (index, (link, listener)) in config.links.into_iter().zip(listeners).enumerate() {
-            let addr = listener.local_addr().map_err(RelayError::Thread)?;
+        for (index, (link, addr)) in config.links.into_iter().zip(addrs).enumerate() {
             // Each direction of each link gets a sequence of its own.
             let seeds = [0, 1]
                 .map(|direction| config.seed.wrapping_add((2 * index as u64 + direction) << 32));
-            let core = LinkCore::new(link, addr, seeds, tap.clone())?;
+            let core = LinkCore::new(link, *addr, seeds, tap.clone())?;
             links.push(Arc::new(Link { core: Mutex::new(core), timer: Arc::clone(&timer) }));
         }
         Ok(Self { links, sites, tap, timer })
@@ -107,13 +106,20 @@ impl Drop for TaskGuard {
 /// Starts every link's tasks on the runtime that is entered.
 pub(super) fn start(
     shared: &Shared,
-    listeners: Vec<StdUdpSocket>,
+    listeners: Vec<Listener>,
 ) -> Result<Vec<TaskGuard>, RelayError> {
     let mut tasks = Vec::with_capacity(listeners.len());
-    for (link, listener) in shared.links.iter().zip(listeners) {
-        let listener = Arc::new(UdpSocket::from_std(listener).map_err(RelayError::Thread)?);
-        link.lock().open(Arc::clone(&listener));
-        tasks.push(TaskGuard(tokio::spawn(listen(Arc::clone(link), listener)).abort_handle()));
+    for Listener { socket, links, .. } in listeners {
+        let socket = Arc::new(UdpSocket::from_std(socket).map_err(RelayError::Thread)?);
+        let links: Vec<_> = links.iter().map(|index| Arc::clone(&shared.links[*index])).collect();
+        for link in &links {
+            link.lock().open(Arc::clone(&socket));
+        }
+        let task = match <[_; 1]>::try_from(links) {
+            Ok([link]) => tokio::spawn(listen(link, socket)),
+            Err(links) => tokio::spawn(listen_for_many(links, socket)),
+        };
+        tasks.push(TaskGuard(task.abort_handle()));
     }
     Ok(tasks)
 }
@@ -123,13 +129,46 @@ async fn listen(link: Arc<Link>, listener: Arc<UdpSocket>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let result = read_batch(&link, &listener, &mut buffer, |core, now, client, datagram| {
-            core.receive_forward(now, client, datagram, |client, upstream| {
-                let task = answer(Arc::clone(&link), client, upstream);
-                TaskGuard(tokio::spawn(task).abort_handle())
-            });
+            match core.serves(client.ip()) {
+                true => receive(&link, core, now, client, datagram),
+                false => core.receive_stranger(datagram),
+            }
         });
         yield_on_error(result.await, &link).await;
     }
+}
+
+/// Reads a socket that several links share: the sender's address tells which one is meant.
+async fn listen_for_many(links: Vec<Arc<Link>>, listener: Arc<UdpSocket>) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+    loop {
+        match listener.recv_from(&mut buffer).await {
+            Ok((length, client)) => {
+                let datagram = &buffer[..length];
+                let Some(link) = links.iter().find(|link| link.lock().serves(client.ip())) else {
+                    links[0].lock().receive_stranger(datagram);
+                    continue;
+                };
+                let (mut core, now) = (link.lock(), Instant::now());
+                receive(link, &mut core, now, client, datagram);
+                link.deliver(&mut core, now);
+            }
+            error => yield_on_error(error.map(|_| ()), &links[0]).await,
+        }
+    }
+}
+
+fn receive(
+    link: &Arc<Link>,
+    core: &mut LinkCore,
+    now: Instant,
+    client: SocketAddr,
+    datagram: &[u8],
+) {
+    core.receive_forward(now, client, datagram, |client, upstream| {
+        let task = answer(Arc::clone(link), client, upstream);
+        TaskGuard(tokio::spawn(task).abort_handle())
+    });
 }
 
 /// Reads one client's upstream socket: what the target answers.

@@ -445,3 +445,39 @@ fn each_wrong_order_names_what_was_wrong() {
         assert_eq!(result.unwrap_err().to_string(), text);
     }
 }
+
+#[test]
+fn several_sites_can_dial_one_address() {
+    let target = socket();
+    let shared = bound("127.0.0.1:0");
+    let listen = shared.local_addr().unwrap();
+    drop(shared);
+    let link = |from: &str, client: [u8; 4]| {
+        LinkConfig::new(from, "east")
+            .listen(listen)
+            .client(client.into())
+            .target(target.local_addr().unwrap())
+    };
+    let links = vec![link("west", [127, 0, 0, 2]), link("south", [127, 0, 0, 3])];
+    let relay = UdpRelay::spawn_thread(RelayConfig { links, seed: 1 }).unwrap();
+    assert_eq!(relay.addr("west", "east").unwrap(), relay.addr("south", "east").unwrap());
+    let (west, south) = (bound("127.0.0.2:0"), bound("127.0.0.3:0"));
+    for (socket, word) in [(&west, b"west"), (&south, b"sout")] {
+        socket.send_to(word, listen).unwrap();
+        let (datagram, source) = receive(&target);
+        assert_eq!(datagram, word);
+        target.send_to(b"back", source).unwrap();
+        assert_eq!(receive(socket), (b"back".to_vec(), listen));
+    }
+
+    relay.cut("west").unwrap();
+    west.send_to(b"lost", listen).unwrap();
+    south.send_to(b"kept", listen).unwrap();
+    assert_eq!(receive(&target).0, b"kept", "the other site's packets are not cut");
+    bound("127.0.0.4:0").send_to(b"?", listen).unwrap();
+    wait_for("the stranger's packet is counted", || {
+        let counters = relay.link_counters("west", "east").unwrap().forward;
+        counters.dropped.get(crate::DropReason::Stranger) == 1
+    });
+    assert!(is_empty(&target));
+}
