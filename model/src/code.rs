@@ -367,6 +367,14 @@ registry! {
         "Leaving now would take the store's last voter with it.",
         "No other member could be reached to take over.",
         "Bring another member back first, or leave by force if the federation is to end.";
+    6311 STORE_FAULT "StoreFault":
+        "This node's store does not work.",
+        "Its disk is damaged, full or not writable, or a change to it failed half-way.",
+        "`fedctl store status` shows the problem; mend the disk, then start the node again, or re-seed it from its peers.";
+    6312 MEMBERSHIP_BUSY "MembershipBusy":
+        "Another founding, join, leave or restore is in progress on this node.",
+        "Two operators, or one whose first command still waits.",
+        "Wait for the first one to end, then look at `fedctl store status`.";
     6401 SPLIT_VIEW "SplitView":
         "A cluster signed two different contents as one generation.",
         "Its federation key is in two places or in wrong hands, or its node shows different members different histories.",
