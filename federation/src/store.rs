@@ -19,6 +19,8 @@ mod rpc;
 mod seam;
 mod serve;
 mod status;
+#[cfg(test)]
+mod suite;
 mod timing;
 mod types;
 
@@ -54,7 +56,7 @@ pub use self::seam::{
 };
 pub use self::status::{PeerStatus, Role, StoreStatus};
 pub use self::timing::Profile;
-use self::types::Types;
+use self::types::{LogId, ReadError, Types};
 use crate::limits::{
     STORE_CATCH_UP_TIMEOUT, STORE_COMMAND_BYTES_MAX, STORE_ENTRIES_PER_APPEND_MAX,
     STORE_LOG_ENTRIES, STORE_LOG_ENTRIES_KEPT, STORE_PROPOSALS_MAX,
@@ -150,6 +152,8 @@ struct Inner<M> {
     links: Arc<Links>,
     ballot: Arc<Ballot>,
     epoch: watch::Sender<u64>,
+    /// It led this term when it was last stopped, and its log ended there.
+    resumed: Option<(u64, u64)>,
     /// It lost its log: it takes part in nothing until the members have let it go.
     reseeding: AtomicBool,
     /// A higher epoch that another node spoke of, 0 for none: the federation was recovered without us.
@@ -206,6 +210,7 @@ impl<M: Machine> Store<M> {
             links,
             ballot,
             epoch,
+            resumed: loaded.resumed,
             reseeding: AtomicBool::new(loaded.reseeding),
             fenced: AtomicU64::new(0),
             receiver: Mutex::default(),
@@ -242,9 +247,10 @@ impl<M: Machine> Store<M> {
         }
         let timeout = inner.config.profile.propose_timeout();
         let mut leadership = self.leadership();
-        let led = tokio::time::timeout(timeout, leadership.wait_for(|now| now.own)).await;
-        match led {
-            Ok(Ok(_)) => {}
+        // Without the watch's guard, so that this future may go to another thread.
+        let led = async { leadership.wait_for(|now| now.own).await.map(|_| ()) };
+        match tokio::time::timeout(timeout, led).await {
+            Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ProposeError::Closed("it is shutting down".into())),
             Err(_) => return Err(ProposeError::Timeout(timeout)),
         }
@@ -302,7 +308,7 @@ impl<M: Machine> Store<M> {
     pub async fn linearizable(&self) -> Result<Revision, ProposeError> {
         self.check_leads()?;
         let timeout = self.inner.config.profile.propose_timeout();
-        let confirmed = tokio::time::timeout(timeout, self.inner.raft.ensure_linearizable()).await;
+        let confirmed = tokio::time::timeout(timeout, self.confirm()).await;
         let epoch = *self.inner.epoch.borrow();
         match confirmed {
             Err(_) => Err(ProposeError::Timeout(timeout)),
@@ -315,6 +321,21 @@ impl<M: Machine> Store<M> {
                 Err(ProposeError::NotLeader { leader: other.leader_id })
             }
         }
+    }
+
+    /// openraft 0.9 lets a leader that was restarted go on in its term, but no longer knows then how
+    /// far it had committed, and acknowledged: it would read what was true before. All that it had in
+    /// its log must be applied again first.
+    async fn confirm(&self) -> Result<Option<LogId>, ReadError> {
+        let inner = &*self.inner;
+        let confirmed = inner.raft.ensure_linearizable().await?;
+        let term = inner.raft.metrics().borrow().current_term;
+        if let Some((_, last)) = inner.resumed.filter(|(led, _)| *led == term) {
+            let mut applied = inner.replica.revision();
+            let reached = applied.wait_for(|revision| revision.index >= last).await;
+            reached.map_err(|_| RaftError::Fatal(Fatal::Stopped))?;
+        }
+        Ok(confirmed)
     }
 
     /// The state as this node has it, which may be behind the leader's.

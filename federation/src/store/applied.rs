@@ -9,7 +9,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, RaftSnapshotBuilder, StorageIOError};
 use tokio::sync::watch;
 
-use super::log::{Media, put_meta};
+use super::log::{Media, purge_steps, put_meta};
 use super::record::{self, APPLIED_KEY, Applied};
 use super::seam::{Disk, DiskError, Family, KvWrite, Machine, Pair, Step};
 use super::types::{
@@ -284,10 +284,12 @@ impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
             Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
         let written = applied.clone();
         let image = Image::clone(&snapshot);
-        let done = self
-            .0
-            .media
-            .run(move |disk| disk.write(replace_machine(image.to_kv(), &written), true));
+        let done = self.0.media.run(move |disk| {
+            let mut batch = replace_machine(image.to_kv(), &written);
+            // In the same batch, so that the machine is never beyond the log's end.
+            batch.extend(written.log_id.iter().flat_map(purge_steps));
+            disk.write(batch, true)
+        });
         done.await.map_err(|error| machine_error(&error))?;
         self.0.publish(machine, applied, None);
         self.0.keep(meta.clone(), *snapshot);

@@ -49,6 +49,8 @@ struct Times {
     heard: Instant,
     /// When to ask for votes, if nothing is heard until then.
     campaign: Instant,
+    /// Not before this, even as the only voter.
+    pause: Instant,
     /// Since when this node has been leader, of which term.
     leading: Option<(u64, Instant)>,
     dice: Dice,
@@ -63,8 +65,13 @@ impl Ballot {
         links: Arc<Links>,
     ) -> Self {
         let now = Instant::now();
-        let mut times =
-            Times { heard: now, campaign: now, leading: None, dice: Dice(seed ^ node_id) };
+        let mut times = Times {
+            heard: now,
+            campaign: now,
+            pause: now,
+            leading: None,
+            dice: Dice(seed ^ node_id),
+        };
         times.hear(now, profile);
         Self {
             node_id,
@@ -157,7 +164,10 @@ impl Ballot {
             }
             (false, None) => {}
         }
-        let due = !leads && now >= times.campaign;
+        // A vote that is still on its way to the disk is not to be overtaken by the next.
+        let settled = metrics.vote.leader_id.term == metrics.current_term;
+        let may_stand = !leads && settled && now >= times.pause;
+        let due = now >= times.campaign;
         drop(times);
         let membership = metrics.membership_config.membership();
         self.links.retain(membership);
@@ -170,13 +180,14 @@ impl Ballot {
         self.leadership.send_if_modified(|held| std::mem::replace(held, now_leads) != now_leads);
         let voter = membership.voter_ids().any(|id| id == self.node_id);
         // The only voter need not wait for anybody.
-        let alone = voter && !leads && membership.voter_ids().count() == 1;
-        (voter && (due || alone)).then_some(metrics)
+        let alone = membership.voter_ids().count() == 1;
+        (voter && may_stand && (due || alone)).then_some(metrics)
     }
 
     fn step_down(&self, term: u64) {
-        tracing::warn!(term, "no quorum followed this leader for an election time; it steps down");
-        self.links.give_up(term);
+        if self.links.give_up(term) {
+            tracing::warn!(term, "no quorum followed for an election time; stepping down");
+        }
         let raft = self.raft.clone();
         // The next heartbeat brings openraft the answer that makes it step down.
         tokio::spawn(async move { raft.trigger().heartbeat().await });
@@ -206,7 +217,7 @@ impl Ballot {
         }
         let mut times = self.times();
         let pause = self.profile.election_min() + times.dice.below(self.profile.election_min());
-        times.campaign = times.campaign.max(Instant::now() + pause);
+        times.pause = Instant::now() + pause;
     }
 
     async fn would_win(&self, membership: &Membership) -> bool {

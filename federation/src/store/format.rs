@@ -327,3 +327,63 @@ impl<'a> Reader<'a> {
         FormatError::Wrong { what: self.what.into(), field, value: value.to_string(), rule }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_refused_with_its_fault() {
+        let good = seal(Kind::Vote, b"key", b"payload");
+        assert_eq!(open("it", Kind::Vote, b"key", &good).unwrap(), b"payload");
+        let altered = |at: usize| {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            bytes
+        };
+        let cases: [(&[u8], &[u8], &str); 7] = [
+            (b"key", &[], "it: header needs 6 bytes, 0 are left"),
+            (b"key", &good[..5], "it: header needs 6 bytes, 5 are left"),
+            (b"key", &good[..9], "it: checksum is"),
+            (b"key", &altered(1), "it: version is 0, this program reads 1: upgrade it"),
+            (b"key", &altered(0), "they were altered"),
+            (b"key", &altered(12), "they were altered"),
+            (b"kez", &good, "they were altered"),
+        ];
+        for (key, bytes, text) in cases {
+            let error = open("it", Kind::Vote, key, bytes).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        let error = open("it", Kind::Entry, b"key", &good).unwrap_err().to_string();
+        assert_eq!(error, "it: kind is 2, 1 was expected: it lies in the wrong place");
+        // A byte that moves from the payload to the key is not the same record.
+        assert_ne!(seal(Kind::Vote, b"keyp", b"ayload")[2..6], good[2..6]);
+    }
+
+    #[test]
+    fn a_field_is_refused_with_its_name_and_bound() {
+        let too_many = [17u8].repeat(200);
+        let error = Reader::new("it", &too_many).ids("members").unwrap_err().to_string();
+        assert_eq!(error, "it: members is 17, at most 16 is allowed");
+
+        let mut out = Writer::default();
+        out.u8(2).u64(5).u64(5);
+        let error = Reader::new("it", &out.take()).ids("members").unwrap_err().to_string();
+        assert_eq!(error, "it: members is 5: ids are in ascending order");
+
+        let error = Reader::new("it", &[3]).membership("members").unwrap_err().to_string();
+        assert_eq!(error, "it: members is 3, at most 2 is allowed");
+
+        let error = Reader::new("it", &[2]).flag("granted").unwrap_err().to_string();
+        assert_eq!(error, "it: granted is 2: only 0 and 1 have a meaning");
+
+        let error = Reader::new("it", &[255; 8]).bytes("text", 10).unwrap_err().to_string();
+        assert_eq!(error, "it: text is 4294967295, at most 10 is allowed");
+
+        let error = Reader::new("it", &[4, 0, 0, 0, 1]).bytes("text", 10).unwrap_err().to_string();
+        assert_eq!(error, "it: text needs 4 bytes, 1 are left: it was cut short");
+
+        let error = Reader::new("it", &[0]).end().unwrap_err().to_string();
+        assert_eq!(error, "it: 1 bytes follow its end");
+    }
+}

@@ -19,6 +19,8 @@ pub(super) struct Loaded<M> {
     pub(super) reseeding: bool,
     /// Nothing was ever written here.
     pub(super) blank: bool,
+    /// The term that this node led, if it did, and where its log ends.
+    pub(super) resumed: Option<(u64, u64)>,
 }
 
 /// Reads everything; the first fault makes it [`DiskError::Damaged`].
@@ -27,32 +29,25 @@ pub(super) fn check<M: Machine>(disk: &dyn Disk, node_id: u64) -> Result<Loaded<
     let vote = read_vote(disk)?;
     let (purged, last) = check_log(disk)?;
     let applied = read_applied(disk)?;
-    let position = applied.log_id;
-    if position < purged {
-        let text = format!(
-            "the log begins after {}, but the machine is only at {}",
-            place(purged),
-            place(position)
-        );
-        return Err(DiskError::Damaged(text));
-    }
-    if let (Some(last), Some(vote)) = (last, vote)
-        && last.leader_id.term > vote.leader_id.term
-    {
-        let text = format!(
-            "the log has an entry of term {}, but the vote is of term {}",
-            last.leader_id.term, vote.leader_id.term
-        );
+    check_order(purged, applied.log_id, last)?;
+    let (promised, written) =
+        (vote.map_or(0, |vote| vote.leader_id.term), last.map_or(0, |id| id.leader_id.term));
+    if written > promised {
+        let text = format!("the log has an entry of term {written}, the vote is of {promised}");
         return Err(DiskError::Damaged(text));
     }
     let machine = M::load(read_pairs(disk)?)
         .map_err(|text| DiskError::Damaged(format!("the state cannot be read: {text}")))?;
     Ok(Loaded {
         machine,
-        applied,
         epoch: read_number(disk, EPOCH_KEY)?.unwrap_or(0),
         reseeding: read_number(disk, RESEED_KEY)?.is_some(),
-        blank: vote.is_none() && last.is_none() && position.is_none(),
+        blank: vote.is_none() && last.is_none() && applied == Applied::default(),
+        resumed: vote
+            .filter(|vote| vote.committed && vote.leader_id.node_id == node_id)
+            .zip(last)
+            .map(|(vote, last)| (vote.leader_id.term, last.index)),
+        applied,
     })
 }
 
@@ -66,6 +61,23 @@ pub(super) fn read_applied(disk: &dyn Disk) -> Result<Applied, DiskError> {
         Some(bytes) => Ok(record::decode_applied(&bytes)?),
         None => Ok(Applied::default()),
     }
+}
+
+/// The machine is never before the log's beginning, nor beyond its end.
+fn check_order(
+    purged: Option<LogId>,
+    applied: Option<LogId>,
+    last: Option<LogId>,
+) -> Result<(), DiskError> {
+    if purged <= applied && applied <= last {
+        return Ok(());
+    }
+    Err(DiskError::Damaged(format!(
+        "the log begins after {} and ends at {}, but the state is that at {}",
+        place(purged),
+        place(last),
+        place(applied)
+    )))
 }
 
 /// A copied data folder would be a second node with the first one's votes.

@@ -215,17 +215,20 @@ impl RaftLogStorage<Types> for Log {
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         // Synced, so that the machine's own writes, which came before it, are on the device too.
-        let batch = vec![
-            put_meta(PURGED_KEY, record::encode_purged(&log_id)),
-            Step::DeleteRange {
-                family: Family::Log,
-                from: Vec::new(),
-                to: log_id.index.checked_add(1).map(|end| entry_key(end).to_vec()),
-            },
-        ];
+        let batch = purge_steps(&log_id).into();
         let done = self.media.run(|disk| disk.write(batch, true)).await;
         done.map_err(|error| log_error(ErrorVerb::Delete, &error))
     }
+}
+
+/// Lets the log begin after this entry.
+pub(super) fn purge_steps(log_id: &LogId) -> [Step; 2] {
+    let range = Step::DeleteRange {
+        family: Family::Log,
+        from: Vec::new(),
+        to: log_id.index.checked_add(1).map(|end| entry_key(end).to_vec()),
+    };
+    [put_meta(PURGED_KEY, record::encode_purged(log_id)), range]
 }
 
 pub(super) fn put_meta(key: &[u8], value: Vec<u8>) -> Step {

@@ -27,12 +27,14 @@ use super::seam::{CallError, Pair, Peers, RpcKind};
 use super::timing::Profile;
 use super::types::{Membership, Snapshot, Types, Vote};
 use crate::limits::{
-    STORE_CATCH_UP_TIMEOUT, STORE_SNAPSHOT_BYTES_MAX, STORE_SNAPSHOT_PART_BYTES_MAX,
+    STORE_SNAPSHOT_BYTES_MAX, STORE_SNAPSHOT_PART_BYTES_MAX,
     STORE_SNAPSHOT_PART_TIMEOUT,
 };
 
 /// Tries of one part of a snapshot.
 const PART_TRIES: u32 = 3;
+/// A node that verifies and installs a snapshot is at least so fast.
+const INSTALL_BYTES_PER_S: u64 = 8 * 1024 * 1024;
 
 /// Why another node's answer is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -135,8 +137,9 @@ impl Links {
     /// Lays down the leadership of this term: openraft 0.9 has no call for it, but steps down when
     /// it hears of a higher vote. The vote is node 0's, which is nobody, so that it stands below any
     /// real one of the next term and a leader elected meanwhile is followed at once.
-    pub(super) fn give_up(&self, term: u64) {
-        self.given_up.store(term, Ordering::Release);
+    /// Returns whether that is news.
+    pub(super) fn give_up(&self, term: u64) -> bool {
+        self.given_up.swap(term, Ordering::AcqRel) != term
     }
 
     fn gave_up(&self, term: u64) -> bool {
@@ -219,7 +222,9 @@ impl Link {
 
     async fn send_part(&self, part: SnapshotPart, last: bool) -> Result<PartReply, LinkError> {
         // The answer to the last one comes when the snapshot is verified and installed.
-        let timeout = if last { STORE_CATCH_UP_TIMEOUT } else { STORE_SNAPSHOT_PART_TIMEOUT };
+        // It grows with the snapshot: a small one's loss is not to be waited for long.
+        let install = Duration::from_secs(part.total / INSTALL_BYTES_PER_S);
+        let timeout = STORE_SNAPSHOT_PART_TIMEOUT + if last { install } else { Duration::ZERO };
         let mut tries = 1;
         loop {
             let call = Call::Part(part.clone());

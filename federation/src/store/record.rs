@@ -139,3 +139,111 @@ pub(super) fn decode_value(key: &[u8], bytes: &[u8]) -> Result<Vec<u8>, FormatEr
     reader.at_most("value", value.len() as u64, STORE_PAIR_VALUE_BYTES_MAX as u64)?;
     Ok(value.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use openraft::CommittedLeaderId;
+
+    use super::super::types::Membership;
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(3, 0x0123_4567_89ab_cdef), index)
+    }
+
+    fn membership() -> Membership {
+        let voters = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([3, u64::MAX])];
+        Membership::new(voters, BTreeSet::from([9]))
+    }
+
+    #[test]
+    fn records_come_back_as_they_went() {
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(vec![7; STORE_COMMAND_BYTES_MAX]),
+            EntryPayload::Membership(membership()),
+        ];
+        for payload in payloads {
+            let entry = Entry { log_id: id(300), payload };
+            let bytes = encode_entry(&entry);
+            assert_eq!(decode_entry(&entry_key(300), &bytes).unwrap(), entry);
+        }
+        let vote = Vote::new_committed(9, u64::MAX);
+        assert_eq!(decode_vote(&encode_vote(&vote)).unwrap(), vote);
+        assert_eq!(decode_purged(&encode_purged(&id(4))).unwrap(), id(4));
+        let stored = StoredMembership::new(Some(id(2)), membership());
+        for applied in [Applied::default(), Applied { log_id: Some(id(7)), membership: stored }] {
+            assert_eq!(decode_applied(&encode_applied(&applied)).unwrap(), applied);
+        }
+        assert_eq!(decode_number(EPOCH_KEY, &encode_number(EPOCH_KEY, 5)).unwrap(), 5);
+        assert_eq!(decode_value(b"k", &encode_value(b"k", b"v")).unwrap(), b"v");
+    }
+
+    /// What is on disks today must be readable for ever.
+    #[test]
+    fn the_first_versions_bytes_stay() {
+        let entry = Entry { log_id: id(300), payload: EntryPayload::Normal(b"set".to_vec()) };
+        let hex: String = encode_entry(&entry).iter().map(|byte| format!("{byte:02x}")).collect();
+        let body = "0300000000000000efcdab89674523012c010000000000000103000000736574";
+        assert_eq!(hex[..4], *"0101");
+        assert_eq!(hex[12..], *body);
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused_whichever_bit_flips() {
+        let entry = Entry { log_id: id(300), payload: EntryPayload::Membership(membership()) };
+        let good = encode_entry(&entry);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_entry(&entry_key(300), &bytes).is_err(), "bit {bit}");
+        }
+        for cut in 0..good.len() {
+            assert!(decode_entry(&entry_key(300), &good[..cut]).is_err(), "cut at {cut}");
+        }
+        let error = decode_entry(&entry_key(301), &good).unwrap_err().to_string();
+        assert!(error.starts_with("log entry 301: checksum is "), "{error}");
+    }
+
+    #[test]
+    fn a_well_sealed_record_is_refused_for_its_content() {
+        let sealed = |fill: &dyn Fn(&mut Writer)| {
+            let mut out = Writer::default();
+            fill(&mut out);
+            out.seal(Kind::Entry, &entry_key(5))
+        };
+        let cases: [(Vec<u8>, &str); 5] = [
+            (sealed(&|_| {}), "log entry 5: log id needs 8 bytes, 0 are left"),
+            (
+                sealed(&|out| {
+                    out.log_id(&id(5)).u8(9);
+                }),
+                "log entry 5: payload kind is 9: 0 is blank, 1 a command, 2 a membership",
+            ),
+            (
+                sealed(&|out| {
+                    out.log_id(&id(6)).u8(BLANK);
+                }),
+                "log entry 5: index is 6: it differs from that in its key",
+            ),
+            (
+                sealed(&|out| {
+                    out.log_id(&id(5)).u8(COMMAND).bytes(&[0; STORE_COMMAND_BYTES_MAX + 1]);
+                }),
+                "log entry 5: command is 262145, at most 262144 is allowed",
+            ),
+            (
+                sealed(&|out| {
+                    out.log_id(&id(5)).u8(BLANK).u8(0);
+                }),
+                "log entry 5: 1 bytes follow its end",
+            ),
+        ];
+        for (bytes, text) in cases {
+            let error = decode_entry(&entry_key(5), &bytes).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{error}");
+        }
+    }
+}

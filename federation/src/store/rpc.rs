@@ -274,3 +274,156 @@ fn read_refusal(reader: &mut Reader<'_>) -> Result<Reply, FormatError> {
     let text = String::from_utf8_lossy(reader.bytes("text", TEXT_BYTES_MAX)?).into_owned();
     Ok(Reply::Refused { refusal, text })
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, EntryPayload};
+
+    use super::super::types::{Entry, Membership};
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(3, 4), index)
+    }
+
+    fn append(first: u64, count: u64) -> AppendEntriesRequest<Types> {
+        let entry = |index| Entry { log_id: id(index), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 4),
+            prev_log_id: first.checked_sub(1).map(id),
+            entries: (first..first + count).map(entry).collect(),
+            leader_commit: Some(id(1)),
+        }
+    }
+
+    fn part() -> SnapshotPart {
+        SnapshotPart {
+            vote: Vote::new_committed(3, 4),
+            transfer: 8,
+            last_log_id: Some(id(9)),
+            membership: StoredMembership::new(None, Membership::new(vec![[4].into()], ())),
+            offset: 5,
+            total: 10,
+            digest: [7; 32],
+            bytes: b"bytes".to_vec(),
+        }
+    }
+
+    #[test]
+    fn requests_come_back_as_they_went() {
+        let calls = [
+            Call::Append(append(0, 0)),
+            Call::Append(append(0, 3)),
+            Call::Append(append(10, STORE_ENTRIES_PER_APPEND_MAX)),
+            Call::Vote(VoteRequest::new(Vote::new(5, 6), None)),
+            Call::PreVote { last_log_id: Some(id(1)) },
+            Call::Campaign { term: 7 },
+            Call::Part(part()),
+            Call::Standing,
+        ];
+        for call in calls {
+            let request = Request { epoch: 12, call };
+            let text = format!("{request:?}");
+            let back = decode_request(&encode_request(&request)).unwrap();
+            assert_eq!(format!("{back:?}"), text);
+        }
+    }
+
+    #[test]
+    fn replies_come_back_as_they_went() {
+        let replies = [
+            Reply::Append(AppendEntriesResponse::Success),
+            Reply::Append(AppendEntriesResponse::PartialSuccess(Some(id(2)))),
+            Reply::Append(AppendEntriesResponse::Conflict),
+            Reply::Append(AppendEntriesResponse::HigherVote(Vote::new(9, 9))),
+            Reply::Vote(VoteResponse::new(Vote::new(5, 6), Some(id(1)), true)),
+            Reply::PreVote { granted: true },
+            Reply::Campaign,
+            Reply::Part(PartReply::Next(99)),
+            Reply::Part(PartReply::Done(Vote::new(1, 2))),
+            Reply::Standing { member: false },
+            Reply::Refused { refusal: Refusal::Epoch, text: "no".into() },
+        ];
+        for reply in replies {
+            let text = format!("{reply:?}");
+            let back = decode_reply(&encode_reply(&reply)).unwrap();
+            assert_eq!(format!("{back:?}"), text);
+        }
+        // A long reason is cut, at a character's end.
+        let text = "\u{e4}".repeat(2000);
+        let reply = encode_reply(&Reply::Refused { refusal: Refusal::Unfit, text });
+        let Reply::Refused { text, .. } = decode_reply(&reply).unwrap() else { panic!() };
+        assert_eq!(text.len(), TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_request_is_refused_with_its_fault() {
+        let sealed = |fill: &dyn Fn(&mut Writer)| {
+            let mut out = Writer::default();
+            out.u64(1);
+            fill(&mut out);
+            out.seal(Kind::Request, &[])
+        };
+        let of_append = |append: AppendEntriesRequest<Types>| {
+            encode_request(&Request { epoch: 1, call: Call::Append(append) }).to_vec()
+        };
+        let mut gap = append(4, 3);
+        gap.entries.remove(1);
+        let mut early = append(4, 1);
+        early.prev_log_id = Some(id(9));
+        let candidate = AppendEntriesRequest { vote: Vote::new(3, 4), ..append(0, 0) };
+        let whole = of_append(append(0, 2));
+        let cases: [(Vec<u8>, &str); 10] = [
+            (Vec::new(), "request: header needs 6 bytes"),
+            (whole[..whole.len() - 1].to_vec(), "request: checksum is"),
+            (encode_reply(&Reply::Campaign).to_vec(), "request: kind is 8, 7 was expected"),
+            (
+                sealed(&|out| {
+                    out.u8(7);
+                }),
+                "request: call is 7: calls are 1 to 6; upgrade this node",
+            ),
+            (
+                sealed(&|out| {
+                    out.u8(STANDING).u8(0);
+                }),
+                "request: 1 bytes follow its end",
+            ),
+            (of_append(gap), "request: index is 6: entries have no gaps"),
+            (of_append(early), "request: index is 4: entries have no gaps"),
+            (of_append(candidate), "request: vote is T3-N4:uncommitted: only an elected leader"),
+            (
+                of_append(append(0, STORE_ENTRIES_PER_APPEND_MAX + 1)),
+                "request: entries is 257, at most 256 is allowed",
+            ),
+            (
+                sealed(&|out| {
+                    let bytes = vec![0; STORE_SNAPSHOT_PART_BYTES_MAX + 1];
+                    write_part(out.u8(PART), &SnapshotPart { bytes, ..part() });
+                }),
+                "request: bytes is 262145, at most 262144 is allowed",
+            ),
+        ];
+        for (bytes, text) in cases {
+            let error = decode_request(&bytes).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_refused_with_its_fault() {
+        let sealed = |bytes: &[u8]| Writer::default().raw(bytes).seal(Kind::Reply, &[]);
+        let cases: [(&[u8], &str); 6] = [
+            (&[], "reply: call needs 1 bytes, 0 are left: it was cut short"),
+            (&[9], "reply: call is 9: calls are 1 to 6 and 255"),
+            (&[APPEND, 4], "reply: result is 4: results are 0 to 3"),
+            (&[PRE_VOTE, 2], "reply: granted is 2: only 0 and 1 have a meaning"),
+            (&[REFUSED, 0], "reply: refusal is 0: refusals are 1 to 6"),
+            (&[CAMPAIGN, 0], "reply: 1 bytes follow its end"),
+        ];
+        for (bytes, text) in cases {
+            let error = decode_reply(&sealed(bytes)).unwrap_err().to_string();
+            assert_eq!(error, text);
+        }
+    }
+}

@@ -9,4 +9,5 @@ mod operator;
 mod process;
 mod rocksdb;
 mod start;
+mod store;
 mod stream;
