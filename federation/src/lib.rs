@@ -20,6 +20,7 @@ pub mod membership;
 mod operator;
 mod peer;
 mod refusal;
+pub mod replica;
 mod revisions;
 mod socket;
 pub mod store;

@@ -6,7 +6,6 @@
 
 mod client;
 mod compare;
-mod events;
 mod feed;
 mod freshness;
 mod gossip;
@@ -22,8 +21,9 @@ mod state;
 mod verify;
 
 pub use client::{Links, TransportLinks};
+pub use compare::SeenHead;
 pub use feed::{Feed, Standpoint};
-pub use freshness::{FreshnessConfig, OwnerAge, Standing};
+pub use freshness::{FreshnessConfig, Issue, OwnerAge, Standing};
 pub use observer::{Now, Observer, Told};
 pub use report::{MemberReport, OwnerReport, VerifyReport};
 pub use server::{WatchServer, WatchStream};

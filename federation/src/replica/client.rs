@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
+use model::code::EVENT_REFUSED;
 use model::{ClusterId, Revision};
 use rand::RngCore as _;
 use tokio::time::{Instant, timeout};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::store::proto::store_service_client::StoreServiceClient;
-use wire::store::{Alive, WatchEvent, limits::MESSAGE_BYTES_MAX, proto};
+use wire::store::{Alive, Signed, WatchEvent, limits::MESSAGE_BYTES_MAX, proto};
 
 use crate::fleet::ViewError;
 use crate::transport::Transport;
@@ -100,10 +100,10 @@ struct Follower {
 impl Follower {
     async fn run(&mut self) {
         loop {
-            tokio::time::sleep(self.sources.pause(rand::rng().next_u64())).await;
+            tokio::time::sleep(self.sources.pause(lot())).await;
             let candidates = self.candidates();
             let now = Instant::now().into_std();
-            let Some(source) = self.sources.pick(&candidates, now, rand::rng().next_u64()) else {
+            let Some(source) = self.sources.pick(&candidates, now, lot()) else {
                 // Nobody else is a member yet, or no way to anybody is known.
                 tokio::time::sleep(WATCH_TICK_INTERVAL).await;
                 continue;
@@ -155,7 +155,9 @@ impl Follower {
 
     /// Reads from one source for as long as that goes well.
     async fn watch(&mut self, source: ClusterId) -> Ended {
-        let mut reading = self.replica.reading(source);
+        let Some(mut reading) = self.replica.reading(source) else {
+            return Ended::Broken("this node is in no federation".into());
+        };
         let resume = if self.fresh { None } else { reading.resume() };
         let mut events = match self.open(source, resume).await {
             Ok(events) => events,
@@ -209,10 +211,11 @@ impl Follower {
         turn: &Turn,
         event: proto::WatchEvent,
     ) -> Result<(), Ended> {
-        let event = WatchEvent::decode(event).map_err(|error| Ended::Lied(error.into()))?;
+        let event = WatchEvent::decode(event).map_err(malformed)?;
         if let WatchEvent::Alive { alive, .. } = event {
             return self.heard_alive(reading, turn, alive);
         }
+        let heads = heads_of(&event);
         match reading.take(event).await {
             Ok(false) => Ok(()),
             Ok(true) => {
@@ -221,7 +224,14 @@ impl Follower {
                 Ok(())
             }
             Err(ReadError::View(error)) if error.is_gap() => Err(Ended::Gap(error.text)),
-            Err(ReadError::View(error)) => Err(Ended::Lied(error)),
+            Err(ReadError::View(error)) => {
+                // What owners did sign of it may prove more than that this source is at fault.
+                self.replica.observer().tell(source, &heads, Now::read());
+                Err(Ended::Lied(error))
+            }
+            Err(ReadError::Partial) => {
+                Err(Ended::Broken("it is a Replica, and would give less than is here".into()))
+            }
             Err(ReadError::Disk(problem)) => Err(Ended::Disk(problem)),
         }
     }
@@ -262,6 +272,24 @@ impl Follower {
             return Err(Ended::Relayed);
         }
         Ok(())
+    }
+}
+
+fn lot() -> u64 {
+    rand::rng().next_u64()
+}
+
+fn malformed(error: wire::WireError) -> Ended {
+    Ended::Lied(ViewError { code: EVENT_REFUSED, text: error.to_string() })
+}
+
+/// The Heads that an event brings.
+fn heads_of(event: &WatchEvent) -> Vec<Signed> {
+    match event {
+        WatchEvent::SnapshotPart { update, .. } | WatchEvent::Delta { update, .. } => {
+            update.owners.iter().map(|owner| owner.head.clone()).collect()
+        }
+        _ => vec![],
     }
 }
 

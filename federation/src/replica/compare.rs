@@ -26,7 +26,7 @@ pub struct SeenHead {
 
 /// What the comparison found. Each is told once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub(super) enum Finding {
     /// The owner signed two contents as one generation.
     SplitView { ours: SeenHead, theirs: SeenHead, told_by: ClusterId },
     /// Others hold a newer generation, and the source has not delivered it in time.
@@ -42,7 +42,7 @@ pub enum Finding {
 
 /// The Heads of all owners, from all who told of them.
 #[derive(Debug, Default)]
-pub struct Comparison {
+pub(super) struct Comparison {
     owners: BTreeMap<ClusterId, Owner>,
 }
 
@@ -69,7 +69,7 @@ struct Ahead {
 
 impl Comparison {
     /// This node's view has come to hold a Head.
-    pub fn hold(&mut self, head: &SeenHead, source: ClusterId) -> Option<Finding> {
+    pub(super) fn hold(&mut self, head: &SeenHead, source: ClusterId) -> Option<Finding> {
         let owner = self.owner(head.owner)?;
         owner.held = Some(head.issue.mark);
         owner.ahead.retain(|mark, _| *mark > head.issue.mark);
@@ -80,7 +80,7 @@ impl Comparison {
     }
 
     /// Another member, or the owner's own beacon, told of a Head.
-    pub fn tell(&mut self, head: &SeenHead, by: ClusterId, now: Instant) -> Option<Finding> {
+    pub(super) fn tell(&mut self, head: &SeenHead, by: ClusterId, now: Instant) -> Option<Finding> {
         let owner = self.owner(head.owner)?;
         let mark = head.issue.mark;
         if owner.held < Some(mark) {
@@ -90,32 +90,32 @@ impl Comparison {
     }
 
     /// What `source` is late with.
-    pub fn overdue(&mut self, source: ClusterId, now: Instant) -> Vec<Finding> {
+    pub(super) fn overdue(&mut self, source: ClusterId, now: Instant) -> Vec<Finding> {
         let overdue = |owner: &mut Owner| owner.overdue(source, now);
         self.owners.values_mut().filter_map(overdue).collect()
     }
 
     /// When [`Self::overdue`] is to be asked next, if nothing comes before.
-    pub fn next_due(&self, source: ClusterId) -> Option<Instant> {
+    pub(super) fn next_due(&self, source: ClusterId) -> Option<Instant> {
         let open = self.owners.values().filter(|owner| owner.may_name(source));
         let since = open.filter_map(|owner| Some(owner.ahead.first_key_value()?.1.since));
         since.map(|since| since + WITHHELD_AFTER).min()
     }
 
     /// A new source has the time that the old one had.
-    pub fn source_changed(&mut self, now: Instant) {
+    pub(super) fn source_changed(&mut self, now: Instant) {
         for ahead in self.owners.values_mut().flat_map(|owner| owner.ahead.values_mut()) {
             ahead.since = now;
         }
     }
 
     /// What this node's view has of an owner.
-    pub fn held(&self, owner: &ClusterId) -> Option<Mark> {
+    pub(super) fn held(&self, owner: &ClusterId) -> Option<Mark> {
         self.owners.get(owner)?.held
     }
 
     /// Forgets owners that are members no more.
-    pub fn retain(&mut self, members: impl Fn(&ClusterId) -> bool) {
+    pub(super) fn retain(&mut self, members: impl Fn(&ClusterId) -> bool) {
         self.owners.retain(|owner, _| members(owner));
     }
 

@@ -5,12 +5,12 @@
 //! further behind than the states reach back gets a snapshot.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use model::{ClusterId, Revision};
 use tokio::sync::watch;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Serving, serving};
 
 use super::limits::WATCH_STATES_MAX;
 
@@ -36,11 +36,23 @@ struct Shared {
     states_max: usize,
 }
 
-/// A state of the federation at a revision.
+/// A state of the federation, and which exports serve in it, which is the same for all viewers.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) revision: Revision,
     pub(crate) fleet: Arc<Fleet>,
+    serving: Arc<OnceLock<Serving>>,
+}
+
+impl State {
+    fn new(fleet: Arc<Fleet>) -> Self {
+        Self { revision: fleet.revision(), fleet, serving: Arc::default() }
+    }
+
+    /// Computed once, when the first watcher asks.
+    pub(crate) fn serving(&self) -> &Serving {
+        self.serving.get_or_init(|| serving(&self.fleet))
+    }
 }
 
 impl Default for Feed {
@@ -61,8 +73,11 @@ impl Feed {
 
     /// The node's state is another one now. One that is not newer begins the history anew: after a
     /// restore, or where a Replica became a voter, the states before do not lead to it.
-    pub fn publish(&self, revision: Revision, fleet: Arc<Fleet>) {
-        let mut states = self.lock();
+    ///
+    /// A voter publishes after every command, not only after some: a watcher that comes from another
+    /// node resumes from a revision that was published here.
+    pub fn publish(&self, fleet: Arc<Fleet>) {
+        let (revision, mut states) = (fleet.revision(), self.lock());
         match states.back().map(|last| last.revision) {
             Some(last) if last == revision => {
                 states.pop_back();
@@ -70,7 +85,7 @@ impl Feed {
             Some(last) if last > revision || last.epoch != revision.epoch => states.clear(),
             _ => {}
         }
-        states.push_back(State { revision, fleet });
+        states.push_back(State::new(fleet));
         while states.len() > self.0.states_max {
             states.pop_front();
         }
@@ -109,6 +124,11 @@ impl Feed {
         self.lock().back().cloned()
     }
 
+    /// Whether the history reaches back to a revision.
+    pub(crate) fn reaches(&self, revision: Revision) -> bool {
+        self.lock().front().is_some_and(|first| first.revision <= revision)
+    }
+
     /// The state at a revision, if it is still known.
     pub(crate) fn at(&self, revision: Revision) -> Option<State> {
         self.lock().iter().find(|state| state.revision == revision).cloned()
@@ -116,39 +136,5 @@ impl Feed {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<State>> {
         self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(epoch: u64, index: u64) -> Revision {
-        Revision { epoch, index }
-    }
-
-    fn revisions(feed: &Feed) -> Vec<Revision> {
-        feed.lock().iter().map(|state| state.revision).collect()
-    }
-
-    #[test]
-    fn the_history_is_bounded_and_has_no_steps_back() {
-        let feed = Feed::with_states(3);
-        assert!(feed.current().is_none());
-        for index in 1..=5 {
-            feed.publish(at(1, index), Arc::default());
-        }
-        assert_eq!(revisions(&feed), [at(1, 3), at(1, 4), at(1, 5)]);
-        assert!(feed.at(at(1, 2)).is_none());
-        assert!(feed.at(at(1, 4)).is_some());
-        feed.publish(at(1, 5), Arc::default());
-        assert_eq!(revisions(&feed), [at(1, 3), at(1, 4), at(1, 5)]);
-        feed.publish(at(1, 4), Arc::default());
-        assert_eq!(revisions(&feed), [at(1, 4)]);
-        feed.publish(at(2, 9), Arc::default());
-        assert_eq!(revisions(&feed), [at(2, 9)]);
-        feed.clear();
-        assert!(feed.current().is_none());
-        assert_eq!(*feed.revision().borrow(), None);
     }
 }

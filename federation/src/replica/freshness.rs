@@ -59,11 +59,11 @@ pub struct Issue {
 /// What survives a restart: age is kept, since a monotonic clock is not. Time that the process was
 /// not running is not counted, as nothing could be heard then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeptAge {
-    pub issue: Issue,
-    pub age: Duration,
+pub(super) struct KeptAge {
+    pub(super) issue: Issue,
+    pub(super) age: Duration,
     /// The part that counts towards withdrawal.
-    pub expiry_age: Duration,
+    pub(super) expiry_age: Duration,
 }
 
 /// One owner's line for operators and for those who withdraw exports.
@@ -79,7 +79,7 @@ pub struct OwnerAge {
 
 /// The ages of all owners.
 #[derive(Debug)]
-pub struct Freshness {
+pub(super) struct Freshness {
     config: FreshnessConfig,
     own: ClusterId,
     owners: BTreeMap<ClusterId, Heard>,
@@ -99,13 +99,13 @@ struct Heard {
 }
 
 impl Freshness {
-    pub fn new(own: ClusterId, config: FreshnessConfig, now: Instant) -> Self {
+    pub(super) fn new(own: ClusterId, config: FreshnessConfig, now: Instant) -> Self {
         let expiry = ExpiryClock { total: Duration::ZERO, last: now, quorum_until: None };
         Self { config, own, owners: BTreeMap::new(), live: BTreeSet::new(), expiry }
     }
 
     /// An owner as it was known before a restart.
-    pub fn restore(&mut self, owner: ClusterId, kept: KeptAge, now: Instant) {
+    pub(super) fn restore(&mut self, owner: ClusterId, kept: KeptAge, now: Instant) {
         self.expiry.advance(now);
         let heard = Heard {
             issue: kept.issue,
@@ -119,7 +119,7 @@ impl Freshness {
 
     /// Takes note of a verified Head, from whatever path. `false`: an older or equal one was known,
     /// so that this one says nothing new.
-    pub fn hear(&mut self, owner: ClusterId, issue: Issue, now: Instant) -> bool {
+    pub(super) fn hear(&mut self, owner: ClusterId, issue: Issue, now: Instant) -> bool {
         self.expiry.advance(now);
         if self.owners.get(&owner).is_some_and(|heard| heard.issue >= issue) {
             return false;
@@ -135,12 +135,12 @@ impl Freshness {
     }
 
     /// Forgets owners that are members no more.
-    pub fn retain(&mut self, members: impl Fn(&ClusterId) -> bool) {
+    pub(super) fn retain(&mut self, members: impl Fn(&ClusterId) -> bool) {
         self.owners.retain(|owner, _| members(owner));
     }
 
     /// Clusters to which this cluster's gateways have a live tunnel at the moment.
-    pub fn set_live_tunnels(&mut self, live: BTreeSet<ClusterId>, now: Instant) {
+    pub(super) fn set_live_tunnels(&mut self, live: BTreeSet<ClusterId>, now: Instant) {
         self.advance(now);
         self.live = live;
         self.advance(now);
@@ -148,25 +148,13 @@ impl Freshness {
 
     /// Somebody who knows said that the store has a quorum. The word holds for a while only; without
     /// it expiry stands still, since then nobody's silence can be told from the store's own.
-    pub fn quorum_heard(&mut self, now: Instant) {
+    pub(super) fn quorum_heard(&mut self, now: Instant) {
         self.expiry.advance(now);
         self.expiry.quorum_until = Some(now + QUORUM_WORD_LIFETIME);
     }
 
-    pub fn quorum_known(&self, now: Instant) -> bool {
-        self.expiry.quorum_until.is_some_and(|until| now < until)
-    }
-
-    pub fn standing(&mut self, owner: &ClusterId, now: Instant) -> Standing {
-        self.advance(now);
-        if *owner == self.own {
-            return Standing::Fresh;
-        }
-        self.owners.get(owner).map_or(Standing::Stale, |heard| self.judge(owner, heard, now))
-    }
-
     /// All owners that have ever been heard of, in order of id.
-    pub fn owners(&mut self, now: Instant) -> Vec<OwnerAge> {
+    pub(super) fn owners(&mut self, now: Instant) -> Vec<OwnerAge> {
         self.advance(now);
         let age = |(owner, heard): (&ClusterId, &Heard)| OwnerAge {
             owner: *owner,
@@ -179,14 +167,14 @@ impl Freshness {
     }
 
     /// Owners whose exports are not to be served.
-    pub fn withdrawn(&mut self, now: Instant) -> BTreeSet<ClusterId> {
+    pub(super) fn withdrawn(&mut self, now: Instant) -> BTreeSet<ClusterId> {
         let owners = self.owners(now).into_iter();
         let gone = owners.filter(|owner| owner.standing == Standing::Withdrawn);
         gone.map(|owner| owner.owner).collect()
     }
 
     /// What is to be on disk, for [`Self::restore`].
-    pub fn keep(&mut self, now: Instant) -> Vec<(ClusterId, KeptAge)> {
+    pub(super) fn keep(&mut self, now: Instant) -> Vec<(ClusterId, KeptAge)> {
         self.advance(now);
         let kept = |(owner, heard): (&ClusterId, &Heard)| {
             let expiry_age = heard.expiry_age(self.expiry.total);
@@ -273,6 +261,12 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn standing(freshness: &mut Freshness, owner: ClusterId, now: Instant) -> Standing {
+        let owners = freshness.owners(now);
+        let found = owners.iter().find(|known| known.owner == owner);
+        found.map_or(Standing::Stale, |known| known.standing)
+    }
+
     /// A clock that a test moves, and an observer that hears of the quorum all the time.
     struct World {
         freshness: Freshness,
@@ -295,7 +289,7 @@ mod tests {
                 }
                 self.now = end.min(self.now + secs(10));
             }
-            self.freshness.standing(&SOUTH, self.now)
+            standing(&mut self.freshness, SOUTH, self.now)
         }
     }
 
@@ -351,7 +345,6 @@ mod tests {
     fn expiry_stands_still_while_no_quorum_is_known() {
         let mut world = World::new();
         assert_eq!(world.pass(DAY * 10, false), Standing::Stale);
-        assert!(!world.freshness.quorum_known(world.now));
         // A word of a quorum holds for a while, then expiry stands still again.
         world.freshness.quorum_heard(world.now);
         world.pass(DAY * 10, false);
@@ -371,9 +364,9 @@ mod tests {
         for (owner, age) in kept {
             again.restore(owner, age, now);
         }
-        assert_eq!(again.standing(&SOUTH, now + secs(9)), Standing::Fresh);
+        assert_eq!(standing(&mut again, SOUTH, now + secs(9)), Standing::Fresh);
         assert!(!again.hear(SOUTH, issue(1, 1_000), now + secs(9)));
-        assert_eq!(again.standing(&SOUTH, now + secs(10)), Standing::Stale);
+        assert_eq!(standing(&mut again, SOUTH, now + secs(10)), Standing::Stale);
     }
 
     #[test]
@@ -381,8 +374,8 @@ mod tests {
         let (mut world, stranger) = (World::new(), ClusterId::from_bytes([9; 16]));
         world.freshness.hear(OWN, issue(1, 1), world.now);
         world.pass(DAY * 2, true);
-        assert_eq!(world.freshness.standing(&OWN, world.now), Standing::Fresh);
-        assert_eq!(world.freshness.standing(&stranger, world.now), Standing::Stale);
+        assert_eq!(standing(&mut world.freshness, OWN, world.now), Standing::Fresh);
+        assert_eq!(standing(&mut world.freshness, stranger, world.now), Standing::Stale);
         world.freshness.retain(|owner| *owner == OWN);
         assert_eq!(world.freshness.owners(world.now).len(), 1);
     }

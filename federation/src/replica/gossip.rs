@@ -41,10 +41,7 @@ pub(super) async fn compare(
     let rounds = async {
         loop {
             tokio::time::sleep(jittered(HEADS_INTERVAL)).await;
-            let mut members = observer.others();
-            members.shuffle(&mut rand::rng());
-            members.truncate(HEADS_PEERS_MAX);
-            ask(&observer, &*links, members, Some(&revocations)).await;
+            ask(&observer, &*links, some_of(observer.others()), Some(&revocations)).await;
             observer.tick(Now::read());
         }
     };
@@ -116,6 +113,12 @@ async fn save_ages(observer: &Observer) {
         Ok(Err(problem)) => tracing::error!(%problem, "owners' ages could not be written down"),
         Err(problem) => tracing::error!(%problem, "writing owners' ages ended badly"),
     }
+}
+
+fn some_of(mut members: Vec<ClusterId>) -> Vec<ClusterId> {
+    members.shuffle(&mut rand::rng());
+    members.truncate(HEADS_PEERS_MAX);
+    members
 }
 
 /// Between a half and one and a half of it, so that nodes do not ask in step.

@@ -34,6 +34,8 @@ pub const WATCHERS_MAX: usize = 512;
 pub const WATCHERS_PER_CLUSTER_MAX: usize = 4;
 /// States that the watch server can make a delta from; a watcher further behind is resynced.
 pub const WATCH_STATES_MAX: usize = 256;
+/// Revisions of no concern to a watcher after which it is told of them all the same.
+pub const WATCH_IDLE_REVISIONS_MAX: u64 = 64;
 /// Events on their way to one watcher.
 pub const WATCH_QUEUE_EVENTS_MAX: usize = 4;
 /// A watcher that takes nothing for this long is cut off; it comes back and resumes.
@@ -42,10 +44,6 @@ pub const WATCHER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const WATCH_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// A source that is silent for this long is left.
 pub const WATCH_SILENCE_TIMEOUT: Duration = Duration::from_secs(16);
-/// Parts of one snapshot that a Replica takes up.
-pub const SNAPSHOT_PARTS_MAX: usize = 16_384;
-/// Bytes of all parts of one snapshot.
-pub const WATCH_SNAPSHOT_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Sources that a Replica remembers as broken or lying.
 pub const SOURCES_MAX: usize = 64;
 /// How long a source that could not be reached is a later choice.

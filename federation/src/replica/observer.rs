@@ -184,7 +184,7 @@ impl Observer {
     }
 
     /// A source sent what verification refused.
-    pub fn refused(&self, source: ClusterId, error: &ViewError, now: Now) {
+    pub(crate) fn refused(&self, source: ClusterId, error: &ViewError, now: Now) {
         let text = format!(
             "{} sent an event of the watch stream that was refused: {}",
             self.name(&source),
@@ -357,9 +357,13 @@ impl Observer {
         // An owner alone could frame a source with a generation that it never published.
         let alone = told_by == [known.owner];
         let doubt = if alone { "; nobody but the owner says so" } else { "" };
+        let late = if *source == self.own {
+            "this node's own store has".to_string()
+        } else {
+            format!("{} has delivered", self.name(source))
+        };
         format!(
-            "{} has delivered {held} of {}, {} s after generation {} was known from {}{doubt}",
-            self.name(source),
+            "{late} {held} of {}, {} s after generation {} was known from {}{doubt}",
             self.name(&known.owner),
             overdue.as_secs(),
             known.issue.mark,

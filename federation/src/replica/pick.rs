@@ -11,15 +11,15 @@ use super::limits::{
 
 /// A member that serves the watch stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    pub cluster: ClusterId,
+pub(super) struct Candidate {
+    pub(super) cluster: ClusterId,
     /// A voter has the whole store; a Replica only what it may see itself, so it is the second choice.
-    pub voter: bool,
+    pub(super) voter: bool,
 }
 
 /// Why a source was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub(super) enum Left {
     /// Not reachable, or the stream broke.
     Broken,
     /// It sent what verification refuses, or withholds: it is tried again only after everybody else.
@@ -28,7 +28,7 @@ pub enum Left {
 
 /// The memory of a Replica about its sources.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub(super) struct Sources {
     avoided: BTreeMap<ClusterId, Avoided>,
     /// Attempts since the last one that delivered something.
     failures: u32,
@@ -42,7 +42,7 @@ struct Avoided {
 
 impl Sources {
     /// The next source: honest before suspected, voters before Replicas, then by lot.
-    pub fn pick(&mut self, all: &[Candidate], now: Instant, lot: u64) -> Option<ClusterId> {
+    pub(super) fn pick(&mut self, all: &[Candidate], now: Instant, lot: u64) -> Option<ClusterId> {
         self.avoided.retain(|_, avoided| avoided.until > now);
         let rank = |candidate: &Candidate| {
             let avoided = self.avoided.get(&candidate.cluster).map(|avoided| avoided.left);
@@ -60,14 +60,14 @@ impl Sources {
     }
 
     /// Something was delivered and verified.
-    pub fn delivered(&mut self, source: &ClusterId) {
+    pub(super) fn delivered(&mut self, source: &ClusterId) {
         self.failures = 0;
         if self.avoided.get(source).is_some_and(|avoided| avoided.left == Left::Broken) {
             self.avoided.remove(source);
         }
     }
 
-    pub fn left(&mut self, source: ClusterId, left: Left, now: Instant) {
+    pub(super) fn left(&mut self, source: ClusterId, left: Left, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         let lifetime = match left {
             Left::Broken => SOURCE_AVOIDED_FOR,
@@ -88,22 +88,13 @@ impl Sources {
 
     /// Full jitter: anywhere between nothing and a bound that doubles, so that five hundred readers
     /// of a node that restarted do not come back together.
-    pub fn pause(&self, lot: u64) -> Duration {
+    pub(super) fn pause(&self, lot: u64) -> Duration {
         if self.failures == 0 {
             return Duration::ZERO;
         }
         let doubled = RETRY_BASE.saturating_mul(1 << (self.failures - 1).min(16));
         let bound = u64::try_from(doubled.min(RETRY_MAX).as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(lot % (bound + 1))
-    }
-
-    /// Sources that lied lately.
-    pub fn distrusted(&self, now: Instant) -> Vec<ClusterId> {
-        let lied = self
-            .avoided
-            .iter()
-            .filter(|(_, avoided)| avoided.left == Left::Lied && avoided.until > now);
-        lied.map(|(cluster, _)| *cluster).collect()
     }
 }
 
@@ -134,7 +125,6 @@ mod tests {
         assert_eq!(sources.pick(&ALL, now, 7), Some(WEST));
         sources.left(EAST, Left::Broken, now);
         assert_eq!(sources.pick(&ALL[..1], now, 7), Some(EAST));
-        assert_eq!(sources.distrusted(now), vec![EAST]);
         sources.delivered(&NORTH);
         assert_eq!(sources.pick(&ALL, now, 7), Some(NORTH));
         // All is forgotten in time.

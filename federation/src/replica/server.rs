@@ -14,15 +14,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
-use wire::store::{Alive, Heads, Signed, WatchEvent, proto};
+use wire::store::{Alive, FleetUpdate, Heads, Signed, WatchEvent, proto};
 
+use crate::fleet::{View, ViewStep};
 use crate::refusal::refuse;
 
-use super::events;
 use super::feed::{Feed, State};
 use super::limits::{
-    WATCH_HEARTBEAT_INTERVAL, WATCH_QUEUE_EVENTS_MAX, WATCHER_STALL_TIMEOUT, WATCHERS_MAX,
-    WATCHERS_PER_CLUSTER_MAX,
+    WATCH_HEARTBEAT_INTERVAL, WATCH_IDLE_REVISIONS_MAX, WATCH_QUEUE_EVENTS_MAX,
+    WATCHER_STALL_TIMEOUT, WATCHERS_MAX, WATCHERS_PER_CLUSTER_MAX,
 };
 use super::observer::{Now, Observer};
 
@@ -72,7 +72,8 @@ impl WatchServer {
         }
         let place = self.watchers.enter(caller)?;
         let (outgoing, receiver) = mpsc::channel(WATCH_QUEUE_EVENTS_MAX);
-        let watcher = Watcher { feed: self.feed.clone(), caller, sent: resume, outgoing };
+        let watcher =
+            Watcher { feed: self.feed.clone(), caller, sent: resume, view: None, outgoing };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let outgoing = watcher.outgoing.clone();
@@ -117,6 +118,8 @@ struct Watcher {
     caller: ClusterId,
     /// What the reader has when it has read everything that was sent.
     sent: Option<Revision>,
+    /// The same, as it sees it: perhaps later, where nothing since then concerned it.
+    view: Option<View>,
     outgoing: mpsc::Sender<Result<proto::WatchEvent, Status>>,
 }
 
@@ -129,7 +132,7 @@ impl Watcher {
             standpoints.mark_unchanged();
             let state = self.feed.current().ok_or_else(no_state)?;
             check_member(&state, &self.caller)?;
-            if self.sent != Some(state.revision) {
+            if self.view.as_ref().map(View::revision) != Some(state.revision) {
                 self.send_state(&state).await?;
                 continue;
             }
@@ -147,22 +150,48 @@ impl Watcher {
 
     /// The step to a state, or all of it where no step leads there.
     async fn send_state(&mut self, state: &State) -> Result<(), Status> {
-        let before = self.sent.and_then(|sent| self.feed.at(sent));
-        match before {
-            Some(before) if before.revision < state.revision => {
-                let delta = events::delta(&before, state, &self.caller);
-                self.send(delta.encode()).await?;
+        let before = self.view.take().filter(|view| self.feed.reaches(view.revision()));
+        let before = before.or_else(|| {
+            let resumed = self.feed.at(self.sent?)?;
+            Some(View::of(&resumed.fleet, resumed.serving(), &self.caller))
+        });
+        let now = match &before {
+            Some(before) => before.at(&state.fleet, state.serving()),
+            None => View::of(&state.fleet, state.serving(), &self.caller),
+        };
+        let step = match (&before, self.sent) {
+            (Some(before), Some(sent)) => now.step_from(before, sent),
+            _ => ViewStep::Snapshot,
+        };
+        match step {
+            ViewStep::Nothing => self.send_nothing(now.revision()).await?,
+            ViewStep::Delta(event) => {
+                self.send(event.encode()).await?;
+                self.sent = Some(now.revision());
             }
-            _ => {
+            ViewStep::Snapshot => {
                 if let Some(sent) = self.sent {
                     tracing::info!(watcher = %self.caller, have = %sent, "resync by a snapshot");
                 }
-                for event in events::snapshot(state, &self.caller)? {
+                for event in now.snapshot() {
                     self.send(event.encode()).await?;
                 }
+                self.sent = Some(now.revision());
             }
         }
-        self.sent = Some(state.revision);
+        self.view = Some(now);
+        Ok(())
+    }
+
+    /// What is of no concern to a reader is not sent; but its revision is not to fall out of the
+    /// history from which it could resume.
+    async fn send_nothing(&mut self, revision: Revision) -> Result<(), Status> {
+        let Some(from) = self.sent else { return Ok(()) };
+        if revision.index.saturating_sub(from.index) >= WATCH_IDLE_REVISIONS_MAX {
+            let update = FleetUpdate::default();
+            self.send(WatchEvent::Delta { from, revision, update }.encode()).await?;
+            self.sent = Some(revision);
+        }
         Ok(())
     }
 

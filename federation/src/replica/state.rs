@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use model::code::{DATA_FOLDER_UNUSABLE, EVENT_REFUSED, FEDERATION_NONE};
 use model::{ClusterId, FederationId, Revision};
 use tokio_util::sync::CancellationToken;
 use wire::replica::KeptPlace;
 use wire::store::WatchEvent;
 
 use crate::fleet::{Fleet, VerifiedView, ViewError};
-use crate::store::Disk;
+use crate::store::{Disk, KvWrite};
 
 use super::client::{self, Links};
 use super::feed::{Feed, Standpoint};
@@ -28,7 +29,8 @@ struct Shared {
     shelf: Shelf,
     feed: Feed,
     observer: Observer,
-    kept: Mutex<Kept>,
+    /// `None` outside of a federation.
+    kept: Mutex<Option<Kept>>,
     source: Mutex<Option<(ClusterId, Instant)>>,
 }
 
@@ -36,6 +38,7 @@ struct Shared {
 #[derive(Debug)]
 struct Kept {
     view: VerifiedView,
+    fleet: Arc<Fleet>,
     place: Option<KeptPlace>,
 }
 
@@ -43,6 +46,8 @@ struct Kept {
 #[derive(Debug)]
 pub(super) enum ReadError {
     View(ViewError),
+    /// A Replica's snapshot would take the place of more than it has.
+    Partial,
     Disk(String),
 }
 
@@ -62,32 +67,42 @@ impl std::fmt::Debug for ReplicaConfig {
 }
 
 impl Replica {
-    /// Takes the last good state from the disk, verifies it and puts it into service; no other node
-    /// is needed for that. What does not verify is fetched anew.
+    /// Opens the replica's part of the disk. Nothing is in service before [`Self::begin`].
     pub fn open(config: ReplicaConfig) -> Result<Self, ShelfError> {
         let shelf = Shelf::new(config.disk);
         let observer = Observer::open(config.own, shelf.clone(), config.freshness, Now::read())?;
-        let kept = Kept { view: VerifiedView::empty(config.own), place: None };
-        let replica = Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Shared {
             own: config.own,
             shelf,
             feed: Feed::default(),
             observer,
-            kept: Mutex::new(kept),
+            kept: Mutex::new(None),
             source: Mutex::new(None),
-        }));
-        replica.load()?;
-        Ok(replica)
+        })))
     }
 
-    /// Enters a federation, as the token or the operator named it: from now on only its root is
-    /// believed. What was kept of another federation is forgotten.
+    /// Enters a federation, as the token or the node's own configuration names it: its root alone is
+    /// believed. The last good state of it on the disk is verified and put into service; no other
+    /// node is needed for that. What does not verify is fetched anew.
     pub fn begin(&self, federation: FederationId) {
-        let mut kept = self.lock();
-        if kept.view.federation() != Some(federation) {
-            *kept = Kept { view: VerifiedView::anchored(self.0.own, federation), place: None };
-            self.0.feed.clear();
-        }
+        let (pairs, place) = self.0.shelf.state().unwrap_or_else(|error| {
+            tracing::error!(%error, "the replica's state cannot be read");
+            (vec![], None)
+        });
+        let nothing = || VerifiedView::new(self.0.own, federation);
+        let view = match (VerifiedView::load(self.0.own, federation, pairs), place) {
+            (Ok(view), Some(place)) => {
+                self.put(view, place, Now::read());
+                return;
+            }
+            (Ok(_), _) => nothing(),
+            (Err(error), _) => {
+                tracing::error!(code = %error.code, %error, "the replica's state does not verify");
+                nothing()
+            }
+        };
+        *self.lock() = Some(Kept { view, fleet: Arc::default(), place: None });
+        self.0.feed.clear();
     }
 
     /// Takes up a snapshot that came by another way than the watch: with the answer to a join.
@@ -97,19 +112,19 @@ impl Replica {
         events: Vec<WatchEvent>,
         whole: bool,
     ) -> Result<(), ViewError> {
-        let mut reading = self.reading(source);
+        let refused = |code, text: String| ViewError { code, text };
+        let Some(mut reading) = self.reading(source) else {
+            return Err(refused(FEDERATION_NONE, "this node is in no federation".into()));
+        };
         reading.set_relayed(!whole);
         for event in events {
-            match reading.take(event).await {
-                Ok(_) => {}
-                Err(ReadError::View(error)) => return Err(error),
-                Err(ReadError::Disk(problem)) => {
-                    return Err(ViewError {
-                        code: model::code::DATA_FOLDER_UNUSABLE,
-                        text: problem,
-                    });
+            reading.take(event).await.map_err(|error| match error {
+                ReadError::View(error) => error,
+                ReadError::Partial => {
+                    refused(EVENT_REFUSED, "more is known here than the snapshot has".into())
                 }
-            }
+                ReadError::Disk(problem) => refused(DATA_FOLDER_UNUSABLE, problem),
+            })?;
         }
         Ok(())
     }
@@ -120,9 +135,17 @@ impl Replica {
         client::follow(self.clone(), links, stop).await;
     }
 
-    /// The verified state in service.
+    /// The verified state in service; of nothing outside of a federation.
     pub fn state(&self) -> Arc<Fleet> {
-        self.lock().view.fleet().clone()
+        self.lock().as_ref().map(|kept| kept.fleet.clone()).unwrap_or_default()
+    }
+
+    /// The state of a node that is in Raft, for watchers and for the observer: after every command.
+    /// `leader` is whom it came from.
+    pub fn serve(&self, fleet: Arc<Fleet>, leader: ClusterId, standpoint: Standpoint) {
+        self.0.observer.hold(&fleet, leader, Now::read());
+        self.0.feed.set_standpoint(standpoint);
+        self.0.feed.publish(fleet);
     }
 
     /// The state as the watch stream serves it on: `revision()` of it tells of changes.
@@ -143,7 +166,7 @@ impl Replica {
     /// come back only as a new member.
     pub fn forget(&self) -> Result<(), ShelfError> {
         self.0.shelf.clear()?;
-        *self.lock() = Kept { view: VerifiedView::empty(self.0.own), place: None };
+        *self.lock() = None;
         self.0.feed.clear();
         Ok(())
     }
@@ -168,50 +191,29 @@ impl Replica {
         *known = source.map(|cluster| (cluster, Instant::now()));
     }
 
-    pub(super) fn reading(&self, source: ClusterId) -> Reading {
+    /// `None` outside of a federation.
+    pub(super) fn reading(&self, source: ClusterId) -> Option<Reading> {
         let kept = self.lock();
-        Reading {
-            replica: self.clone(),
-            source,
-            view: kept.view.clone(),
-            place: kept.place,
-            relayed: false,
-        }
+        let Kept { view, place, .. } = kept.as_ref()?;
+        let (view, place) = (view.clone(), *place);
+        Some(Reading { replica: self.clone(), source, view, place, relayed: false })
     }
 
-    /// Verifies what the disk has, and puts it into service.
-    fn load(&self) -> Result<(), ShelfError> {
-        let (pairs, place) = match self.0.shelf.state() {
-            Err(error @ ShelfError::Damaged { .. }) => {
-                tracing::error!(%error, "the replica's state on disk is damaged");
-                return Ok(());
-            }
-            loaded => loaded?,
-        };
-        let Some(place) = place else { return Ok(()) };
-        match VerifiedView::load(self.0.own, pairs) {
-            Ok(view) => {
-                self.put(view, place, Now::read());
-                Ok(())
-            }
-            Err(error) => {
-                tracing::error!(code = %error.code, %error, "the replica's state does not verify");
-                Ok(())
-            }
-        }
+    pub(super) fn federation(&self) -> Option<FederationId> {
+        self.lock().as_ref().map(|kept| kept.view.anchor())
     }
 
     /// Puts what is on the disk into service.
     fn put(&self, view: VerifiedView, place: KeptPlace, now: Now) {
-        let fleet = view.fleet().clone();
-        *self.lock() = Kept { view, place: Some(place) };
+        let fleet = Arc::new(view.fleet().clone());
+        *self.lock() = Some(Kept { view, fleet: fleet.clone(), place: Some(place) });
         self.0.observer.hold(&fleet, place.source, now);
         let standpoint = Standpoint { relayed: true, ..self.0.feed.standpoint() };
         self.0.feed.set_standpoint(standpoint);
-        self.0.feed.publish(place.revision, fleet);
+        self.0.feed.publish(fleet);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
         self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -245,15 +247,19 @@ impl Reading {
     }
 
     /// Verifies an event, writes what it changes, and puts that into service. `false`: more of a
-    /// snapshot is to come.
+    /// snapshot is to come, or there is no change.
     pub(super) async fn take(&mut self, event: WatchEvent) -> Result<bool, ReadError> {
-        let is_snapshot = matches!(event, WatchEvent::SnapshotEnd { .. });
-        let Some(applied) = self.view.apply(event).map_err(ReadError::View)? else {
+        let begins = matches!(event, WatchEvent::SnapshotBegin { .. });
+        if begins && self.relayed && self.is_whole() {
+            return Err(ReadError::Partial);
+        }
+        let ends = matches!(event, WatchEvent::SnapshotEnd { .. });
+        let Some(change) = self.view.apply(&event).map_err(ReadError::View)? else {
             return Ok(false);
         };
-        let whole = !self.relayed && (is_snapshot || self.is_whole());
-        let place = KeptPlace { revision: applied.revision, source: self.source, whole };
-        self.write(applied.writes, is_snapshot, place).await?;
+        let whole = !self.relayed && (ends || self.is_whole());
+        let place = KeptPlace { revision: change.revision, source: self.source, whole };
+        self.write(change.writes, ends, place).await?;
         self.place = Some(place);
         self.replica.put(self.view.clone(), place, Now::read());
         Ok(true)
@@ -262,13 +268,13 @@ impl Reading {
     /// What nobody may see before it is on the disk: high-water marks are part of the state.
     async fn write(
         &self,
-        writes: Vec<crate::store::KvWrite>,
-        is_snapshot: bool,
+        writes: Vec<KvWrite>,
+        replace: bool,
         place: KeptPlace,
     ) -> Result<(), ReadError> {
         let (shelf, view) = (self.replica.shelf().clone(), self.view.clone());
         let write = move || {
-            if is_snapshot {
+            if replace {
                 shelf.replace(&view.to_kv(), &place)
             } else {
                 shelf.advance(&writes, &place)

@@ -20,10 +20,12 @@ impl Replica {
     /// Verifies what lies on the disk, not what is in memory, and lays every member's Heads beside
     /// it.
     pub async fn verify_all(&self, links: &dyn Links) -> VerifyReport {
-        let (shelf, own) = (self.shelf().clone(), self.own());
+        let (shelf, own, federation) = (self.shelf().clone(), self.own(), self.federation());
         let check = move || {
+            let federation = federation.ok_or("this node is in no federation")?;
             let (pairs, _) = shelf.state().map_err(|error| error.to_string())?;
-            let view = VerifiedView::load(own, pairs).map_err(|error| error.to_string())?;
+            let view = VerifiedView::load(own, federation, pairs);
+            let view = view.map_err(|error| error.to_string())?;
             Ok(view.fleet().owners().flat_map(Owner::records).count())
         };
         let checked = tokio::task::spawn_blocking(check).await;
