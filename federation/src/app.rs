@@ -12,7 +12,8 @@ use model::code::{
     Code, DATA_FOLDER_UNUSABLE, ENROLMENT_REFUSED, FILE_UNREADABLE, OPERATOR_REFUSED,
 };
 use model::spiffe::Part;
-use model::{SpiffeId, TrustBundle};
+use model::{ClusterId, SpiffeId, TrustBundle};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,27 +21,33 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 use wire::operator::proto::federation_service_server::FederationServiceServer;
 use wire::operator::proto::operator_service_server::OperatorServiceServer;
-use wire::resource::{HeardFromPeer, StoreNews};
+use wire::resource::StoreNews;
 use wire::resource::limits::{ENROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
 use wire::resource::proto::enrolment_service_server::EnrolmentServiceServer;
 use wire::resource::proto::resource_service_server::ResourceServiceServer;
+use wire::store::join_proto::join_service_server::JoinServiceServer;
+use wire::store::limits::MESSAGE_BYTES_MAX;
+use wire::store::proto::raft_service_server::RaftServiceServer;
+use wire::store::proto::store_service_server::StoreServiceServer;
 
 use crate::applied::{Applied, merged};
 use crate::audit::Audit;
-use crate::config::FederationConfig;
+use crate::config::{FederationConfig, StoreProfile};
 use crate::enrol::Enrolment;
 use crate::epoch;
 use crate::folder::DataFolder;
 use crate::gateways::Gateways;
 use crate::intake::{self, Intake};
-use crate::limits::{CALLS_PER_CONNECTION_MAX, HEARD_MAX, STOP_TIMEOUT};
-use crate::membership::Membership;
+use crate::limits::{CALLS_PER_CONNECTION_MAX, HEARD_MAX, JOIN_MESSAGE_BYTES_MAX, STOP_TIMEOUT};
+use crate::membership::{self, Ground, JoinServer, Membership, StoreServer};
 use crate::operator::{Federation, Gate, Operator, OperatorUsers, Started};
 use crate::peer::{AllowedUsers, own_uid};
 use crate::revisions::Revisions;
 use crate::socket::{self, Socket, SocketFile};
+use crate::store::Profile;
 use crate::stream::ResourceStreams;
 use crate::svid::OwnSvid;
+use crate::transport::{self, Incoming, RelayDoors, Transport, TransportConfig};
 
 /// Only the owner may connect ...
 const PRIVATE_SOCKET_MODE: u32 = 0o600;
@@ -56,9 +63,7 @@ pub struct App {
     stop: CancellationToken,
     tasks: TaskTracker,
     provider: Option<FileProvider>,
-    shared: watch::Sender<Arc<intake::Shared>>,
-    news: watch::Sender<Arc<StoreNews>>,
-    heard: mpsc::Receiver<HeardFromPeer>,
+    membership: Membership,
     /// Last: the folder stays locked until all else has ended.
     held: Option<(Vec<SocketFile>, DataFolder)>,
 }
@@ -84,22 +89,46 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let files = provider.subscribe();
     let mut catalogs = merged(files.clone(), applied.subscribe(), stop.clone(), &tasks);
     let first = catalogs.borrow_and_update().clone();
-    let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
-    intake.take_up(&first, &shared.borrow());
 
     let users = Arc::new(enrolment_users(&config, uid)?);
     let operators = Arc::new(operators(&config, uid)?);
     let (resource_socket, operator_socket) =
         bind_sockets(&config, users.is_only(uid), operators.foreign().is_none())?;
     let gateways = Gateways::default();
-    let cluster_id = ca.cluster_id();
+    let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
+    let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
     let news = watch::Sender::new(Arc::new(StoreNews {
-        cluster_id,
+        cluster_id: ClusterId::from_bytes([0; 16]),
         heads: vec![],
         revocations: vec![],
         revoked_domains: BTreeSet::new(),
     }));
-    let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
+    let (transport, incoming) =
+        start_transport(&config, &ca, &svid, &users, &gateways, (&stop, &tasks))?;
+    let membership = Membership::start(Ground {
+        name: config.cluster.clone(),
+        trust_domain: config.trust_domain.clone(),
+        spiffe_id: svid.current().id().clone(),
+        advertise: config.advertise.clone(),
+        ca: ca.clone(),
+        data_dir: config.data_dir.clone(),
+        profile: match config.store_profile {
+            StoreProfile::Lan => Profile::Lan,
+            StoreProfile::Wan => Profile::Wan,
+        },
+        transport,
+        gateways: gateways.clone(),
+        catalogs: catalogs.clone(),
+        shared: shared.clone(),
+        news: news.clone(),
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    })
+    .await?;
+    serve_peers(&membership, incoming, &stop, &tasks);
+    tasks.spawn(membership::take_heard(membership.current().clone(), heard, stop.clone()));
+    // What the federation had said last is in the first revision, whoever can be reached now.
+    intake.take_up(&first, &shared.borrow());
     let streams = ResourceStreams {
         cluster: cluster.clone(),
         trust_domain,
@@ -115,7 +144,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         ca: ca.clone(),
         users: users.clone(),
         gateways: gateways.clone(),
-        cluster_id,
+        membership: membership.clone(),
     };
     let operator = Operator {
         cluster,
@@ -134,8 +163,8 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let operator = OperatorServiceServer::new(operator)
         .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
     let operator = Gate::new(operator, operators.clone(), audit.clone());
-    let membership = Membership::alone(cluster_id, config.cluster.clone());
-    let federation = FederationServiceServer::new(Federation { membership, audit: audit.clone() })
+    let federation = Federation { membership: membership.clone(), audit: audit.clone() };
+    let federation = FederationServiceServer::new(federation)
         .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
     let federation = Gate::new(federation, operators.clone(), audit);
     let files = vec![
@@ -159,9 +188,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         stop,
         tasks,
         provider: Some(provider),
-        shared,
-        news,
-        heard,
+        membership,
         held: Some((files, folder)),
     })
 }
@@ -170,6 +197,11 @@ impl App {
     /// Where gateways subscribe and enrol.
     pub fn resource_socket(&self) -> &Path {
         &self.resource_socket
+    }
+
+    /// This cluster in its federation.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// Where operators ask.
@@ -190,6 +222,7 @@ impl App {
         if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!("some calls were still open at the end");
         }
+        self.membership.close().await;
         let provider = self.provider.take();
         // Its drop joins a thread.
         let joined = tokio::task::spawn_blocking(move || drop(provider)).await;
@@ -227,6 +260,56 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     anyhow::Error::new(error).context(code.to_string())
+}
+
+/// The way to other clusters' nodes; its relay socket is open to whom the resource socket is.
+fn start_transport(
+    config: &FederationConfig,
+    ca: &Ca,
+    svid: &OwnSvid,
+    users: &AllowedUsers,
+    gateways: &Gateways,
+    (stop, tasks): (&CancellationToken, &TaskTracker),
+) -> anyhow::Result<(Transport, Incoming)> {
+    let bundle = ca.bundle();
+    let root = bundle.x509_authorities.first().context("the CA has no certificate")?;
+    let transport = TransportConfig {
+        cluster: config.cluster.clone(),
+        relay_socket: config.relay_socket.clone(),
+        uids: users.all(),
+        ca: CertificateDer::from(root.clone()),
+        own_bundle: bundle,
+    };
+    let doors = RelayDoors::of(gateways.clone());
+    Transport::start(transport, svid.identity(), doors, stop.clone(), tasks)
+}
+
+/// Serves other members' nodes, and joiners, until the node stops.
+fn serve_peers(
+    membership: &Membership,
+    incoming: Incoming,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let store = StoreServer(membership.current().clone());
+    let raft = RaftServiceServer::new(store.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let store = StoreServiceServer::new(store).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let join = JoinServer { current: membership.current().clone(), tasks: tasks.clone() };
+    let join = JoinServiceServer::new(join).max_decoding_message_size(JOIN_MESSAGE_BYTES_MAX);
+    let until = |stop: &CancellationToken| stop.clone().cancelled_owned();
+    let store = transport::server()
+        .add_service(raft)
+        .add_service(store)
+        .serve_with_incoming_shutdown(incoming.store, until(stop));
+    let join = transport::server()
+        .add_service(join)
+        .serve_with_incoming_shutdown(incoming.join, until(stop));
+    tasks.spawn(async move {
+        let (store, join) = tokio::join!(store, join);
+        for problem in [store.err(), join.err()].into_iter().flatten() {
+            tracing::error!(%problem, "serving other nodes ended");
+        }
+    });
 }
 
 fn bind_sockets(

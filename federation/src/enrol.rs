@@ -9,13 +9,14 @@ use std::time::SystemTime;
 use identity::{Ca, IssueError};
 use model::code::ENROLMENT_REFUSED;
 use model::spiffe::Part;
-use model::{ClusterId, ObjectName, SpiffeId};
+use model::{ObjectName, SpiffeId};
 use tonic::{Request, Response, Status};
 use wire::resource::proto::enrolment_service_server::EnrolmentService;
 use wire::resource::{EnrolRequest, EnrolResponse, proto};
 
 use crate::gateways::Gateways;
 use crate::limits::{NAME_WAIT, SVID_LIFETIME};
+use crate::membership::Membership;
 use crate::peer::{AllowedUsers, Caller};
 use crate::refusal::refuse;
 
@@ -28,8 +29,8 @@ pub(crate) struct Enrolment {
     pub(crate) ca: Arc<Ca>,
     pub(crate) users: Arc<AllowedUsers>,
     pub(crate) gateways: Gateways,
-    /// Of the whole cluster, for its gateways to know.
-    pub(crate) cluster_id: ClusterId,
+    /// Knows the cluster's id.
+    pub(crate) membership: Membership,
 }
 
 #[tonic::async_trait]
@@ -78,7 +79,7 @@ impl Enrolment {
             "SVID issued"
         );
         let chain_der = chain.iter().map(|certificate| certificate.to_vec()).collect();
-        Ok(EnrolResponse { chain_der, bundle: self.ca.bundle(), cluster_id: self.cluster_id })
+        Ok(EnrolResponse { chain_der, bundle: self.ca.bundle(), cluster_id: self.membership.own() })
     }
 }
 

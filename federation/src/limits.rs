@@ -61,6 +61,14 @@ pub const PROPOSE_TARGETS_MAX: usize = 8;
 pub const PROBES_MAX: usize = 12;
 /// Bytes of records that one publication holds; the rest is in the next one.
 pub const PUBLISH_BYTES_MAX: usize = 192 * 1024;
+/// Parts of the snapshot that a joiner gets.
+pub const JOIN_SNAPSHOT_EVENTS_MAX: usize = 4096;
+/// Verified revocations in force that the log does not have yet.
+pub const EARLY_REVOCATIONS_MAX: usize = 128;
+/// Heads of other clusters that gateways are given to pass on.
+pub const NEWS_HEADS_MAX: usize = 64;
+/// Bytes of a joiner's message: a Member, and its first records.
+pub const JOIN_MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// Joins that wait for a person.
 pub const PENDING_JOINS_MAX: usize = 32;
 
@@ -165,3 +173,21 @@ pub const STORE_PING_INTERVAL: Duration = Duration::from_secs(2);
 pub const STORE_PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a node remembers a token that it issued, after its end.
 pub const GRANT_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long the inviter may take to say what it thinks of a token.
+pub const JOIN_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the inviter may be silent while no person is waited for.
+pub const JOIN_EVENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a joiner may leave a message unread.
+pub const JOIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Life of a token when nothing else is said: 15 minutes.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// How often a node looks whether it is in the group, and who else is.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// A node of the group that knows of no leader for this long watches others too.
+pub const LEADER_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Longest drain before leaving.
+pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+/// How long leaving may take, without the drain.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a member may take to confirm a revocation.
+pub const TELL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -44,6 +44,10 @@ impl AllowedUsers {
         self.uids.iter().eq([&uid])
     }
 
+    pub(crate) fn all(&self) -> BTreeSet<u32> {
+        self.uids.clone()
+    }
+
     /// Whether `uid` may call.
     pub(crate) fn lists(&self, uid: u32) -> bool {
         self.uids.contains(&uid)

@@ -15,7 +15,7 @@ use super::error::MembershipError;
 use super::node::{Node, node_id};
 use super::voters::{Eligible, Group, plan};
 use crate::limits::{
-    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_TIMEOUT, PROBES_MAX, PROBE_TIMEOUT,
+    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_TIMEOUT, PROBE_TIMEOUT, PROBES_MAX,
 };
 
 impl Node {
@@ -49,7 +49,9 @@ impl Node {
     pub(crate) async fn exclude(&self, leaving: ClusterId) -> Result<(), MembershipError> {
         let Some(now) = self.group_led() else { return Ok(()) };
         let node = node_id(&leaving);
-        self.excluded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.excluded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
             .insert(leaving, Instant::now() + EXCLUSION_TIMEOUT);
         if !now.voters.contains(&node) && !now.standbys.contains(&node) {
             return Ok(());
@@ -65,7 +67,26 @@ impl Node {
                 fix: "bring another member back first",
             });
         }
+        if leaving == self.own.id {
+            return self.hand_over(&now, &wanted).await;
+        }
         self.change_group(wanted).await
+    }
+
+    /// A leader cannot take itself out: it sees to it that those who stay vote, and lets one of them
+    /// lead, who takes it out then.
+    async fn hand_over(&self, now: &Group, wanted: &Group) -> Result<(), MembershipError> {
+        let voters = now.voters.union(&wanted.voters).copied().collect();
+        let standbys = now.standbys.difference(&wanted.voters).copied().collect();
+        self.change_group(Group { voters, standbys }).await?;
+        let mut failure = "nobody else votes".to_string();
+        for heir in &wanted.voters {
+            match self.store().transfer(*heir).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(MembershipError::NoQuorum { detail: failure })
     }
 
     /// The group, if this node leads it.
@@ -86,7 +107,8 @@ impl Node {
             nodes.iter().map(name).collect::<Vec<_>>().join(" ")
         };
         let (voters, standbys) = (named(&group.voters), named(&group.standbys));
-        let changing = self.store().set_members(group.voters, group.standbys);
+        let store = self.store();
+        let changing = store.set_members(group.voters, group.standbys);
         let changed = tokio::time::timeout(GROUP_CHANGE_TIMEOUT, changing).await;
         let changed = changed.map_err(|_| MembershipError::NoQuorum {
             detail: format!("the voters were not changed to {voters} in time"),
@@ -97,21 +119,16 @@ impl Node {
     }
 
     async fn plan_group(&self, now: &Group) -> Group {
-        let Some((_, fleet)) = self.state() else { return now.clone() };
         let excluded = self.excluded_now();
-        let eligible: Vec<ClusterId> = self
-            .elders()
-            .filter(|cluster| !excluded.contains(cluster))
-            .collect();
+        let eligible: Vec<ClusterId> =
+            self.elders().filter(|cluster| !excluded.contains(cluster)).collect();
         let probed = self.probe(&eligible, now).await;
         let members: Vec<Eligible> = eligible
             .iter()
-            .map(|cluster| Eligible {
-                node: node_id(cluster),
-                reachable: probed.contains(cluster),
-            })
+            .map(|cluster| Eligible { node: node_id(cluster), reachable: probed.contains(cluster) })
             .collect();
-        let named: Vec<u64> = fleet.standbys().iter().map(node_id).collect();
+        let standbys = self.state().map(|(_, fleet)| fleet.standbys()).unwrap_or_default();
+        let named: Vec<u64> = standbys.iter().map(node_id).collect();
         plan(self.own.node, &members, now, &named)
     }
 
@@ -129,9 +146,9 @@ impl Node {
         };
         let others = eligible.iter().filter(|cluster| !in_group(cluster));
         let asked = eligible.iter().filter(in_group).chain(others).take(PROBES_MAX);
-        let answers = join_all(asked.map(|cluster| async move {
-            self.answers(cluster).await.then_some(*cluster)
-        }));
+        let answers = join_all(
+            asked.map(|cluster| async move { self.answers(cluster).await.then_some(*cluster) }),
+        );
         answers.await.into_iter().flatten().collect()
     }
 

@@ -19,6 +19,13 @@ pub enum MembershipError {
          join another one"
     )]
     AlreadyMember { federation: FederationId },
+    #[error(
+        "this cluster was taken out of its federation, or revoked; `fedctl leave --force` forgets \
+         the federation, then it may join anew"
+    )]
+    Excluded,
+    #[error("another founding, join, leave or restore is in progress here; wait for it to end")]
+    Busy,
     /// The store's own answer: the proposal broke a rule, and nothing changed.
     #[error("{text}")]
     Refused { code: Code, text: String },
@@ -59,6 +66,8 @@ impl MembershipError {
     pub fn code(&self) -> Code {
         match self {
             Self::Alone => code::FEDERATION_NONE,
+            Self::Busy => code::MEMBERSHIP_BUSY,
+            Self::Excluded => code::NOT_A_MEMBER,
             Self::AlreadyMember { .. } => code::FEDERATION_JOINED,
             Self::NoQuorum { .. } => code::STORE_NO_QUORUM,
             Self::TokenMalformed { .. } | Self::TokenExpired { .. } => code::TOKEN_REFUSED,

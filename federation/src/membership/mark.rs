@@ -8,16 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wire::store::Mark;
+
 use crate::folder::{FolderError, io_error, replace_file};
 
 const FILE_NAME: &str = "signed-head";
-
-/// Epoch and generation of a Head.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark {
-    pub(crate) epoch: u64,
-    pub(crate) generation: u64,
-}
 
 /// The file of the mark.
 #[derive(Debug)]
@@ -25,6 +20,9 @@ pub(crate) struct SignedMark {
     path: PathBuf,
     mark: Mark,
 }
+
+/// Nothing was signed yet.
+const NONE: Mark = Mark { epoch: 0, generation: 0 };
 
 impl SignedMark {
     pub(crate) fn load(folder: &Path) -> Result<Self, FolderError> {
@@ -38,7 +36,7 @@ impl SignedMark {
                 );
                 io_error("use", &path)(io::Error::new(io::ErrorKind::InvalidData, problem))
             })?,
-            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Mark::default(),
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => NONE,
             Err(problem) => return Err(io_error("read", &path)(problem)),
         };
         Ok(Self { path, mark })
@@ -60,7 +58,7 @@ impl SignedMark {
     /// Forgets the mark: this cluster has left the federation that it was for.
     pub(crate) fn reset(&mut self) -> Result<(), FolderError> {
         replace_file(&self.path, b"0 0\n")?;
-        self.mark = Mark::default();
+        self.mark = NONE;
         Ok(())
     }
 }
@@ -78,13 +76,13 @@ mod tests {
     fn the_mark_only_grows_and_outlasts_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let mut mark = SignedMark::load(folder.path()).unwrap();
-        assert_eq!(mark.get(), Mark::default());
+        assert_eq!(mark.get(), NONE);
         let high = Mark { epoch: 2, generation: 1 };
         mark.raise(high).unwrap();
         mark.raise(Mark { epoch: 1, generation: 9 }).unwrap();
         assert_eq!(SignedMark::load(folder.path()).unwrap().get(), high);
         mark.reset().unwrap();
-        assert_eq!(SignedMark::load(folder.path()).unwrap().get(), Mark::default());
+        assert_eq!(SignedMark::load(folder.path()).unwrap().get(), NONE);
         fs::write(folder.path().join(FILE_NAME), "7\n").unwrap();
         let error = SignedMark::load(folder.path()).unwrap_err().to_string();
         assert!(error.contains("it holds \"7\\n\" where an epoch and a generation"), "{error}");

@@ -123,10 +123,9 @@ impl Node {
 
     /// Proposes to this node's own store, and nowhere else.
     pub(crate) async fn propose_here(&self, command: &Bytes) -> ProposeReply {
-        let unknown = |text: String| {
-            ProposeReply::Unknown(Refusal { code: Some(STORE_NO_QUORUM), text })
-        };
-        match self.store().propose(command.clone()).await {
+        let unknown =
+            |text: String| ProposeReply::Unknown(Refusal { code: Some(STORE_NO_QUORUM), text });
+        match self.store().propose(command.to_vec()).await {
             Ok(proposed) => match super::machine::decode_reply(&proposed.reply) {
                 Ok(reply) => reply,
                 Err(problem) => unknown(problem),

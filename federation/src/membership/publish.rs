@@ -1,22 +1,18 @@
 //! This cluster's own records in the store: made from its catalog, signed, proposed, one at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use model::{ClusterPeer, Diagnostic, Resource, Revision};
+use model::code::ROLE_MISSING;
+use model::{ClusterPeer, Diagnostic, Resource, ResourceSet, Revision, Role, Severity};
 use tokio_util::sync::CancellationToken;
-use wire::store::{
-    Change, Command, Domain, Head, Mark, Member, MemberChain, Publish, SignedMember,
-};
+use wire::store::{Change, Command, Domain, Head, Member, Publish, SignedMember};
 
 use super::error::MembershipError;
 use super::node::{Node, unix_ms};
-use crate::fleet::{self, Fleet, OwnStep};
-use crate::limits::{
-    APPLIED_TIMEOUT, HEAD_INTERVAL, PUBLISH_BYTES_MAX, PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN,
-};
+use crate::fleet::{Fleet, OwnStep, own_records};
+use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN};
 
 impl Node {
     /// Publishes whenever the catalog, or what the store has of it, is another one. What changes
@@ -29,8 +25,7 @@ impl Node {
         loop {
             catalogs.mark_unchanged();
             revisions.mark_unchanged();
-            let step = stop.run_until_cancelled(self.publish_step()).await;
-            let retry = match step {
+            let retry = match stop.run_until_cancelled(self.publish_step()).await {
                 None => return,
                 Some(Ok(true)) => {
                     pause = PUBLISH_PAUSE_MIN;
@@ -43,11 +38,12 @@ impl Node {
                     Some(pause)
                 }
             };
+            let patience = retry.unwrap_or(Duration::ZERO);
             tokio::select! {
                 changed = catalogs.changed(), if retry.is_none() => if changed.is_err() { return },
                 changed = revisions.changed(), if retry.is_none() => if changed.is_err() { return },
                 () = self.publish_again.notified() => {}
-                () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
+                () = tokio::time::sleep(patience), if retry.is_some() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -58,14 +54,14 @@ impl Node {
         let Some((_, fleet)) = self.state() else { return Ok(false) };
         let Some(member) = fleet.member(&self.own.id) else { return Ok(false) };
         if self.must_begin_epoch(&fleet) {
-            let revision = self.begin_epoch(&fleet).await?;
+            let revision = self.begin_epoch(member).await?;
             self.applied(revision).await;
             return Ok(true);
         }
         let pending = self.unsettled.lock().await.clone();
         let command = match pending {
             Some(command) => command,
-            None => match self.next_step(&fleet, member)? {
+            None => match self.next_command(&fleet, member)? {
                 Some(command) => command,
                 None => return Ok(false),
             },
@@ -82,44 +78,57 @@ impl Node {
     }
 
     /// The command for what differs, as much as fits into one.
-    fn next_step(
+    fn next_command(
         &self,
         fleet: &Fleet,
         member: &Member,
     ) -> Result<Option<Bytes>, MembershipError> {
-        let (step, diagnostics) = self.own_step(fleet, member);
+        let (catalog, mut diagnostics) = self.to_publish(member);
+        let mut salt = || self.random();
+        let (peer, owner) = (self.own_peer(), fleet.owner(&self.own.id));
+        let (steps, found) = own_records(&self.own.id, &peer, &catalog, owner, &mut salt);
+        diagnostics.extend(found);
         self.note_own(diagnostics);
-        if step.is_empty() {
-            return Ok(None);
-        }
-        let publish = self.sign_step(fleet, member, step)?;
+        let Some(step) = steps.into_iter().next() else { return Ok(None) };
         let command = Command {
             request_id: self.random(),
             proposed_at_unix_ms: unix_ms(SystemTime::now()),
-            change: Change::Publish(publish),
+            change: Change::Publish(self.sign_step(fleet, member, step)?),
         };
         Ok(Some(command.encode().into()))
     }
 
-    fn own_step(&self, fleet: &Fleet, member: &Member) -> (OwnStep, Vec<Diagnostic>) {
-        let catalog = self.catalogs.borrow().clone();
-        let mut resources: Vec<Resource> = vec![self.own_peer()];
+    /// What of the catalog this member may publish.
+    fn to_publish(&self, member: &Member) -> (ResourceSet, Vec<Diagnostic>) {
         // A cluster that is about to leave exports nothing any more.
-        if !self.withdrawn.load(Ordering::Relaxed) {
-            resources.extend(catalog.resources.values().cloned());
+        if self.is_withdrawn() {
+            return (ResourceSet::default(), Vec::new());
         }
-        fleet::own_records(&self.own.id, member, &resources, fleet.owner(&self.own.id), || {
-            self.random()
-        })
+        let catalog = self.catalogs.borrow().resources.clone();
+        let is_export = |resource: &&Resource| matches!(resource, Resource::ServiceExport(_));
+        if member.roles.contains(Role::Export) || !catalog.values().any(|r| is_export(&r)) {
+            return (catalog, Vec::new());
+        }
+        let kept = catalog.values().filter(|resource| !is_export(resource)).cloned().collect();
+        let refused = catalog.values().filter(is_export).map(|export| Diagnostic {
+            severity: Severity::Error,
+            code: ROLE_MISSING,
+            object: export.key().to_string(),
+            field: String::new(),
+            message: "this cluster was admitted without the role export, so it is not published"
+                .into(),
+            fix: "ask an admin for the role, or remove the ServiceExport".into(),
+        });
+        (kept, refused.collect())
     }
 
     /// What others need to know of this cluster in order to reach it.
-    fn own_peer(&self) -> Resource {
-        Resource::ClusterPeer(ClusterPeer {
+    pub(crate) fn own_peer(&self) -> ClusterPeer {
+        ClusterPeer {
             name: self.own.name.clone(),
             addresses: self.own.advertise.clone(),
             trust_bundles: vec![self.own.ca.bundle()],
-        })
+        }
     }
 
     /// Raises the mark on disk, then signs the Head over the records after the step.
@@ -127,20 +136,43 @@ impl Node {
         &self,
         fleet: &Fleet,
         member: &Member,
-        mut step: OwnStep,
+        step: OwnStep,
     ) -> Result<Publish, MembershipError> {
-        step.cut(PUBLISH_BYTES_MAX);
-        let (digest, records) = step.digest(fleet.owner(&self.own.id));
-        let mark = self.next_mark(fleet, member)?;
         let head = self.sign_head(Head {
             federation: member.federation,
             cluster: self.own.id,
-            mark,
+            mark: self.next_mark(fleet, member)?,
             issued_at_unix_ms: unix_ms(SystemTime::now()),
-            key_id: self.own.key.id(),
-            digest,
-            records,
+            key_id: self.own.key.key_id(),
+            digest: step.digest,
+            records: step.records,
         });
         Ok(Publish { head, puts: step.puts, removes: step.removes })
+    }
+
+    /// Whether the store has Heads of this cluster that this node does not remember to have signed:
+    /// its data folder was lost or put back. What was signed in between is not known, so that the
+    /// next Head could be a second one of its generation.
+    fn must_begin_epoch(&self, fleet: &Fleet) -> bool {
+        fleet.high_water(&self.own.id).is_some_and(|published| published > self.signed_mark())
+    }
+
+    async fn begin_epoch(&self, member: &Member) -> Result<Revision, MembershipError> {
+        let next = Member {
+            epoch: member.epoch + 1,
+            member_generation: member.member_generation + 1,
+            ..member.clone()
+        };
+        tracing::warn!(
+            epoch = next.epoch,
+            "the store has newer Heads of this cluster than this node has signed: new epoch"
+        );
+        let member = self.sign(Domain::Member, next.encode());
+        let link = SignedMember { member, key_proof: None };
+        *self.unsettled.lock().await = None;
+        let revision = self.propose(Change::UpdateMember(link)).await?;
+        let first = wire::store::Mark { epoch: next.epoch, generation: 0 };
+        self.raise_mark(first)?;
+        Ok(revision)
     }
 }

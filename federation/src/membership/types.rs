@@ -284,11 +284,13 @@ pub struct StoreView {
 /// A file that holds a snapshot of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFacts {
-    pub federation: FederationId,
     pub revision: Revision,
+    /// Keys and values together.
     pub bytes: u64,
-    pub members: usize,
-    pub records: usize,
+    /// How many keys.
+    pub pairs: u64,
+    /// SHA-256 over them.
+    pub digest: [u8; 32],
 }
 
 #[cfg(test)]

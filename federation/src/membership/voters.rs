@@ -68,7 +68,9 @@ mod tests {
     use super::*;
 
     fn members(spec: &[(u64, bool)]) -> Vec<Eligible> {
-        spec.iter().map(|(node, reachable)| Eligible { node: *node, reachable: *reachable }).collect()
+        spec.iter()
+            .map(|(node, reachable)| Eligible { node: *node, reachable: *reachable })
+            .collect()
     }
 
     fn group(voters: &[u64], standbys: &[u64]) -> Group {
@@ -80,8 +82,7 @@ mod tests {
 
     #[test]
     fn voters_grow_with_the_third_and_the_seventh_cluster() {
-        let all: Vec<Eligible> =
-            (1..=9).map(|node| Eligible { node, reachable: true }).collect();
+        let all: Vec<Eligible> = (1..=9).map(|node| Eligible { node, reachable: true }).collect();
         let mut now = group(&[1], &[]);
         let mut sizes = Vec::new();
         for clusters in 1..=9 {
@@ -100,32 +101,57 @@ mod tests {
         // (who is there, voters now, standbys now, named) -> voters, standbys
         type Row<'a> = (&'a [(u64, bool)], &'a [u64], &'a [u64], &'a [u64], &'a [u64], &'a [u64]);
         let rows: &[(&str, Row)] = &[
-            ("the third is not up: stay", (&[(1, up), (2, up), (3, down)], &[1], &[], &[], &[1], &[])),
-            ("a dead voter stays", (
-                &[(1, up), (2, down), (3, up), (4, up)], &[1, 2, 3], &[], &[], &[1, 2, 3], &[],
-            )),
-            ("one left, the fourth takes over", (
-                &[(1, up), (3, up), (4, up)], &[1, 2, 3], &[], &[], &[1, 3, 4], &[],
-            )),
-            ("one left, nobody can take over", (&[(1, up), (3, up)], &[1, 2, 3], &[], &[], &[1], &[])),
-            ("one left, the fourth is down", (
-                &[(1, up), (3, up), (4, down)], &[1, 2, 3], &[], &[], &[1], &[],
-            )),
-            ("the leader itself leaves: one that is up stays", (
-                &[(2, down), (3, up)], &[1, 2, 3], &[], &[], &[3], &[],
-            )),
+            (
+                "the third is not up: stay",
+                (&[(1, up), (2, up), (3, down)], &[1], &[], &[], &[1], &[]),
+            ),
+            (
+                "a dead voter stays",
+                (&[(1, up), (2, down), (3, up), (4, up)], &[1, 2, 3], &[], &[], &[1, 2, 3], &[]),
+            ),
+            (
+                "one left, the fourth takes over",
+                (&[(1, up), (3, up), (4, up)], &[1, 2, 3], &[], &[], &[1, 3, 4], &[]),
+            ),
+            (
+                "one left, nobody can take over",
+                (&[(1, up), (3, up)], &[1, 2, 3], &[], &[], &[1], &[]),
+            ),
+            (
+                "one left, the fourth is down",
+                (&[(1, up), (3, up), (4, down)], &[1, 2, 3], &[], &[], &[1], &[]),
+            ),
+            (
+                "the leader itself leaves: one that is up stays",
+                (&[(2, down), (3, up)], &[1, 2, 3], &[], &[], &[3], &[]),
+            ),
             ("the one voter leaves: another takes over", (&[(2, up)], &[1], &[], &[], &[2], &[])),
-            ("a standby is the first to take over", (
-                &[(1, up), (3, up), (4, up), (5, up)], &[1, 2, 3], &[5], &[5], &[1, 3, 5], &[],
-            )),
-            ("named standbys only", (
-                &[(1, up), (2, up), (3, up), (4, up), (5, up)],
-                &[1, 2, 3], &[5], &[4, 1, 99], &[1, 2, 3], &[4],
-            )),
-            ("five of seven, one left: three", (
-                &[(1, up), (2, up), (3, up), (4, up), (6, down), (7, down)],
-                &[1, 2, 3, 4, 5], &[], &[], &[1, 2, 3], &[],
-            )),
+            (
+                "a standby is the first to take over",
+                (&[(1, up), (3, up), (4, up), (5, up)], &[1, 2, 3], &[5], &[5], &[1, 3, 5], &[]),
+            ),
+            (
+                "named standbys only",
+                (
+                    &[(1, up), (2, up), (3, up), (4, up), (5, up)],
+                    &[1, 2, 3],
+                    &[5],
+                    &[4, 1, 99],
+                    &[1, 2, 3],
+                    &[4],
+                ),
+            ),
+            (
+                "five of seven, one left: three",
+                (
+                    &[(1, up), (2, up), (3, up), (4, up), (6, down), (7, down)],
+                    &[1, 2, 3, 4, 5],
+                    &[],
+                    &[],
+                    &[1, 2, 3],
+                    &[],
+                ),
+            ),
         ];
         for (what, (there, voters, standbys, named, wanted, spare)) in rows {
             let got = plan(1, &members(there), &group(voters, standbys), named);
@@ -136,8 +162,9 @@ mod tests {
     #[test]
     fn a_plan_is_its_own_successor() {
         for mask in 0_u64..128 {
-            let there: Vec<Eligible> =
-                (1..=7).map(|node| Eligible { node, reachable: mask >> (node - 1) & 1 == 1 }).collect();
+            let there: Vec<Eligible> = (1..=7)
+                .map(|node| Eligible { node, reachable: mask >> (node - 1) & 1 == 1 })
+                .collect();
             let first = plan(1, &there, &group(&[1], &[]), &[6, 7]);
             assert_eq!(plan(1, &there, &first, &[6, 7]), first, "{mask:b}");
             assert_eq!(first.voters.len() % 2, 1);
