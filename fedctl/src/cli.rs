@@ -1,10 +1,17 @@
 //! The command line: what can be said, not what it does. One file per command does that.
 
+mod federation;
+mod objects;
+mod store;
+
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::printer::OutputFormat;
+pub use federation::{Join, Leave, Namespace, NamespaceGrant, Revoke, Token, TokenIssue};
+pub use objects::{Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
+pub use store::{Audit, Snapshot, Store};
 
 /// Operates a Fedgate federation.
 #[derive(Debug, Parser)]
@@ -47,10 +54,62 @@ pub enum Command {
     Diagnostics,
     /// This cluster's own ClusterPeer manifest, to be given to another cluster
     Peer,
+    /// Found a federation with this cluster as its root
+    Init,
+    /// Tokens that let one new cluster in
+    #[command(subcommand)]
+    Token(Token),
+    /// Join a federation by a token; or see and decide who joins through this cluster
+    Join(Join),
+    /// Take this cluster, or another one, out of the federation
+    Leave(Leave),
+    /// Shut a cluster or a trust domain out at once
+    Revoke(Revoke),
+    /// Let other clusters reach a service of this one
+    Export(Export),
+    /// Withdraw a service from other clusters
+    Unexport(Unexport),
+    /// Which clusters may export in which namespaces
+    #[command(subcommand)]
+    Namespace(Namespace),
+    /// Objects in service, whatever way they came
+    Get(Get),
+    /// One object with its source and what was found wrong with it
+    Describe(Named),
+    /// Take manifests into service: all of them, or none
+    Apply(Apply),
+    /// Take applied objects out of service
+    Delete(Delete),
+    /// What `apply` would change; exits with 1 if that is anything
+    Diff(Diff),
+    /// The federation's store
+    #[command(subcommand)]
+    Store(Store),
+    /// Trust domains that this cluster accepts
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Certificates of this cluster's parts
+    #[command(subcommand)]
+    Certs(Certs),
+    /// What operators have changed, and whether that record is whole
+    #[command(subcommand)]
+    Audit(Audit),
     /// What a FED code means and what to do about it
     Explain(Explain),
     /// A shell's completion script
     Completion(Completion),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Each trust domain, the cluster that owns it, and its authorities
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Certs {
+    /// Each certificate and how long it is valid
+    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -54,9 +54,17 @@ impl CommandError {
 
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        // The code stands behind the first line; more lines give the reasons.
+        let (first, rest) = match self.message.split_once('\n') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (&*self.message, None),
+        };
+        write!(f, "error: {first}")?;
         if let Some(code) = self.code {
             write!(f, " ({code})")?;
+        }
+        if let Some(rest) = rest {
+            write!(f, "\n{rest}")?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;

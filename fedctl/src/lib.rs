@@ -5,6 +5,8 @@ pub mod commands;
 pub mod context;
 pub mod demo;
 pub mod error;
+#[cfg(test)]
+mod golden;
 pub mod operator;
 pub mod printer;
 pub mod view;

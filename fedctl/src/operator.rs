@@ -4,22 +4,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use model::code::Code;
 use tokio::net::UnixStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
+use wire::operator::proto;
+use wire::operator::proto::federation_service_client::FederationServiceClient;
 use wire::operator::proto::operator_service_client::OperatorServiceClient;
-use wire::operator::proto::{
-    Clusters, Diagnostics, GetPeerRequest, GetStatusRequest, Links, ListClustersRequest,
-    ListDiagnosticsRequest, ListLinksRequest, ListServicesRequest, Peer, Services, Status,
-};
 
 use crate::error::{CommandError, Exit};
 
+/// A question whose answer lies ready.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A change that other clusters' nodes agree to, or that reads or writes a file.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to one node.
 #[derive(Debug, Clone)]
 pub struct Operator {
     client: OperatorServiceClient<Channel>,
+    federation: FederationServiceClient<Channel>,
 }
 
 impl Operator {
@@ -31,44 +35,116 @@ impl Operator {
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
         // The authority is never resolved: the connector knows the socket.
-        let endpoint =
-            Endpoint::from_static("http://node.invalid").timeout(TIMEOUT).connect_timeout(TIMEOUT);
+        let endpoint = Endpoint::from_static("http://node.invalid").connect_timeout(TIMEOUT);
         let connected = endpoint.connect_with_connector(connector).await;
         let channel = connected.map_err(|error| unreachable_node(socket, &error))?;
-        let client = OperatorServiceClient::new(channel)
+        let client = OperatorServiceClient::new(channel.clone())
             .max_decoding_message_size(wire::operator::ANSWER_BYTES_MAX);
-        Ok(Self { client })
+        let federation = FederationServiceClient::new(channel)
+            .max_decoding_message_size(wire::operator::ANSWER_BYTES_MAX);
+        Ok(Self { client, federation })
     }
 
-    pub async fn status(&self) -> Result<Status, CommandError> {
-        let answer = self.client.clone().get_status(GetStatusRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    /// Joins; the steps come as they are made, each within `wait` of the call.
+    pub async fn join(
+        &self,
+        token: String,
+        wait: Duration,
+    ) -> Result<Streaming<proto::JoinEvent>, CommandError> {
+        let request = within(proto::TokenText { text: token }, wait);
+        let answer = self.federation.clone().join(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
     }
 
-    pub async fn clusters(&self) -> Result<Clusters, CommandError> {
-        let answer = self.client.clone().list_clusters(ListClustersRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    /// Leaves, which takes at least as long as draining does.
+    pub async fn leave(&self, request: proto::LeaveRequest) -> Result<proto::Left, CommandError> {
+        let drain = Duration::from_millis(request.drain_ms.unwrap_or_default());
+        let request = within(request, CHANGE_TIMEOUT.saturating_add(drain));
+        let answer = self.federation.clone().leave(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
+    }
+}
+
+/// One method for each procedure: its name, client, timeout, request and answer.
+macro_rules! procedures {
+    ($($name:ident $client:ident.$procedure:ident $timeout:ident ($request:ident) -> $answer:ident;)*) => {
+        impl Operator {
+            $(pub async fn $name(
+                &self,
+                request: proto::$request,
+            ) -> Result<proto::$answer, CommandError> {
+                let answer = self.$client.clone().$procedure(within(request, $timeout)).await;
+                answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
+            })*
+        }
+    };
+}
+
+procedures! {
+    get_status client.get_status TIMEOUT (GetStatusRequest) -> Status;
+    list_clusters client.list_clusters TIMEOUT (ListClustersRequest) -> Clusters;
+    list_links client.list_links TIMEOUT (ListLinksRequest) -> Links;
+    list_services client.list_services TIMEOUT (ListServicesRequest) -> Services;
+    list_diagnostics client.list_diagnostics TIMEOUT (ListDiagnosticsRequest) -> Diagnostics;
+    get_peer client.get_peer TIMEOUT (GetPeerRequest) -> Peer;
+    list_certificates client.list_certificates TIMEOUT (ListCertificatesRequest) -> Certificates;
+    list_trust client.list_trust TIMEOUT (ListTrustRequest) -> Trust;
+    list_objects client.list_objects TIMEOUT (ListObjectsRequest) -> Objects;
+    compare_objects client.compare_objects TIMEOUT (ApplyObjectsRequest) -> ObjectChanges;
+    apply_objects client.apply_objects CHANGE_TIMEOUT (ApplyObjectsRequest) -> ObjectChanges;
+    delete_objects client.delete_objects CHANGE_TIMEOUT (DeleteObjectsRequest) -> ObjectChanges;
+    list_audit client.list_audit CHANGE_TIMEOUT (ListAuditRequest) -> AuditEntries;
+    verify_audit client.verify_audit CHANGE_TIMEOUT (VerifyAuditRequest) -> AuditVerdict;
+    found federation.found CHANGE_TIMEOUT (FoundRequest) -> Founded;
+    list_members federation.list_members TIMEOUT (ListMembersRequest) -> Members;
+    issue_token federation.issue_token CHANGE_TIMEOUT (IssueTokenRequest) -> IssuedToken;
+    list_tokens federation.list_tokens TIMEOUT (ListTokensRequest) -> Tokens;
+    revoke_token federation.revoke_token CHANGE_TIMEOUT (RevokeTokenRequest) -> Changed;
+    try_token federation.try_token CHANGE_TIMEOUT (TokenText) -> TokenVerdict;
+    list_pending_joins federation.list_pending_joins TIMEOUT (ListPendingJoinsRequest) -> PendingJoins;
+    decide_join federation.decide_join CHANGE_TIMEOUT (DecideJoinRequest) -> Decided;
+    remove_member federation.remove_member CHANGE_TIMEOUT (RemoveMemberRequest) -> Changed;
+    revoke federation.revoke CHANGE_TIMEOUT (RevokeRequest) -> Revoked;
+    get_store federation.get_store TIMEOUT (GetStoreRequest) -> Store;
+    transfer_leadership federation.transfer_leadership CHANGE_TIMEOUT (TransferLeadershipRequest) -> Transferred;
+    set_standbys federation.set_standbys CHANGE_TIMEOUT (SetStandbysRequest) -> Changed;
+    save_snapshot federation.save_snapshot CHANGE_TIMEOUT (SnapshotPath) -> Snapshot;
+    check_snapshot federation.check_snapshot CHANGE_TIMEOUT (SnapshotPath) -> Snapshot;
+    restore_snapshot federation.restore_snapshot CHANGE_TIMEOUT (SnapshotPath) -> Changed;
+    recover_store federation.recover_store CHANGE_TIMEOUT (RecoverStoreRequest) -> Changed;
+}
+
+/// The questions that need no words.
+impl Operator {
+    pub async fn status(&self) -> Result<proto::Status, CommandError> {
+        self.get_status(proto::GetStatusRequest {}).await
     }
 
-    pub async fn links(&self) -> Result<Links, CommandError> {
-        let answer = self.client.clone().list_links(ListLinksRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    pub async fn clusters(&self) -> Result<proto::Clusters, CommandError> {
+        self.list_clusters(proto::ListClustersRequest {}).await
     }
 
-    pub async fn services(&self) -> Result<Services, CommandError> {
-        let answer = self.client.clone().list_services(ListServicesRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    pub async fn links(&self) -> Result<proto::Links, CommandError> {
+        self.list_links(proto::ListLinksRequest {}).await
     }
 
-    pub async fn diagnostics(&self) -> Result<Diagnostics, CommandError> {
-        let answer = self.client.clone().list_diagnostics(ListDiagnosticsRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    pub async fn services(&self) -> Result<proto::Services, CommandError> {
+        self.list_services(proto::ListServicesRequest {}).await
     }
 
-    pub async fn peer(&self) -> Result<Peer, CommandError> {
-        let answer = self.client.clone().get_peer(GetPeerRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(refused)
+    pub async fn diagnostics(&self) -> Result<proto::Diagnostics, CommandError> {
+        self.list_diagnostics(proto::ListDiagnosticsRequest {}).await
     }
+
+    pub async fn peer(&self) -> Result<proto::Peer, CommandError> {
+        self.get_peer(proto::GetPeerRequest {}).await
+    }
+}
+
+fn within<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
 }
 
 fn unreachable_node(socket: &Path, error: &tonic::transport::Error) -> CommandError {
@@ -83,12 +159,67 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), innermost)
 }
 
-fn refused(status: tonic::Status) -> CommandError {
+/// What a refusal says: the node's own words, with their code and, behind the last semicolon, the fix.
+pub(crate) fn refused(status: &tonic::Status) -> CommandError {
     let exit = match status.code() {
-        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Unauthenticated => {
-            Exit::Unreachable
-        }
+        // tonic gives a call that took too long this code.
+        tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => Exit::TimedOut,
+        tonic::Code::Unavailable | tonic::Code::Unauthenticated => Exit::Unreachable,
+        tonic::Code::InvalidArgument => Exit::Usage,
         _ => Exit::Failed,
     };
-    CommandError::new(exit, format!("the node answered {:?}: {}", status.code(), status.message()))
+    let message = status.message();
+    let code = message.split(": ").next().filter(|first| first.starts_with("FED"));
+    let Some(code) = code.and_then(Code::parse) else {
+        return CommandError::new(
+            exit,
+            format!("the node answered {:?}: {message}", status.code()),
+        );
+    };
+    let text = message.split_once(": ").map_or(message, |(_, text)| text);
+    match text.rsplit_once("; ") {
+        Some((text, fix)) if !text.contains('\n') => {
+            CommandError::new(exit, text).code(code).hint(fix)
+        }
+        _ => CommandError::new(exit, text).code(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_nodes_words() {
+        for (status, exit, wanted) in [
+            (
+                tonic::Status::failed_precondition("FED1005: no; do this"),
+                Exit::Failed,
+                "error: no (FED1005)\nhint: do this",
+            ),
+            (
+                tonic::Status::invalid_argument("FED4012: nothing was applied\nerror a; b"),
+                Exit::Usage,
+                "error: nothing was applied (FED4012)\nerror a; b",
+            ),
+            (
+                tonic::Status::internal("a: b; c"),
+                Exit::Failed,
+                "error: the node answered Internal: a: b; c",
+            ),
+            (
+                tonic::Status::unavailable("gone"),
+                Exit::Unreachable,
+                "error: the node answered Unavailable: gone",
+            ),
+            (
+                tonic::Status::deadline_exceeded("late"),
+                Exit::TimedOut,
+                "error: the node answered DeadlineExceeded: late",
+            ),
+        ] {
+            let error = refused(&status);
+            assert_eq!((error.exit, error.to_string().as_str()), (exit, wanted));
+        }
+    }
 }

@@ -1,12 +1,15 @@
 //! Where output goes: data to stdout, talk to stderr, colour only on a terminal.
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
 use crate::error::CommandError;
+
+/// Longest answer to a question.
+const ANSWER_BYTES_MAX: u64 = 64;
 
 /// How a reading command shows its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -16,6 +19,8 @@ pub enum OutputFormat {
     Table,
     /// For programs: an object with `apiVersion` and `kind`.
     Json,
+    /// The same as YAML; manifests where the command is about manifests.
+    Yaml,
 }
 
 /// Writes data to stdout and talk to stderr.
@@ -34,6 +39,8 @@ impl Printer {
         let text = match self.format {
             OutputFormat::Json => serde_json::to_string_pretty(value)
                 .map_err(|error| CommandError::failed(format!("output as JSON: {error}")))?,
+            OutputFormat::Yaml => serde_saphyr::to_string(value)
+                .map_err(|error| CommandError::failed(format!("output as YAML: {error}")))?,
             OutputFormat::Table => table(value),
         };
         self.data(&text)
@@ -54,6 +61,19 @@ impl Printer {
     pub fn talk(&self, line: &str) {
         let _unseen = writeln!(std::io::stderr().lock(), "{line}");
     }
+}
+
+/// Asks a person; `false` when the answer is anything but yes. Only for a terminal.
+pub fn ask(question: &str) -> bool {
+    let _unseen = write!(std::io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// Whether a person can be asked.
+pub fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
 /// Whether a person is watching both ends.

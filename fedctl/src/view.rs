@@ -47,6 +47,124 @@ impl Since {
         let time = now.checked_sub(back).unwrap_or(Timestamp::UNIX_EPOCH);
         Self { age_ms, time: format!("{time:.3}") }
     }
+
+    /// From the time; one in the future has no age.
+    pub fn time(time: Timestamp, now: Timestamp) -> Self {
+        let age = now.duration_since(time).as_millis();
+        Self { age_ms: u64::try_from(age).unwrap_or(0), time: time.to_string() }
+    }
+}
+
+/// When something ends, and how long that is from now.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Until {
+    /// Negative when it has ended.
+    pub left_ms: i64,
+    pub time: String,
+}
+
+impl Until {
+    /// `None` for 0, which means that the end is not known.
+    pub fn unix_ms(end_ms: u64, now: Timestamp) -> Option<Self> {
+        let end = i64::try_from(end_ms).ok().filter(|end| *end > 0)?;
+        let end = Timestamp::from_millisecond(end).ok()?;
+        let left = end.duration_since(now).as_millis();
+        Some(Self { left_ms: i64::try_from(left).unwrap_or(i64::MAX), time: end.to_string() })
+    }
+
+    /// `12m left`, `expired 3m ago`.
+    pub fn shown(&self) -> String {
+        let length = crate::printer::age(self.left_ms.unsigned_abs());
+        if self.left_ms > 0 { format!("{length} left") } else { format!("expired {length} ago") }
+    }
+}
+
+/// An address and whether somebody answered there.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressView {
+    pub address: String,
+    pub answered_us: Option<u64>,
+    pub problem: Option<String>,
+}
+
+impl AddressView {
+    pub fn of(report: wire::operator::proto::AddressReport) -> Self {
+        use wire::operator::proto::address_report::Outcome;
+        let address = report.address.as_ref().map_or_else(String::new, address);
+        let (answered_us, problem) = match report.outcome {
+            Some(Outcome::AnsweredUs(time)) => (Some(time), None),
+            Some(Outcome::Problem(problem)) => (None, Some(problem)),
+            None => (None, None),
+        };
+        Self { address, answered_us, problem }
+    }
+
+    /// `✓ quic 203.0.113.7:8443  18.0 ms`.
+    pub fn line(&self) -> String {
+        let address = &self.address;
+        match (self.answered_us, &self.problem) {
+            (Some(time), _) => format!("✓ {address}  {}", crate::printer::milliseconds(time)),
+            (None, problem) => {
+                format!("✗ {address}  {}", problem.as_deref().unwrap_or("not tried"))
+            }
+        }
+    }
+}
+
+/// `quic gw.example:8443`.
+pub fn address(address: &wire::resource::proto::PeerAddress) -> String {
+    let transport = match address.transport() {
+        Transport::Quic => "quic ",
+        Transport::Unspecified => "",
+    };
+    let host = match address.host.contains(':') {
+        true => format!("[{}]", address.host),
+        false => address.host.clone(),
+    };
+    format!("{transport}{host}:{}", address.port)
+}
+
+/// `epoch.index`, or nothing.
+pub fn revision(revision: Option<wire::resource::proto::Revision>) -> String {
+    revision.map_or_else(String::new, |revision| format!("{}.{}", revision.epoch, revision.index))
+}
+
+/// Something found wrong with an object.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    pub severity: &'static str,
+    pub code: String,
+    pub object: String,
+    pub field: String,
+    pub message: String,
+    pub fix: String,
+}
+
+impl Finding {
+    pub fn of(diagnostic: &wire::resource::proto::Diagnostic) -> Self {
+        let severity = match diagnostic.severity() {
+            wire::resource::proto::Severity::Error => "error",
+            _ => "warning",
+        };
+        let code = model::code::Code::parse(&diagnostic.code.to_string());
+        Self {
+            severity,
+            code: code.map_or_else(|| diagnostic.code.to_string(), |code| code.to_string()),
+            object: diagnostic.object.clone(),
+            field: diagnostic.field.clone(),
+            message: diagnostic.message.clone(),
+            fix: diagnostic.fix.clone(),
+        }
+    }
+
+    /// Everything in one line.
+    pub fn line(&self) -> String {
+        let Self { severity, code, object, field, message, fix } = self;
+        let field = if field.is_empty() { String::new() } else { format!(" {field}") };
+        format!("{severity} {code} {object}{field}: {message}; {fix}")
+    }
 }
 
 /// The last thing that went wrong.

@@ -1,25 +1,46 @@
 //! One file per command.
 
+mod apply;
+mod audit;
 mod clusters;
 mod completion;
 mod demo;
 mod diagnostics;
 mod explain;
+mod export;
+mod get;
+mod init;
+mod join;
+mod kinds;
+mod leave;
 mod links;
+mod members;
 mod peer;
 mod services;
 mod status;
+mod store;
+mod token;
+mod trust;
+mod unified;
 
 use std::path::PathBuf;
 
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Certs, Cli, Command, Global, Namespace, Trust};
 use crate::context::{self, Contexts};
 use crate::error::CommandError;
 use crate::operator::Operator;
 use crate::printer::Printer;
 
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// `fedctl diff` found a difference.
+    Differs,
+}
+
 /// Runs one command on a runtime of its own.
-pub fn run(cli: Cli) -> Result<(), CommandError> {
+pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
     let Cli { global, command } = cli;
     let printer = Printer { format: global.output };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -30,16 +51,55 @@ pub fn run(cli: Cli) -> Result<(), CommandError> {
     runtime.block_on(async {
         match command {
             Command::Demo(verb) => demo::run(verb, &printer).await,
-            Command::Status => status::run(&node(&global).await?, &printer).await,
-            Command::Clusters => clusters::run(&node(&global).await?, &printer).await,
-            Command::Links => links::run(&node(&global).await?, &printer).await,
-            Command::Services => services::run(&node(&global).await?, &printer).await,
-            Command::Diagnostics => diagnostics::run(&node(&global).await?, &printer).await,
-            Command::Peer => peer::run(&node(&global).await?, &printer).await,
             Command::Explain(args) => explain::run(args.code.as_deref(), &printer),
             Command::Completion(args) => completion::run(args.shell, &printer),
-        }
+            Command::Export(args) if args.dry_run => export::print_export(&args, &printer),
+            Command::Namespace(Namespace::Grant(args)) if args.dry_run => {
+                export::print_grant(&args, &printer)
+            }
+            Command::Diff(args) => {
+                let differs = apply::diff(&args, &node(&global).await?, &printer).await?;
+                return Ok(if differs { Outcome::Differs } else { Outcome::Done });
+            }
+            command => ask_node(command, &node(&global).await?, &printer).await,
+        }?;
+        Ok(Outcome::Done)
     })
+}
+
+/// The commands that talk with a federation node.
+async fn ask_node(
+    command: Command,
+    node: &Operator,
+    printer: &Printer,
+) -> Result<(), CommandError> {
+    match command {
+        Command::Status => status::run(node, printer).await,
+        Command::Clusters => clusters::run(node, printer).await,
+        Command::Links => links::run(node, printer).await,
+        Command::Services => services::run(node, printer).await,
+        Command::Diagnostics => diagnostics::run(node, printer).await,
+        Command::Peer => peer::run(node, printer).await,
+        Command::Init => init::run(node, printer).await,
+        Command::Token(verb) => token::run(verb, node, printer).await,
+        Command::Join(args) => join::run(args, node, printer).await,
+        Command::Leave(args) => leave::leave(args, node, printer).await,
+        Command::Revoke(args) => leave::revoke(args, node, printer).await,
+        Command::Export(args) => export::export(&args, node, printer).await,
+        Command::Unexport(args) => export::unexport(&args, node, printer).await,
+        Command::Namespace(Namespace::Grant(args)) => export::grant(&args, node, printer).await,
+        Command::Get(args) => get::get(&args, node, printer).await,
+        Command::Describe(args) => get::describe(&args, node, printer).await,
+        Command::Apply(args) => apply::apply(&args, node, printer).await,
+        Command::Delete(args) => apply::delete(&args, node, printer).await,
+        Command::Store(verb) => store::run(verb, node, printer).await,
+        Command::Trust(Trust::List) => trust::list(node, printer).await,
+        Command::Certs(Certs::List) => trust::certs(node, printer).await,
+        Command::Audit(verb) => audit::run(verb, node, printer).await,
+        Command::Demo(_) | Command::Explain(_) | Command::Completion(_) | Command::Diff(_) => {
+            Err(CommandError::failed("this command asks no node"))
+        }
+    }
 }
 
 /// The node that the options name.

@@ -11,6 +11,11 @@ pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), Comman
         return Err(CommandError::usage("`fedctl peer` prints a manifest, which is YAML")
             .hint("leave out -o json"));
     }
+    printer.data(&manifest(node, printer).await?)
+}
+
+/// What other clusters need to know of this one.
+pub(super) async fn manifest(node: &Operator, printer: &Printer) -> Result<String, CommandError> {
     let peer = node.peer().await?;
     if !peer.note.is_empty() {
         printer.talk(&format!("warning: {}", peer.note));
@@ -31,5 +36,5 @@ pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), Comman
     let name = ClusterName::parse(&peer.name).map_err(|error| unusable(error.to_string()))?;
     let manifest =
         api::emit::cluster_peer_manifest(&ClusterPeer { name, addresses, trust_bundles });
-    printer.data(&manifest.map_err(|error| unusable(error.to_string()))?)
+    manifest.map_err(|error| unusable(error.to_string()))
 }

@@ -8,7 +8,7 @@ use super::clusters;
 use crate::error::CommandError;
 use crate::operator::Operator;
 use crate::printer::{Printer, age, milliseconds, table};
-use crate::view::{ClusterView, Since};
+use crate::view::{ClusterView, Since, revision};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,10 +86,6 @@ fn view(status: Status, clusters: Vec<ClusterView>, now: Timestamp) -> StatusVie
         warnings: status.warnings,
         note: status.note,
     }
-}
-
-fn revision(revision: Option<wire::resource::proto::Revision>) -> String {
-    revision.map_or_else(String::new, |revision| format!("{}.{}", revision.epoch, revision.index))
 }
 
 fn screen(view: &StatusView) -> String {

@@ -183,11 +183,10 @@ pub(super) fn store(view: &StoreView) -> proto::Store {
 
 pub(super) fn snapshot(facts: &SnapshotFacts) -> proto::Snapshot {
     proto::Snapshot {
-        federation: facts.federation.to_string(),
         revision: Some(revision(facts.revision)),
         bytes: facts.bytes,
-        members: count(facts.members),
-        records: count(facts.records),
+        pairs: facts.pairs,
+        digest: facts.digest.to_vec(),
     }
 }
 

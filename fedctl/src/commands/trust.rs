@@ -1,0 +1,165 @@
+//! `fedctl trust list` and `fedctl certs list`.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use wire::operator::proto::{
+    CertificateStatus, ListCertificatesRequest, ListTrustRequest, TrustStatus,
+};
+
+use crate::error::CommandError;
+use crate::operator::Operator;
+use crate::printer::Printer;
+use crate::view::{List, Until};
+
+const TRUST: [&str; 5] = ["TRUST DOMAIN", "CLUSTER", "SEQUENCE", "AUTHORITIES", "VALID"];
+const CERTS: [&str; 4] = ["PART", "HOLDER", "VALID", "SPIFFE ID"];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TrustView {
+    trust_domain: String,
+    cluster: String,
+    own: bool,
+    sequence: u64,
+    authorities: Vec<AuthorityView>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthorityView {
+    sha256: String,
+    expires: Option<Until>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertificateView {
+    part: String,
+    holder: String,
+    spiffe_id: String,
+    expires: Option<Until>,
+}
+
+pub(super) async fn list(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
+    let trust = node.list_trust(ListTrustRequest {}).await?.trust;
+    let list = trust_views(trust, Timestamp::now());
+    printer.result(&list, |list| list.table(&TRUST, trust_row))
+}
+
+fn trust_views(trust: Vec<TrustStatus>, now: Timestamp) -> List<TrustView> {
+    let views = trust.into_iter().map(|row| TrustView {
+        authorities: row
+            .authorities
+            .iter()
+            .map(|authority| AuthorityView {
+                sha256: authority.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+                expires: Until::unix_ms(authority.not_after_unix_s.saturating_mul(1000), now),
+            })
+            .collect(),
+        trust_domain: row.trust_domain,
+        cluster: row.cluster,
+        own: row.own,
+        sequence: row.sequence,
+    });
+    List::new("TrustList", String::new(), views.collect())
+}
+
+fn trust_row(row: &TrustView) -> Vec<String> {
+    let own = if row.own { " *" } else { "" };
+    let short = |authority: &AuthorityView| authority.sha256.chars().take(16).collect::<String>();
+    let authorities: Vec<String> = row.authorities.iter().map(short).collect();
+    let last = row.authorities.iter().filter_map(|authority| authority.expires.as_ref());
+    let last = last.max_by_key(|until| until.left_ms).map(Until::shown);
+    vec![
+        row.trust_domain.clone(),
+        format!("{}{own}", row.cluster),
+        row.sequence.to_string(),
+        if authorities.is_empty() { "none".into() } else { authorities.join(", ") },
+        last.unwrap_or_else(|| "-".into()),
+    ]
+}
+
+pub(super) async fn certs(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
+    let certificates = node.list_certificates(ListCertificatesRequest {}).await?.certificates;
+    let list = certificate_views(certificates, Timestamp::now());
+    printer.result(&list, |list| list.table(&CERTS, certificate_row))
+}
+
+fn certificate_views(rows: Vec<CertificateStatus>, now: Timestamp) -> List<CertificateView> {
+    let views = rows.into_iter().map(|row| CertificateView {
+        expires: Until::unix_ms(row.not_after_unix_s.saturating_mul(1000), now),
+        part: row.part,
+        holder: row.holder,
+        spiffe_id: row.spiffe_id,
+    });
+    List::new("CertificateList", String::new(), views.collect())
+}
+
+fn certificate_row(row: &CertificateView) -> Vec<String> {
+    vec![
+        row.part.clone(),
+        row.holder.clone(),
+        row.expires.as_ref().map_or_else(|| "-".into(), Until::shown),
+        row.spiffe_id.clone(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use wire::operator::proto::AuthorityStatus;
+
+    fn now() -> Timestamp {
+        "2026-01-01T03:00:00Z".parse().unwrap()
+    }
+
+    fn in_hours(hours: i64) -> u64 {
+        u64::try_from(now().as_second() + hours * 3600).unwrap()
+    }
+
+    #[test]
+    fn trust_is_listed_as_golden() {
+        let row = |domain: &str, cluster: &str, own, hours: &[i64]| TrustStatus {
+            trust_domain: domain.into(),
+            cluster: cluster.into(),
+            own,
+            sequence: 3,
+            authorities: hours
+                .iter()
+                .map(|hours| AuthorityStatus {
+                    fingerprint: vec![0xa5; 32],
+                    not_after_unix_s: in_hours(*hours),
+                })
+                .collect(),
+        };
+        let list = trust_views(
+            vec![
+                row("east.example", "east", true, &[24 * 3650]),
+                row("west.example", "west", false, &[11, 48]),
+                row("south.example", "south", false, &[]),
+            ],
+            now(),
+        );
+        golden::check("trust-list.txt", &list.table(&TRUST, trust_row));
+        golden::check("trust-list.json", &serde_json::to_string_pretty(&list).unwrap());
+    }
+
+    #[test]
+    fn certificates_are_listed_as_golden() {
+        let row = |part: &str, holder: &str, hours| CertificateStatus {
+            part: part.into(),
+            spiffe_id: format!("spiffe://east.example/fedgate/{part}/{holder}"),
+            not_before_unix_s: 0,
+            not_after_unix_s: if hours == 0 { 0 } else { in_hours(hours) },
+            holder: holder.into(),
+        };
+        let rows = vec![
+            row("federation", "node-0", 23),
+            row("gateway", "gw-0", -1),
+            row("gateway", "gw-1", 0),
+        ];
+        let list = certificate_views(rows, now());
+        golden::check("certs-list.txt", &list.table(&CERTS, certificate_row));
+    }
+}
