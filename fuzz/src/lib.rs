@@ -1,6 +1,10 @@
 //! What must hold for every input of every decoder that reads what others wrote. Not only must
 //! nothing panic: what was read and written again must read the same.
 
+mod store;
+
+pub use store::{store, tokens, watch};
+
 use std::fmt::Debug;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -159,7 +163,7 @@ pub fn resources(data: &[u8]) {
     }
 }
 
-fn check_message<P, T, E>(
+pub(crate) fn check_message<P, T, E>(
     message: &[u8],
     decode: impl Fn(P) -> Result<T, E>,
     encode: impl Fn(&T) -> P,

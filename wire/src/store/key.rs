@@ -68,6 +68,12 @@ impl StoreKey {
         self.namespace.as_ref().map_or("", Namespace::as_str)
     }
 
+    /// What decides between two keys, most important first.
+    fn in_order(&self) -> (&ClusterId, u16, usize, &str, usize, &str) {
+        let (namespace, name) = (self.namespace_str(), self.name.as_str());
+        (&self.cluster, self.kind, namespace.len(), namespace, name.len(), name)
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         Self::decode_at(At::message("key"), bytes)
     }
@@ -154,12 +160,7 @@ impl PartialOrd for StoreKey {
 /// As the bytes compare: a shorter segment comes first.
 impl Ord for StoreKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let segment = |text: &str| (text.len(), text.to_owned());
-        self.cluster
-            .cmp(&other.cluster)
-            .then(self.kind.cmp(&other.kind))
-            .then_with(|| segment(self.namespace_str()).cmp(&segment(other.namespace_str())))
-            .then_with(|| segment(self.name.as_str()).cmp(&segment(other.name.as_str())))
+        self.in_order().cmp(&other.in_order())
     }
 }
 

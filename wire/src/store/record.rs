@@ -31,7 +31,7 @@ impl Record {
         let at = at.field("resource");
         let object = record.resource.ok_or_else(|| at.missing("a record holds an object"))?;
         let resource = decode_resource(object).map_err(|error| WireError {
-            field: format!("StoreRecord.{}", error.field),
+            field: error.field.replacen("Resource", "StoreRecord.resource", 1),
             ..error
         })?;
         if let Some(resource) = &resource

@@ -130,7 +130,7 @@ fn refused_records_name_field_value_and_rule() {
         ),
         (
             spoil(|x| x.resource.as_mut().unwrap().schema = 0),
-            "StoreRecord.Resource.schema = 0: schema versions begin with 1",
+            "StoreRecord.resource.schema = 0: schema versions begin with 1",
         ),
         (
             spoil(|x| x.salt = vec![0; 65536].into()),
