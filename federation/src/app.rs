@@ -279,6 +279,7 @@ fn start_transport(
         uids: users.all(),
         ca: CertificateDer::from(root.clone()),
         own_bundle: bundle,
+        dial_from: config.store_dial_from,
     };
     let doors = RelayDoors::of(gateways.clone());
     Transport::start(transport, svid.identity(), doors, stop.clone(), tasks)

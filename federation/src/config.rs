@@ -34,6 +34,8 @@ pub struct FederationConfig {
     pub relay_socket: PathBuf,
     /// Whether the voters of the store are near or far from each other.
     pub store_profile: StoreProfile,
+    /// Which of this host's addresses to dial other clusters from.
+    pub store_dial_from: Option<IpAddr>,
     /// Where other clusters reach this one's gateways.
     pub advertise: Vec<PeerAddress>,
     /// Unix users whose gateways may subscribe and enrol; empty means the node's own user alone.
@@ -109,6 +111,7 @@ impl FederationConfig {
             )?,
             relay_socket: socket("sockets.relay", raw.sockets.relay.as_ref(), "relay.sock")?,
             store_profile: source.profile(raw.store.profile.as_ref())?,
+            store_dial_from: source.dial_from(raw.store.dial_from.as_ref())?,
             advertise: source.advertise(&raw.advertise)?,
             enrolment_uids: source.enrolment_uids(&raw.enrolment)?,
             operators: source.operators(&raw.operators)?,
@@ -150,9 +153,10 @@ struct RawSockets {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawStore {
     profile: Option<Text>,
+    dial_from: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -278,6 +282,15 @@ impl Source<'_> {
                 Err(self.refuse("store.profile", value, problem))
             }
         }
+    }
+
+    fn dial_from(&self, value: Option<&Text>) -> Result<Option<IpAddr>, ConfigError> {
+        let Some(value) = value else { return Ok(None) };
+        let address: Option<IpAddr> = value.value.parse().ok();
+        let address =
+            address.filter(|address| !address.is_unspecified() && !address.is_multicast());
+        let problem = "write an IP address of this host, or leave the field out";
+        address.map(Some).ok_or_else(|| self.refuse("store.dialFrom", value, problem))
     }
 
     fn advertise(&self, addresses: &[RawAddress]) -> Result<Vec<PeerAddress>, ConfigError> {

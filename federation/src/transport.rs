@@ -14,6 +14,7 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,6 +57,8 @@ pub struct TransportConfig {
     pub ca: CertificateDer<'static>,
     /// Of the own cluster; peers can never own its trust domain.
     pub own_bundle: TrustBundle,
+    /// Which of this host's addresses to dial from; `None`: whichever the system chooses.
+    pub dial_from: Option<IpAddr>,
 }
 
 /// Another cluster, as the federation has it.
@@ -120,6 +123,11 @@ struct Shared {
 }
 
 impl Transport {
+    /// Which of this host's addresses this node dials from, if one is chosen.
+    pub fn dial_from(&self) -> Option<IpAddr> {
+        self.0.config.dial_from
+    }
+
     /// Binds the relay socket. `identity` holds this node's SVID, which others renew; the bundles in
     /// it are this transport's to write.
     pub fn start(
@@ -131,7 +139,7 @@ impl Transport {
     ) -> anyhow::Result<(Self, Incoming)> {
         let (arrivals, incoming) = Arrivals::new();
         let shared = Arc::new(Shared {
-            endpoint: NodeEndpoint::new(identity.clone()),
+            endpoint: NodeEndpoint::from_source(identity.clone(), config.dial_from),
             config,
             identity,
             doors,
@@ -276,3 +284,6 @@ impl fmt::Debug for Shared {
         f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! It has sockets of its own, so that control never shares a connection or a port with traffic.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -29,6 +29,7 @@ pub struct NodeEndpoint(Arc<Shared>);
 
 struct Shared {
     identity: Arc<IdentityCell>,
+    source: Option<IpAddr>,
     limits: TunnelLimits,
     sockets: Mutex<Sockets>,
 }
@@ -59,10 +60,15 @@ impl DialError {
 }
 
 impl NodeEndpoint {
-    /// Sockets are bound when they are needed.
+    /// Sockets are bound when they are needed, each on whichever address the system chooses.
     pub fn new(identity: Arc<IdentityCell>) -> Self {
+        Self::from_source(identity, None)
+    }
+
+    /// The same from one address of this host, as far as its family goes.
+    pub fn from_source(identity: Arc<IdentityCell>, source: Option<IpAddr>) -> Self {
         let (limits, sockets) = (TunnelLimits::default(), Mutex::default());
-        Self(Arc::new(Shared { identity, limits, sockets }))
+        Self(Arc::new(Shared { identity, source, limits, sockets }))
     }
 
     /// A store connection to a gateway of `cluster`: its federation node is asked for inside.
@@ -168,11 +174,12 @@ impl NodeEndpoint {
         if let Some(endpoint) = endpoint {
             return Ok(endpoint.clone());
         }
-        let any: SocketAddr = match remote {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = bind_dialler(any, remote, self.0.limits.udp_buffer_bytes)?;
+        let own = self.0.source.filter(|own| own.is_ipv4() == remote.is_ipv4());
+        let own = own.unwrap_or(match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        });
+        let socket = bind_dialler(SocketAddr::new(own, 0), remote, self.0.limits.udp_buffer_bytes)?;
         let fresh = Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             None,

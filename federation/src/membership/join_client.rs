@@ -97,7 +97,7 @@ impl Node {
         let inviter = Inviter { ca_pin: token.ca_pin, id: token.spiffe_id.clone() };
         let target = JoinTarget { addresses: token.addresses.clone(), inviter };
         let start = Instant::now();
-        let dialled = join_dial(&target, &certificate).await;
+        let dialled = join_dial(&target, &certificate, self.transport.dial_from()).await;
         let report = |(address, outcome): (_, Result<(), String>)| AddressReport {
             address,
             outcome: outcome.map(|()| start.elapsed()),

@@ -111,7 +111,7 @@ impl Node {
         let inviter = Inviter { ca_pin: self.ca_pin(), id: self.own.spiffe_id.clone() };
         let target = JoinTarget { addresses: self.own.advertise.clone(), inviter };
         let start = Instant::now();
-        let dialled = join_dial(&target, &certificate).await;
+        let dialled = join_dial(&target, &certificate, self.transport.dial_from()).await;
         let report = |(address, outcome): (PeerAddress, Result<(), String>)| AddressReport {
             address,
             outcome: outcome.map(|()| start.elapsed()),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
@@ -46,10 +47,15 @@ impl fmt::Debug for JoinConnection {
     }
 }
 
-/// Tries all addresses at once. `certificate` shows the key that joins.
-pub async fn join_dial(target: &JoinTarget, certificate: &JoinCertificate) -> JoinDial {
+/// Tries all addresses at once, from `source` if one is chosen. `certificate` shows the key that
+/// joins.
+pub async fn join_dial(
+    target: &JoinTarget,
+    certificate: &JoinCertificate,
+    source: Option<IpAddr>,
+) -> JoinDial {
     // Nobody's identity: the joiner shows its key alone.
-    let dialler = NodeEndpoint::new(Arc::new(IdentityCell::default()));
+    let dialler = NodeEndpoint::from_source(Arc::new(IdentityCell::default()), source);
     let addresses = target.addresses.iter().take(DIAL_ADDRESSES_MAX);
     let dials = addresses.map(|address| async {
         let inner = reach(&dialler, address, target, certificate).await;

@@ -18,7 +18,7 @@ advertise:
 - {transport: quic, host: gw.east.example, port: 8443}
 - {transport: quic, host: fd00::1, port: 443}
 enrolment: {uids: [0, 1000]}
-store: {profile: wan}
+store: {profile: wan, dialFrom: 192.0.2.10}
 ";
 
 fn parse(text: &str) -> Result<FederationConfig, String> {
@@ -40,6 +40,7 @@ fn every_field_is_read() {
     assert!(addresses.eq(wanted));
     assert!(config.enrolment_uids.iter().eq(&[0, 1000]));
     assert_eq!(config.store_profile, StoreProfile::Wan);
+    assert_eq!(config.store_dial_from, Some([192, 0, 2, 10].into()));
     let moved = FULL.replace("operator: /run/o.sock", "operator: /run/o.sock, relay: r.sock");
     assert_eq!(parse(&moved).unwrap().relay_socket, Path::new("/etc/r.sock"));
 }
@@ -56,6 +57,7 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(config.operator_socket, Path::new("/data/run/operator.sock"));
     assert_eq!(config.relay_socket, Path::new("/data/run/relay.sock"));
     assert_eq!(config.store_profile, StoreProfile::Lan);
+    assert_eq!(config.store_dial_from, None);
     assert!(config.advertise.is_empty() && config.enrolment_uids.is_empty());
 }
 
@@ -106,6 +108,8 @@ fn mistakes_are_named_with_line_field_value_and_fix() {
         ("dataDir: /data", "dataDir: ~", "`dataDir: ~`: the value is missing; write one"),
         ("enrolment:", "---\nenrolment:", ": a second document begins here; keep one"),
         ("cluster: east", "cluster: [east]", "/etc/f.yaml:4: `cluster: [east]`: "),
+        ("192.0.2.10", "gw.east", "store.dialFrom = \"gw.east\": write an IP address of this host"),
+        ("192.0.2.10", "0.0.0.0", "store.dialFrom = \"0.0.0.0\": write an IP address of this host"),
         ("port: 443}", "port: 0}", "/etc/f.yaml:11: advertise[1].port = 0: a port is 1 to 65535"),
         (
             "port: 443}",
