@@ -242,8 +242,8 @@ mod tests {
     #[tokio::test]
     async fn a_live_name_belongs_to_its_process() {
         let (gateways, now) = (Gateways::default(), Instant::now());
-        let lease = gateways.connect(&name("gw"), process(7), now).unwrap();
-        let taken = gateways.connect(&name("gw"), process(8), now).unwrap_err();
+        let lease = gateways.connect(&name("gw"), process(7), None, now).unwrap();
+        let taken = gateways.connect(&name("gw"), process(8), None, now).unwrap_err();
         assert_eq!(
             taken.to_string(),
             "another process (pid 7) is the gateway gw of this cluster at the moment; stop that \
@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn the_end_of_a_replaced_stream_does_not_end_its_successor() {
         let (gateways, now) = (Gateways::default(), Instant::now());
-        let old = gateways.connect(&name("gw"), process(7), now).unwrap();
-        let new = gateways.connect(&name("gw"), process(7), now).unwrap();
+        let old = gateways.connect(&name("gw"), process(7), None, now).unwrap();
+        let new = gateways.connect(&name("gw"), process(7), None, now).unwrap();
         let ack = || Ack { revision: Revision { epoch: 1, index: 1 }, diagnostics: vec![] };
         assert!(!old.acknowledge(ack()));
         drop(old);
@@ -284,7 +284,7 @@ mod tests {
         let (gateways, start) = (Gateways::default(), Instant::now());
         let connect = |index: usize| {
             let now = start + Duration::from_secs(index as u64);
-            gateways.connect(&name(&format!("gw-{index}")), process(7), now)
+            gateways.connect(&name(&format!("gw-{index}")), process(7), None, now)
         };
         let mut leases: Vec<Lease> =
             (0..GATEWAYS_MAX).map(|index| connect(index).unwrap()).collect();
