@@ -163,8 +163,8 @@ struct Inner<M> {
     calls: Semaphore,
     /// Held by the one change of members or leader in progress.
     changing: tokio::sync::Mutex<()>,
-    /// False while proposals wait for a transfer's end.
-    open: watch::Sender<bool>,
+    /// Held while a transfer goes on, so that proposals wait; they go on in the order in which they came.
+    gate: tokio::sync::RwLock<()>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -217,7 +217,7 @@ impl<M: Machine> Store<M> {
             proposals: Semaphore::new(STORE_PROPOSALS_MAX),
             calls: Semaphore::new(CALLS_MAX),
             changing: tokio::sync::Mutex::default(),
-            open: watch::Sender::new(true),
+            gate: tokio::sync::RwLock::default(),
             stop,
             task: Mutex::new(Some(task)),
         };
@@ -274,8 +274,7 @@ impl<M: Machine> Store<M> {
     async fn write(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
         let inner = &*self.inner;
         let stopping = || ProposeError::Closed("it is shutting down".into());
-        let mut open = inner.open.subscribe();
-        open.wait_for(|open| *open).await.map_err(|_| stopping())?;
+        drop(inner.gate.read().await);
         let _place = inner.proposals.acquire().await.map_err(|_| stopping())?;
         self.check_leads()?;
         let epoch = *inner.epoch.borrow();

@@ -53,6 +53,8 @@ struct Times {
     pause: Instant,
     /// Since when this node has been leader, of which term.
     leading: Option<(u64, Instant)>,
+    /// How many votes were given to others.
+    votes: u64,
     dice: Dice,
 }
 
@@ -70,6 +72,7 @@ impl Ballot {
             campaign: now,
             pause: now,
             leading: None,
+            votes: 0,
             dice: Dice(seed ^ node_id),
         };
         times.hear(now, profile);
@@ -124,7 +127,20 @@ impl Ballot {
     /// Would this node vote for a candidate with such a log?
     pub(super) fn would_vote(&self, candidate: u64, last_log_id: Option<LogId>) -> bool {
         let own = self.raft.data_metrics().borrow().last_log;
-        !self.leader_present(candidate) && last_log_id >= own
+        let granted = !self.leader_present(candidate) && last_log_id >= own;
+        if granted {
+            // The candidate is about to stand; two at a time only keep each other from winning.
+            self.times().hold(self.profile.heartbeat());
+        }
+        granted
+    }
+
+    /// Another node got this one's vote, and has an election time to lead.
+    pub(super) fn voted(&self) {
+        let mut times = self.times();
+        let wait = self.profile.election_max() + times.dice.below(self.profile.election_min());
+        times.hold(wait);
+        times.votes += 1;
     }
 
     /// Runs until `stop`.
@@ -211,13 +227,20 @@ impl Ballot {
 
     async fn campaign(&self, metrics: &Metrics) {
         let membership = metrics.membership_config.membership();
-        if self.would_win(membership).await {
+        let (heard, votes) = self.past();
+        // Whoever led or got this node's vote meanwhile is not to be deposed by its own candidacy.
+        if self.would_win(membership).await && self.past() == (heard, votes) {
             tracing::info!(term = metrics.current_term, "a quorum hears no leader; standing");
             let _ = self.raft.trigger().elect().await;
         }
         let mut times = self.times();
-        let pause = self.profile.election_min() + times.dice.below(self.profile.election_min());
+        let pause = self.profile.heartbeat() + times.dice.below(self.profile.election_min());
         times.pause = Instant::now() + pause;
+    }
+
+    fn past(&self) -> (Instant, u64) {
+        let times = self.times();
+        (times.heard, times.votes)
     }
 
     async fn would_win(&self, membership: &Membership) -> bool {
@@ -263,6 +286,11 @@ impl Times {
         // A heartbeat beyond the lease, for whom the leader chose, then by lot.
         let wait = profile.election_max() + profile.heartbeat();
         self.campaign = now + wait + self.dice.below(profile.election_min());
+    }
+
+    /// Does not campaign for so long.
+    fn hold(&mut self, wait: Duration) {
+        self.campaign = self.campaign.max(Instant::now() + wait);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
+use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
 
 use super::record::RESEED_KEY;
@@ -149,7 +150,7 @@ impl<M: Machine> Store<M> {
             return Err(TransferError::NotVoter(to));
         }
         // Undone also if the caller gives up in the middle.
-        let _paused = Paused::begin(self, to);
+        let _paused = Paused::begin(self, to).await;
         self.hand_over(to).await
     }
 
@@ -232,22 +233,24 @@ pub(super) struct Members {
 }
 
 /// While it lives, this node sends no heartbeats and its proposals wait.
-struct Paused<'a, M: Machine>(&'a Store<M>);
+struct Paused<'a, M: Machine> {
+    store: &'a Store<M>,
+    _gate: RwLockWriteGuard<'a, ()>,
+}
 
 impl<'a, M: Machine> Paused<'a, M> {
-    fn begin(store: &'a Store<M>, to: u64) -> Self {
-        store.inner.open.send_replace(false);
+    async fn begin(store: &'a Store<M>, to: u64) -> Self {
+        let gate = store.inner.gate.write().await;
         store.inner.ballot.transferring_to.store(to, Ordering::Release);
         store.inner.raft.runtime_config().heartbeat(false);
-        Self(store)
+        Self { store, _gate: gate }
     }
 }
 
 impl<M: Machine> Drop for Paused<'_, M> {
     fn drop(&mut self) {
-        self.0.inner.raft.runtime_config().heartbeat(true);
-        self.0.inner.ballot.end_transfer();
-        self.0.inner.open.send_replace(true);
+        self.store.inner.raft.runtime_config().heartbeat(true);
+        self.store.inner.ballot.end_transfer();
     }
 }
 

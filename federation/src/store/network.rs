@@ -27,8 +27,7 @@ use super::seam::{CallError, Pair, Peers, RpcKind};
 use super::timing::Profile;
 use super::types::{Membership, Snapshot, Types, Vote};
 use crate::limits::{
-    STORE_SNAPSHOT_BYTES_MAX, STORE_SNAPSHOT_PART_BYTES_MAX,
-    STORE_SNAPSHOT_PART_TIMEOUT,
+    STORE_SNAPSHOT_BYTES_MAX, STORE_SNAPSHOT_PART_BYTES_MAX, STORE_SNAPSHOT_PART_TIMEOUT,
 };
 
 /// Tries of one part of a snapshot.

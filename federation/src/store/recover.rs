@@ -139,7 +139,7 @@ fn write_file(path: &Path, pieces: &[&[u8]]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&part, path)?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// Reads what a file says of itself. The pairs are not looked at; [`verify_snapshot`] does that.

@@ -105,7 +105,11 @@ impl<M: Machine> Store<M> {
             return Ok(Reply::Vote(VoteResponse::new(vote, last_log_id, false)));
         }
         let reply = inner.raft.vote(request).await;
-        Ok(Reply::Vote(reply.map_err(|error| (Refusal::Stopped, error.to_string()))?))
+        let reply = reply.map_err(|error| (Refusal::Stopped, error.to_string()))?;
+        if reply.vote_granted {
+            inner.ballot.voted();
+        }
+        Ok(Reply::Vote(reply))
     }
 
     async fn answer_campaign(&self, from: u64, term: u64) -> Result<Reply, (Refusal, String)> {

@@ -138,7 +138,7 @@ async fn every_operation_is_there_after_reopening() {
 
 async fn take_step(opened: &mut Opened, expected: &mut Expected, turn: u64, step: &str) {
     let next = expected.log.keys().last().map(|index| index + 1);
-    let next = next.or(expected.purged.map(|id| id.index + 1)).unwrap_or(0);
+    let next = next.or_else(|| expected.purged.map(|id| id.index + 1)).unwrap_or(0);
     match step {
         "vote" => {
             let vote = Vote::new(turn, NODE);

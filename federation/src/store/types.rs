@@ -23,10 +23,8 @@ pub(super) type StoredMembership = openraft::StoredMembership<u64, openraft::Emp
 pub(super) type SnapshotMeta = openraft::SnapshotMeta<u64, openraft::EmptyNode>;
 pub(super) type Snapshot = openraft::Snapshot<Types>;
 pub(super) type StorageError = openraft::StorageError<u64>;
-pub(super) type ReadError = openraft::error::RaftError<
-    u64,
-    openraft::error::CheckIsLeaderError<u64, openraft::EmptyNode>,
->;
+pub(super) type ReadError =
+    openraft::error::RaftError<u64, openraft::error::CheckIsLeaderError<u64, openraft::EmptyNode>>;
 pub(super) type Metrics = openraft::RaftMetrics<u64, openraft::EmptyNode>;
 
 /// A frozen state. It is turned into bytes only when a node needs them.

@@ -163,8 +163,8 @@ impl Disk for PowerDisk {
 
     fn last(&self, family: Family) -> Result<Option<Pair>, DiskError> {
         let power = self.0.lock().unwrap();
-        let of_family = power.seen.iter().filter(|((own, _), _)| *own == family);
-        Ok(of_family.last().map(|((_, key), value)| (key.clone(), value.clone())))
+        let last = power.seen.iter().rfind(|((own, _), _)| *own == family);
+        Ok(last.map(|((_, key), value)| (key.clone(), value.clone())))
     }
 
     fn blocks(&self) -> bool {
@@ -181,6 +181,8 @@ struct MeshState {
     nodes: Mutex<BTreeMap<u64, Store<Register>>>,
     cuts: Mutex<BTreeSet<(u64, u64)>>,
     snapshot_parts: Mutex<u64>,
+    /// One way, beyond the least that there is.
+    delay: Mutex<Duration>,
 }
 
 impl Mesh {
@@ -199,6 +201,16 @@ impl Mesh {
 
     pub(crate) fn heal(&self) {
         self.0.cuts.lock().unwrap().clear();
+    }
+
+    pub(crate) fn set_delay(&self, one_way: Duration) {
+        *self.0.delay.lock().unwrap() = one_way;
+    }
+
+    async fn travel(&self) {
+        // A network is never faster than that, and a paused clock moves only by sleeping.
+        let delay = Duration::from_millis(1) + *self.0.delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
     }
 
     pub(crate) fn snapshot_parts(&self) -> u64 {
@@ -233,8 +245,7 @@ impl Peers for Way {
     ) -> BoxFuture<'static, Result<Bytes, CallError>> {
         let (own, mesh) = (self.own, self.mesh.clone());
         async move {
-            // A network is never faster than that, and a paused clock moves only by sleeping.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            mesh.travel().await;
             let node = mesh.0.nodes.lock().unwrap().get(&target).cloned();
             let Some(node) = node.filter(|_| mesh.open(own, target)) else {
                 return Err(CallError::Unreachable("cut".into()));
@@ -243,6 +254,7 @@ impl Peers for Way {
                 *mesh.0.snapshot_parts.lock().unwrap() += 1;
             }
             let answer = node.handle(own, body).await;
+            mesh.travel().await;
             if !mesh.open(target, own) {
                 tokio::time::sleep(timeout).await;
                 return Err(CallError::Timeout(timeout));
@@ -260,6 +272,7 @@ pub(crate) struct Fleet {
     pub(crate) stores: BTreeMap<u64, Store<Register>>,
     pub(crate) disks: BTreeMap<u64, Arc<PowerDisk>>,
     pub(crate) log_entries: Option<u64>,
+    pub(crate) wan: bool,
 }
 
 pub(crate) fn config(node_id: u64) -> StoreConfig {
@@ -270,6 +283,9 @@ impl Fleet {
     pub(crate) async fn start(&mut self, node: u64) -> Store<Register> {
         let disk = Arc::clone(self.disks.entry(node).or_default());
         let mut config = config(node);
+        if self.wan {
+            config.profile = Profile::Wan;
+        }
         if let Some(entries) = self.log_entries {
             (config.log_entries, config.log_entries_kept) = (entries, 0);
         }
