@@ -196,3 +196,6 @@ impl Fleet {
         self.members().find(|member| member.open_key().id() == *key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    fn new(before: &FleetState, revision: Revision, proposed_at_unix_ms: u64) -> Self {
+    pub(super) fn new(before: &FleetState, revision: Revision, proposed_at_unix_ms: u64) -> Self {
         let mut state = before.clone();
         state.fleet.revision = revision;
         let (changes, writes) = (Vec::new(), BTreeMap::new());
@@ -111,7 +111,7 @@ impl Draft {
 
     pub(super) fn put_member(&mut self, entry: MemberEntry) {
         let cluster = entry.member().cluster;
-        self.write(kv::member_key(&cluster), Some(entry.chain().encode()));
+        self.write(kv::member_key(&cluster), Some(kv::member(entry.chain())));
         if let Some(mark) = entry.high_water() {
             self.write(kv::mark_key(&cluster), Some(kv::mark(mark)));
         }

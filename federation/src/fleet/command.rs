@@ -56,7 +56,7 @@ impl Draft {
     }
 
     /// The records of a Head whose signature holds.
-    fn take_up(
+    pub(super) fn take_up(
         &mut self,
         publish: &Publish,
         head: Head,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! a                place: revision, and once founded federation and root
-//! m <cluster>      MemberChain
+//! m <cluster>      a hash over key and chain, then the MemberChain: a chain that lost its last link
+//!                  would still be signed
 //! w <cluster>      high-water mark: epoch, generation
 //! h <cluster>      the Head, signed
 //! r <store key>    revision at which the key first came, then the record's bytes
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use model::{ClusterId, FederationId, Revision};
 use wire::store::{
     AdminChange, AdminStatement, Domain, Head, Mark, MemberChain, Revocation, Signed, StoreKey,
-    TokenGrant, TokenId,
+    TokenGrant, TokenId, leaf_hash,
 };
 
 use super::owner::{self, NamespaceNode, Owner, Step};
@@ -44,7 +45,7 @@ impl FleetState {
         }
         for entry in fleet.entries() {
             let cluster = &entry.member().cluster;
-            kv.insert(member_key(cluster), entry.chain().encode());
+            kv.insert(member_key(cluster), member(entry.chain()));
             kv.extend(entry.high_water().map(|at| (mark_key(cluster), mark(at))));
         }
         for owner in fleet.owners() {
@@ -87,6 +88,19 @@ pub(super) fn place(fleet: &Fleet) -> Vec<u8> {
 
 pub(super) fn member_key(cluster: &ClusterId) -> Vec<u8> {
     key(b'm', cluster.as_bytes())
+}
+
+pub(super) fn member(chain: &MemberChain) -> Vec<u8> {
+    let chain = chain.encode();
+    [&leaf_hash(b"m", &chain)[..], &chain].concat()
+}
+
+pub(super) fn read_member(key: &[u8], value: &[u8]) -> Result<MemberChain, FleetError> {
+    let (hash, chain) = value.split_at_checked(32).ok_or_else(|| damaged(key, "it is cut"))?;
+    if leaf_hash(b"m", chain) != *hash {
+        return Err(damaged(key, "the chain is not the one that was written"));
+    }
+    MemberChain::decode(chain).map_err(|error| damaged(key, error))
 }
 
 pub(super) fn mark_key(cluster: &ClusterId) -> Vec<u8> {
@@ -171,7 +185,7 @@ impl Stored {
         match table {
             b'a' if rest.is_empty() => self.place = Some(value),
             b'm' => {
-                self.chains.insert(cluster()?, MemberChain::decode(&value).map_err(wire)?);
+                self.chains.insert(cluster()?, read_member(key, &value)?);
             }
             b'w' => {
                 self.marks.insert(cluster()?, mark_of(key, &value)?);

@@ -147,7 +147,7 @@ impl VerifiedView {
         let mut kv = BTreeMap::from([(kv::place_key(), kv::place(fleet))]);
         for entry in fleet.entries() {
             let cluster = &entry.member().cluster;
-            kv.insert(kv::member_key(cluster), entry.chain().encode());
+            kv.insert(kv::member_key(cluster), kv::member(entry.chain()));
             kv.extend(entry.high_water().map(|at| (kv::mark_key(cluster), kv::mark(at))));
         }
         kv.extend(fleet.owners().map(|it| (owner_key(&it.head().cluster), owner_value(it))));
@@ -173,8 +173,7 @@ impl VerifiedView {
             match key.split_first() {
                 Some((b'a', [])) => place = kv::read_place(&value)?,
                 Some((b'm', _)) => {
-                    let chain = MemberChain::decode(&value).map_err(|error| damaged(&error))?;
-                    update.members.push(chain);
+                    update.members.push(kv::read_member(&key, &value)?);
                 }
                 Some((b'w', id)) => {
                     marks.insert(kv::cluster_of(&key, id)?, kv::mark_of(&key, &value)?);
@@ -578,7 +577,7 @@ fn change(
     for (cluster, entry) in &*now.members {
         if members.contains(cluster) {
             changes.push(Change::Member(*cluster));
-            writes.insert(kv::member_key(cluster), Some(entry.chain().encode()));
+            writes.insert(kv::member_key(cluster), Some(kv::member(entry.chain())));
         }
         let mark = entry.high_water().filter(|mark| before.high_water(cluster) != Some(*mark));
         writes.extend(mark.map(|mark| (kv::mark_key(cluster), Some(kv::mark(mark)))));
