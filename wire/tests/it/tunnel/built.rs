@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
+use wire::relay::{Preamble, RelayProtocol, StreamAnswer, StreamRequest};
 use wire::tunnel::{
-    ConnectionId, Datagram, Dispatched, ErrorCode, Frame, MoveToken, Refused, StreamKind,
-    StreamReset, encode_open, varint,
+    Beacon, ConnectionId, Datagram, Dispatched, ErrorCode, Frame, Hello, MoveToken, Refused,
+    StreamKind, StreamReset, encode_open, varint,
 };
 
 use super::samples::{
@@ -33,7 +34,9 @@ fn single_frames() -> Built {
     let grpc = [("grpc-status", "0"), ("grpc-message", "fine")];
     let frames: Vec<(&'static str, Frame)> = vec![
         ("hello", Frame::Hello(Box::new(hello()))),
+        ("hello-head", Frame::Hello(Box::new(hello_with_head()))),
         ("beacon", Frame::Beacon(beacon())),
+        ("beacon-news", Frame::Beacon(beacon_with_news())),
         ("drain", Frame::Drain(drain())),
         ("open-least", open_frame(StreamKind::Tcp)),
         ("open-full", Frame::Open(Box::new(full_open()))),
@@ -147,6 +150,20 @@ fn open_with(fields: &[u8]) -> Vec<u8> {
     raw_frame(0x05, &[open_payload().1, fields.to_vec()].concat())
 }
 
+fn hello_with_head() -> Hello {
+    Hello { head: Bytes::from_static(b"signed Head"), ..hello() }
+}
+
+fn beacon_with_news() -> Beacon {
+    let heads = vec![Bytes::from_static(b"Head 1"), Bytes::from_static(b"Head 2")];
+    Beacon { heads, revocations: vec![Bytes::from_static(b"revocation")], ..beacon() }
+}
+
+/// A beacon of an incarnation with these fields.
+fn beacon_with(fields: &[u8]) -> Vec<u8> {
+    raw_frame(0x02, &[&[0x09, 1, 0, 0, 0, 0, 0, 0, 0], fields].concat())
+}
+
 fn hello_with(fields: &[u8]) -> Vec<u8> {
     let bytes = encode_all(&[Frame::Hello(Box::new(hello()))]);
     raw_frame(0x01, &[&bytes[3..], fields].concat())
@@ -158,6 +175,29 @@ fn get_with(rest: &[u8]) -> Vec<u8> {
 
 fn trailers_with(rest: &[u8]) -> Vec<u8> {
     raw_frame(0x0f, rest)
+}
+
+/// What stands before the bytes of a relayed stream.
+pub(crate) fn relay() -> Built {
+    let remote = "192.0.2.7:8443".parse().unwrap();
+    let west = model::ClusterName::parse("west").unwrap();
+    let node = model::SpiffeId::parse("spiffe://west.fed/fedgate/federation/node-0").unwrap();
+    let peer = Some((west.clone(), node));
+    let store = Preamble { protocol: RelayProtocol::Store, peer, remote };
+    let join = Preamble { protocol: RelayProtocol::Join, peer: None, remote };
+    let nameless = Preamble { protocol: RelayProtocol::Store, ..join.clone() }.encode();
+    BTreeMap::from([
+        ("preamble-store", store.encode()),
+        ("preamble-join", join.encode()),
+        ("request", StreamRequest { cluster: west }.encode()),
+        ("answer-open", StreamAnswer::Open.encode()),
+        ("answer-refused", StreamAnswer::Refused("no store connection".into()).encode()),
+        ("header-version", b"FGR2\0\0".to_vec()),
+        ("header-long", b"FGR1\x10\x01".to_vec()),
+        ("preamble-nameless", nameless),
+        ("preamble-protocol", b"FGR1\0\x02\x08\x03".to_vec()),
+        ("request-name", b"FGR1\0\x03\x0a\x01W".to_vec()),
+    ])
 }
 
 pub(crate) fn bad_streams() -> Built {
@@ -197,6 +237,7 @@ fn bad_frames() -> Built {
 
 fn bad_control() -> Built {
     let many: Vec<u8> = [&[0x1a, 65][..], &(1..=65).collect::<Vec<u8>>()].concat();
+    let long_head = [&[0x4a, 0x81, 8][..], &[7; 1025]].concat();
     let refusal = |rest: &[u8]| raw_frame(0x09, &[&[0x08, 0x35][..], rest].concat());
     let long_message = [&[0x10, 1, 0x1a, 0x81, 4][..], &[b'x'; 513]].concat();
     BTreeMap::from([
@@ -211,7 +252,12 @@ fn bad_control() -> Built {
         ("hello-incarnation", hello_with(&[0x31, 0, 0, 0, 0, 0, 0, 0, 0])),
         ("hello-class", hello_with(&[0x38, 0])),
         ("hello-worker", hello_with(&[0x40, 32])),
+        ("hello-head-long", hello_with(&long_head)),
         ("hello-not-protobuf", hello_with(&[0x0b])),
+        ("beacon-head-empty", beacon_with(&[0x3a, 0])),
+        ("beacon-head-long", beacon_with(&[&[0x3a, 0x81, 8][..], &[7; 1025]].concat())),
+        ("beacon-heads-many", beacon_with(&[0x3a, 1, 7].repeat(17))),
+        ("beacon-revocations-many", beacon_with(&[0x42, 1, 7].repeat(3))),
         ("beacon-incarnation", raw_frame(0x02, &[0x10, 7])),
         ("beacon-load", raw_frame(0x02, &[0x09, 1, 0, 0, 0, 0, 0, 0, 0, 0x28, 0x91, 0x4e])),
         ("drain-grace", raw_frame(0x03, &[0x08, 0x81, 0xb8, 0x99, 0x29])),

@@ -105,6 +105,14 @@ fn limits() -> String {
         LOAD_PERMILLE_MAX
         WORKERS_MAX
         CONNECTIONS_PER_PAIR_MAX
+        SIGNED_HEAD_BYTES_MAX
+        SIGNED_REVOCATION_BYTES_MAX
+        BEACON_HEADS_MAX
+        BEACON_REVOCATIONS_MAX
+        CONTROL_STREAM_WINDOW_BYTES
+        CONTROL_CONNECTION_WINDOW_BYTES
+        STORE_STREAMS_MAX
+        JOIN_STREAMS_MAX
         FAST_STREAM_WINDOW_BYTES
         FAST_CONNECTION_WINDOW_BYTES
         BULK_STREAM_WINDOW_BYTES
@@ -124,6 +132,9 @@ fn limits() -> String {
         KEEPALIVE_INTERVAL_MS
         IDLE_TIMEOUT_MS
         DIAL_TAKEOVER_MS
+        CONTROL_KEEPALIVE_INTERVAL_MS
+        CONTROL_IDLE_TIMEOUT_MS
+        RELAY_IDLE_TIMEOUT_MS
     };
     let source = include_str!("../../../src/tunnel/limits.rs");
     let constants = source.lines().filter(|line| line.starts_with("pub const ")).count();

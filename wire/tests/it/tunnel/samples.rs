@@ -29,6 +29,7 @@ pub(crate) fn hello() -> Hello {
         incarnation: 0x0123_4567_89ab_cdef,
         class: ConnectionClass::Fast,
         worker: 3,
+        head: Bytes::new(),
     }
 }
 
@@ -40,6 +41,8 @@ pub(crate) fn beacon() -> Beacon {
         in_flight: 128,
         load_permille: 350,
         draining: false,
+        heads: Vec::new(),
+        revocations: Vec::new(),
     }
 }
 

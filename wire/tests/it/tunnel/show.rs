@@ -2,22 +2,15 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
 use http::HeaderMap;
-use wire::tunnel::{Frame, Head, Hello, Open, RequestHead, ResponseHead, RouteSide};
+use wire::tunnel::{Beacon, Frame, Head, Hello, Open, RequestHead, ResponseHead, RouteSide};
 
 /// One frame as lines: its name and fields; HTTP fields follow, indented.
 pub(crate) fn frame(frame: &Frame) -> Vec<String> {
     match frame {
         Frame::Hello(hello) => show_hello(hello),
-        Frame::Beacon(beacon) => vec![
-            "BEACON".into(),
-            format!("  incarnation = {:#018x}", beacon.incarnation),
-            format!("  sequence = {}", beacon.sequence),
-            format!("  heard_age_ms = {}", beacon.heard_age_ms),
-            format!("  in_flight = {}", beacon.in_flight),
-            format!("  load_permille = {}", beacon.load_permille),
-            format!("  draining = {}", beacon.draining),
-        ],
+        Frame::Beacon(beacon) => show_beacon(beacon),
         Frame::Drain(drain) => vec![format!("DRAIN grace_ms = {}", drain.grace_ms)],
         Frame::Open(open) => show_open(open),
         Frame::Opened => vec!["OPENED".into()],
@@ -43,8 +36,24 @@ pub(crate) fn frame(frame: &Frame) -> Vec<String> {
     }
 }
 
+fn show_beacon(beacon: &Beacon) -> Vec<String> {
+    let mut lines = vec![
+        "BEACON".into(),
+        format!("  incarnation = {:#018x}", beacon.incarnation),
+        format!("  sequence = {}", beacon.sequence),
+        format!("  heard_age_ms = {}", beacon.heard_age_ms),
+        format!("  in_flight = {}", beacon.in_flight),
+        format!("  load_permille = {}", beacon.load_permille),
+        format!("  draining = {}", beacon.draining),
+    ];
+    let entry = |name: &str, signed: &Bytes| format!("  {name} = \"{}\"", signed.escape_ascii());
+    lines.extend(beacon.heads.iter().map(|head| entry("heads", head)));
+    lines.extend(beacon.revocations.iter().map(|signed| entry("revocations", signed)));
+    lines
+}
+
 fn show_hello(hello: &Hello) -> Vec<String> {
-    vec![
+    let mut lines = vec![
         "HELLO".into(),
         format!("  version_min = {}", hello.versions.min),
         format!("  version_max = {}", hello.versions.max),
@@ -56,7 +65,11 @@ fn show_hello(hello: &Hello) -> Vec<String> {
         format!("  incarnation = {:#018x}", hello.incarnation),
         format!("  connection_class = {}", hello.class.as_str()),
         format!("  worker = {}", hello.worker),
-    ]
+    ];
+    if !hello.head.is_empty() {
+        lines.push(format!("  head = \"{}\"", hello.head.escape_ascii()));
+    }
+    lines
 }
 
 fn show_open(open: &Open) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use wire::relay::{Preamble, StreamAnswer, StreamRequest, body_length};
 use wire::tunnel::{ConnectionId, Datagram, FrameDecoder, FrameOrder, StreamReset, varint};
 
 use super::{built, show};
@@ -45,6 +46,35 @@ fn connection_ids() {
             format!("worker = {}", id.worker()),
             format!("server = {}", hex(&id.server())),
         ])
+    });
+}
+
+#[test]
+fn relay() {
+    check_file("relay.txt", &built::relay(), |vector, bytes| {
+        let (header, body) = bytes.split_first_chunk().ok_or("it has no header")?;
+        let length = body_length(*header).map_err(text)?;
+        assert_eq!(length, body.len());
+        match vector.of.as_str() {
+            "Preamble" => {
+                let preamble = Preamble::decode(body).map_err(text)?;
+                let peer = preamble.peer.as_ref();
+                let (cluster, id) = peer
+                    .map_or_else(Default::default, |(name, id)| (name.to_string(), id.to_string()));
+                Ok(vec![
+                    format!("protocol = {:?}", preamble.protocol),
+                    format!("cluster = {cluster:?}"),
+                    format!("spiffe_id = {id:?}"),
+                    format!("remote = {}", preamble.remote),
+                ])
+            }
+            "StreamRequest" => {
+                let request = StreamRequest::decode(body).map_err(text)?;
+                Ok(vec![format!("cluster = {:?}", request.cluster.as_str())])
+            }
+            "StreamAnswer" => Ok(vec![format!("{:?}", StreamAnswer::decode(body).map_err(text)?)]),
+            other => panic!("{other}"),
+        }
     });
 }
 
