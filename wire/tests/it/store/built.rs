@@ -176,7 +176,7 @@ fn answers() -> Built {
 
 pub(crate) fn tokens() -> Built {
     let text = token().to_text().unwrap().as_bytes().to_vec();
-    let wrapped = [&text[..40], b" ", &text[40..], b"  "].concat();
+    let wrapped = [b"  ", &text[..40], b" ", &text[40..]].concat();
     Built::from([("token", text), ("token-wrapped", wrapped)])
 }
 

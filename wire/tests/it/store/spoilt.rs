@@ -70,7 +70,6 @@ fn heads() -> Built {
         ("head-no-records", spoil(|x| x.records = 0)),
         ("head-records-of-nothing", spoil(|x| x.digest = EMPTY_DIGEST.to_vec().into())),
         ("head-wire-type", [&head().encode()[..], &[0x1a, 1, 1]].concat()),
-        ("head-too-long", [&head().encode()[..], &[0xda, 5, 0x80, 0x80, 2], &[0; 32768]].concat()),
         ("signed-head-other-key", signed(2, foreign.encode()).encode()),
     ])
 }
@@ -139,14 +138,12 @@ fn envelopes() -> Built {
     let chain = |change: fn(&mut proto::MemberChain)| changed(chain().encode(), change);
     Built::from([
         ("signed-nothing", spoil(|x| x.payload.clear())),
-        ("signed-too-long", spoil(|x| x.payload = vec![1; 32769].into())),
         ("signed-short-key-id", spoil(|x| x.key_id = vec![1; 8].into())),
         ("signed-short-signature", spoil(|x| x.signature = vec![1; 63].into())),
         ("signed-no-signature", spoil(|x| x.signature.clear())),
         ("chain-empty", chain(|x| x.links.clear())),
         ("chain-no-member", chain(|x| x.links[1].member = None)),
         ("chain-short-proof", chain(|x| x.links[1].key_proof = vec![1; 63].into())),
-        ("chain-too-long", chain(|x| x.links = vec![x.links[0].clone(); 65])),
     ])
 }
 
@@ -170,15 +167,7 @@ fn commands() -> Built {
         ("publish-key-twice", publish(|x| x.puts.push(x.puts[0].clone()))),
         ("publish-put-and-remove", publish(|x| x.removes[0] = x.puts[2].key.clone())),
         ("publish-no-record", publish(|x| x.puts[0].record.clear())),
-        ("publish-long-record", publish(|x| x.puts[0].record = vec![1; 65537].into())),
         ("publish-remove-key", publish(|x| x.removes[0] = Bytes::new())),
-        ("command-too-long", {
-            let fill = |x: &mut proto::Publish| {
-                let record = Bytes::from(vec![1; 65536]);
-                x.puts.iter_mut().for_each(|put| put.record = record.clone());
-            };
-            publish(fill)
-        }),
     ])
 }
 
@@ -248,6 +237,44 @@ fn events() -> Built {
         ("entry-no-record", delta(|x| entry(x).record.clear())),
         ("entry-no-since", delta(|x| entry(x).since = None)),
     ])
+}
+
+/// What is too long for a file of vectors, with the words in which it is refused.
+pub(crate) fn oversized() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let with_records = |length: usize, count: usize| {
+        let mut publish = publish();
+        let record = Bytes::from(vec![1; length]);
+        publish.puts.iter_mut().take(count).for_each(|put| put.record = record.clone());
+        command(Change::Publish(publish)).encode()
+    };
+    let mut chain = chain();
+    chain.links = vec![chain.links[0].clone(); 65];
+    let chain = chain.encode();
+    let head = [&head().encode()[..], &[0xda, 5, 0x80, 0x80, 2], &[0; 32768]].concat();
+    vec![
+        ("Head", head, "Head = 32874 bytes: at most 32768 bytes are allowed"),
+        ("MemberChain", chain, "MemberChain.links = 65 entries: at most 64 entries are allowed"),
+        (
+            "Signed",
+            signed(2, vec![1; 32769]).encode(),
+            "Signed.payload = 32769 bytes: at most 32768 bytes are allowed",
+        ),
+        (
+            "Signed",
+            signed(2, vec![1; 33000]).encode(),
+            "Signed = 33088 bytes: at most 32896 bytes are allowed",
+        ),
+        (
+            "Command",
+            with_records(65537, 1),
+            "Command.publish.puts[0].record = 65537 bytes: at most 65536 bytes are allowed",
+        ),
+        (
+            "Command",
+            with_records(65536, 4),
+            "Command = 262665 bytes: at most 262144 bytes are allowed",
+        ),
+    ]
 }
 
 /// Texts that are no tokens, and what a person did to them.

@@ -42,12 +42,24 @@ fn digests() {
 
 #[test]
 fn messages() {
-    check("store-vectors/messages.txt", &built::messages(), read_message);
+    check("store-vectors/messages.txt", &built::messages(), |vector, bytes| {
+        read_message(&vector.of, bytes)
+    });
 }
 
 #[test]
 fn bad_messages() {
-    check("store-vectors/bad-messages.txt", &spoilt::messages(), read_message);
+    check("store-vectors/bad-messages.txt", &spoilt::messages(), |vector, bytes| {
+        read_message(&vector.of, bytes)
+    });
+}
+
+#[test]
+fn what_is_too_long_is_refused_by_its_length() {
+    for (of, bytes, expected) in spoilt::oversized() {
+        let found = read_message(of, &bytes).unwrap_err();
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
@@ -60,8 +72,8 @@ fn tokens() {
     check("store-vectors/bad-tokens.txt", &spoilt::tokens(), read);
 }
 
-fn read_message(vector: &Vector, bytes: &[u8]) -> Result<Vec<String>, String> {
-    match &*vector.of {
+fn read_message(of: &str, bytes: &[u8]) -> Result<Vec<String>, String> {
+    match of {
         "Signed" => Signed::decode(bytes).map(|x| vec![show::signed(&x)]),
         "Signed Head" => Signed::decode(bytes).and_then(|x| Head::of(&x)).map(|x| show::head(&x)),
         "Head" => Head::decode(bytes).map(|x| show::head(&x)),
