@@ -14,6 +14,7 @@ mod objects;
 mod origin;
 mod process;
 mod refusals;
+mod relay;
 mod restart;
 mod site;
 mod upgrade;

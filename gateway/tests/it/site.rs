@@ -68,6 +68,10 @@ impl Site {
         self.app = Some(app);
     }
 
+    pub(crate) fn config(&self) -> &GatewayConfig {
+        &self.config
+    }
+
     pub(crate) fn app(&self) -> &App {
         self.app.as_ref().unwrap()
     }
