@@ -65,7 +65,9 @@ enum Ended {
     /// Not reachable, silent, or closed.
     Broken(String),
     /// There is a gap in what it sends; a snapshot mends that.
-    Gap(String),
+    Gap(ViewError),
+    /// What is here came from a Replica; a voter's deltas would not mend that.
+    Partial,
     /// It sent what does not verify.
     Lied(ViewError),
     /// It has not delivered what others hold.
@@ -133,11 +135,19 @@ impl Follower {
                 tracing::info!(source = %name, "looking for a voter to be fed from");
                 Left::Broken
             }
-            Ended::Gap(reason) => {
-                tracing::warn!(source = %name, %reason, "the watch has a gap, resync by a snapshot");
-                self.gaps += 1;
+            Ended::Partial => {
                 self.fresh = true;
-                if self.gaps < GAPS_MAX { return } else { Left::Lied }
+                return;
+            }
+            Ended::Gap(error) => {
+                tracing::warn!(source = %name, reason = %error.text, "the watch has a gap");
+                (self.gaps, self.fresh) = (self.gaps + 1, true);
+                if self.gaps < GAPS_MAX {
+                    return;
+                }
+                self.gaps = 0;
+                self.replica.observer().refused(source, &error, now);
+                Left::Lied
             }
             Ended::Lied(error) => {
                 self.replica.observer().refused(source, &error, now);
@@ -223,7 +233,7 @@ impl Follower {
                 (self.gaps, self.fresh) = (0, false);
                 Ok(())
             }
-            Err(ReadError::View(error)) if error.is_gap() => Err(Ended::Gap(error.text)),
+            Err(ReadError::View(error)) if error.is_gap() => Err(Ended::Gap(error)),
             Err(ReadError::View(error)) => {
                 // What owners did sign of it may prove more than that this source is at fault.
                 self.replica.observer().tell(source, &heads, Now::read());
@@ -244,9 +254,7 @@ impl Follower {
     ) -> Result<(), Ended> {
         reading.set_relayed(alive.relayed);
         if !alive.relayed && turn.resumed.is_some() && !reading.is_whole() {
-            // What a Replica could not give is not in a voter's deltas either.
-            self.fresh = true;
-            return Err(Ended::Gap("the state before came from a Replica".into()));
+            return Err(Ended::Partial);
         }
         if alive.quorum {
             self.replica.observer().quorum_heard(Now::read());

@@ -68,7 +68,7 @@ pub struct Told {
 }
 
 impl Observer {
-    /// Restores what the disk has. Without a readable shelf the node goes on with nothing known.
+    /// Restores what the disk has. What is damaged of it was of use only to people.
     pub(crate) fn open(
         own: ClusterId,
         shelf: Shelf,
@@ -76,7 +76,7 @@ impl Observer {
         now: Now,
     ) -> Result<Self, ShelfError> {
         let mut freshness = Freshness::new(own, config, now.instant);
-        for (owner, age) in shelf.ages()? {
+        for (owner, age) in readable(shelf.ages())? {
             freshness.restore(owner, restored(&age), now.instant);
         }
         let inner = Inner {
@@ -84,7 +84,7 @@ impl Observer {
             source: own,
             freshness,
             comparison: Comparison::default(),
-            notebook: Notebook::restore(shelf.findings()?),
+            notebook: Notebook::restore(readable(shelf.findings())?),
             newest: BTreeMap::new(),
             revocations: vec![],
         };
@@ -386,6 +386,16 @@ impl Inner {
         if held == Some(head.issue.mark) && self.newest.get(&head.owner).is_none_or(newer) {
             self.newest.insert(head.owner, head);
         }
+    }
+}
+
+fn readable<T>(read: Result<Vec<T>, ShelfError>) -> Result<Vec<T>, ShelfError> {
+    match read {
+        Err(error @ ShelfError::Damaged { .. }) => {
+            tracing::error!(%error, "what was known of owners' ages and findings is lost");
+            Ok(vec![])
+        }
+        read => read,
     }
 }
 

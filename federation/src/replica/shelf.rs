@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use model::ClusterId;
+use model::{ClusterId, FederationId};
 use wire::replica::{KeptAge, KeptFinding, KeptPlace};
 
 use crate::store::{Disk, DiskError, Family, KvWrite, Pair, Step};
@@ -17,6 +17,7 @@ use super::limits::{FINDINGS_MAX, SCAN_BYTES_MAX};
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 
+const ANCHOR: u8 = b'n';
 const PLACE: u8 = b'p';
 const STATE: u8 = b's';
 const AGE: u8 = b'a';
@@ -44,6 +45,27 @@ impl std::fmt::Debug for Shelf {
 impl Shelf {
     pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
         Self(disk)
+    }
+
+    /// The federation whose root is believed.
+    pub(crate) fn federation(&self) -> Result<Option<FederationId>, ShelfError> {
+        let parse = |value: Vec<u8>| {
+            let id = <[u8; 16]>::try_from(&value[..]);
+            let id = id.map_err(|_| damaged(&[ANCHOR], "a federation id has 16 bytes"))?;
+            Ok(FederationId::from_bytes(id))
+        };
+        self.read(&[ANCHOR])?.map(parse).transpose()
+    }
+
+    /// Believes another federation, and forgets the state of the one before.
+    pub(crate) fn begin(&self, federation: &FederationId) -> Result<(), ShelfError> {
+        let (from, to) = (vec![STATE], Some(vec![STATE + 1]));
+        let batch = vec![
+            Step::DeleteRange { family: Family::Replica, from, to },
+            Step::Delete { family: Family::Replica, key: vec![PLACE] },
+            put(vec![ANCHOR], federation.as_bytes()),
+        ];
+        Ok(self.0.write(batch, true)?)
     }
 
     /// The pairs of the verified state, and where in the stream it is.

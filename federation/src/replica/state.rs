@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use model::code::{DATA_FOLDER_UNUSABLE, EVENT_REFUSED, FEDERATION_NONE};
+use model::code::{DATA_FOLDER_UNUSABLE, EVENT_REFUSED, FEDERATION_NONE, STATE_DAMAGED};
 use model::{ClusterId, FederationId, Revision};
 use tokio_util::sync::CancellationToken;
 use wire::replica::KeptPlace;
@@ -67,40 +67,55 @@ impl std::fmt::Debug for ReplicaConfig {
 }
 
 impl Replica {
-    /// Opens the replica's part of the disk. Nothing is in service before [`Self::begin`].
+    /// Takes the last good state from the disk, verifies it and puts it into service; no other node
+    /// is needed for that. What does not verify is fetched anew.
     pub fn open(config: ReplicaConfig) -> Result<Self, ShelfError> {
         let shelf = Shelf::new(config.disk);
         let observer = Observer::open(config.own, shelf.clone(), config.freshness, Now::read())?;
-        Ok(Self(Arc::new(Shared {
+        let replica = Self(Arc::new(Shared {
             own: config.own,
             shelf,
             feed: Feed::default(),
             observer,
             kept: Mutex::new(None),
             source: Mutex::new(None),
-        })))
+        }));
+        if let Some(federation) = replica.0.shelf.federation()? {
+            replica.load(federation);
+        }
+        Ok(replica)
     }
 
-    /// Enters a federation, as the token or the node's own configuration names it: its root alone is
-    /// believed. The last good state of it on the disk is verified and put into service; no other
-    /// node is needed for that. What does not verify is fetched anew.
+    /// Enters a federation, as the token or the founder names it: from now on its root alone is
+    /// believed. What is known of another one is forgotten.
     pub fn begin(&self, federation: FederationId) {
-        let (pairs, place) = self.0.shelf.state().unwrap_or_else(|error| {
-            tracing::error!(%error, "the replica's state cannot be read");
-            (vec![], None)
+        if self.federation() == Some(federation) {
+            return;
+        }
+        if let Err(problem) = self.0.shelf.begin(&federation) {
+            // The first state that is to be put there will fail, and stay out of service.
+            tracing::error!(%problem, "the replica's part of the disk cannot be written");
+        }
+        self.start_with(VerifiedView::new(self.0.own, federation));
+    }
+
+    fn load(&self, federation: FederationId) {
+        let loaded = self.0.shelf.state().map_err(|error| error.to_string());
+        let verified = loaded.and_then(|(pairs, place)| {
+            let view = VerifiedView::load(self.0.own, federation, pairs);
+            view.map(|view| (view, place)).map_err(|error| error.to_string())
         });
-        let nothing = || VerifiedView::new(self.0.own, federation);
-        let view = match (VerifiedView::load(self.0.own, federation, pairs), place) {
-            (Ok(view), Some(place)) => {
-                self.put(view, place, Now::read());
-                return;
+        match verified {
+            Ok((view, Some(place))) => self.put(view, place, Now::read()),
+            Ok((view, None)) => self.start_with(view),
+            Err(problem) => {
+                tracing::error!(code = %STATE_DAMAGED, %problem, "the replica's state is refused");
+                self.start_with(VerifiedView::new(self.0.own, federation));
             }
-            (Ok(_), _) => nothing(),
-            (Err(error), _) => {
-                tracing::error!(code = %error.code, %error, "the replica's state does not verify");
-                nothing()
-            }
-        };
+        }
+    }
+
+    fn start_with(&self, view: VerifiedView) {
         *self.lock() = Some(Kept { view, fleet: Arc::default(), place: None });
         self.0.feed.clear();
     }

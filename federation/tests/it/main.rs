@@ -5,8 +5,10 @@
 mod config;
 mod enrol;
 mod fixture;
+mod membership;
 mod operator;
 mod process;
+mod replica;
 mod rocksdb;
 mod start;
 mod store;

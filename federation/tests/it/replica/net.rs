@@ -20,6 +20,8 @@ use wire::store::proto::{
     RevocationsReply, RevocationsRequest, WatchEvent, WatchRequest,
 };
 
+const PIPE_BYTES: usize = 64 * 1024;
+
 pub(crate) type Events = ReceiverStream<Result<WatchEvent, Status>>;
 
 /// What stands at the other end: an honest node, or a liar.
@@ -101,16 +103,20 @@ impl Net {
             return Err(refused());
         }
         let peer = state.peers.get(&callee).cloned().ok_or_else(refused)?;
-        let (near, far) = tokio::io::duplex(64 * 1024);
+        // Two pipes and a pump between them: it can be stopped, which an accepted connection cannot.
+        let (near, mut inlet) = tokio::io::duplex(PIPE_BYTES);
+        let (mut outlet, far) = tokio::io::duplex(PIPE_BYTES);
         let cut = CancellationToken::new();
         state.open.push((caller, callee, cut.clone()));
         state.connections += 1;
         let service = StoreServiceServer::new(Service { caller, peer });
         tokio::spawn(async move {
             let incoming = tokio_stream::once(Ok::<_, io::Error>(far));
-            let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
+            Server::builder().add_service(service).serve_with_incoming(incoming).await
+        });
+        tokio::spawn(async move {
             tokio::select! {
-                served = serving => served.unwrap(),
+                _ = tokio::io::copy_bidirectional(&mut inlet, &mut outlet) => {}
                 () = cut.cancelled() => {}
             }
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use federation::fleet::FleetState;
 use federation::replica::{
-    Feed, FreshnessConfig, Now, Observer, Replica, ReplicaConfig, Standpoint, WatchServer,
+    FreshnessConfig, Now, Observer, Replica, ReplicaConfig, Standpoint, WatchServer,
 };
 use federation::store::RocksDisk;
 use model::ClusterId;
@@ -65,6 +65,12 @@ impl Node {
         let (replica, links) = (self.replica().clone(), net.links(self.id));
         let stop = self.stop.clone();
         self.tasks.spawn(async move { replica.follow(links, stop).await });
+    }
+
+    /// From now on this node says that it has everything.
+    pub(crate) fn serve_as_voter(&self) {
+        let standpoint = Standpoint { quorum: true, relayed: false, voters: [self.id].into() };
+        self.replica().serve(self.replica().state(), self.id, standpoint);
     }
 
     pub(crate) fn server(&self) -> WatchServer {
@@ -164,10 +170,6 @@ impl Voter {
 
     pub(crate) fn server(&self) -> WatchServer {
         self.node.server()
-    }
-
-    pub(crate) fn feed(&self) -> &Feed {
-        self.node.replica().feed()
     }
 
     pub(crate) fn observer(&self) -> &Observer {

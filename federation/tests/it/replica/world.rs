@@ -20,7 +20,6 @@ pub(crate) const EPOCH: u64 = 1;
 
 /// A cluster with its key.
 pub(crate) struct Cluster {
-    pub(crate) name: &'static str,
     pub(crate) key: FederationKey,
     pub(crate) id: ClusterId,
     pub(crate) federation: FederationId,
@@ -39,7 +38,7 @@ pub(crate) fn federation(names: &[&'static str]) -> Vec<Cluster> {
         let (key, name) = (key(index), *name);
         let id = key.cluster_id();
         let chain = chain(&root, &key, name, federation, index);
-        Cluster { name, key, id, federation, chain }
+        Cluster { key, id, federation, chain }
     };
     names.iter().enumerate().map(cluster).collect()
 }
