@@ -17,6 +17,8 @@ pub const API_VERSION: &str = "fedgate.dev/v1alpha1";
 pub const KIND: &str = "FederationConfig";
 /// The node's name in its SPIFFE ID when the file has none.
 const NAME_DEFAULT: &str = "node-0";
+/// The relay socket's when the file has none: beside the resource socket, where gateways look.
+const RELAY_NAME: &str = "relay.sock";
 
 /// What a node needs to know before it can read any resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,13 @@ impl FederationConfig {
             Some(text) => source.socket(field, text),
             None => source.default_socket(field, &raw.data_dir, &data_dir, default),
         };
+        let resource = raw.sockets.resource.as_ref();
+        let resource_socket = socket("sockets.resource", resource, "resource.sock")?;
         Ok(Self {
+            relay_socket: match raw.sockets.relay.as_ref() {
+                Some(text) => source.socket("sockets.relay", text)?,
+                None => resource_socket.with_file_name(RELAY_NAME),
+            },
             name: match &raw.name {
                 Some(name) => source.parse("name", name, ObjectName::parse)?,
                 None => ObjectName::parse(NAME_DEFAULT).expect("the default is a valid name"),
@@ -99,17 +107,12 @@ impl FederationConfig {
             cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
             trust_domain: source.parse("trustDomain", &raw.trust_domain, TrustDomain::parse)?,
             manifests: source.path("manifests", &raw.manifests)?,
-            resource_socket: socket(
-                "sockets.resource",
-                raw.sockets.resource.as_ref(),
-                "resource.sock",
-            )?,
+            resource_socket,
             operator_socket: socket(
                 "sockets.operator",
                 raw.sockets.operator.as_ref(),
                 "operator.sock",
             )?,
-            relay_socket: socket("sockets.relay", raw.sockets.relay.as_ref(), "relay.sock")?,
             store_profile: source.profile(raw.store.profile.as_ref())?,
             store_dial_from: source.dial_from(raw.store.dial_from.as_ref())?,
             advertise: source.advertise(&raw.advertise)?,

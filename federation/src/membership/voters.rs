@@ -100,7 +100,7 @@ mod tests {
         let down = false;
         // (who is there, voters now, standbys now, named) -> voters, standbys
         type Row<'a> = (&'a [(u64, bool)], &'a [u64], &'a [u64], &'a [u64], &'a [u64], &'a [u64]);
-        let rows: &[(&str, Row)] = &[
+        let rows: &[(&str, Row<'_>)] = &[
             (
                 "the third is not up: stay",
                 (&[(1, up), (2, up), (3, down)], &[1], &[], &[], &[1], &[]),

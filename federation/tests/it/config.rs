@@ -41,6 +41,7 @@ fn every_field_is_read() {
     assert!(config.enrolment_uids.iter().eq(&[0, 1000]));
     assert_eq!(config.store_profile, StoreProfile::Wan);
     assert_eq!(config.store_dial_from, Some([192, 0, 2, 10].into()));
+    assert_eq!(config.relay_socket, Path::new("/run/relay.sock"), "beside the resource socket");
     let moved = FULL.replace("operator: /run/o.sock", "operator: /run/o.sock, relay: r.sock");
     assert_eq!(parse(&moved).unwrap().relay_socket, Path::new("/etc/r.sock"));
 }
