@@ -83,8 +83,8 @@ pub const STORE_APPEND_BYTES_MAX: usize = 256 * 1024;
 pub const STORE_ENTRIES_PER_APPEND_MAX: u64 = 256;
 /// Proposals that wait for the log at the same time; further ones wait for a place.
 pub const STORE_PROPOSALS_MAX: usize = 256;
-/// Voters and standbys together.
-pub const STORE_MEMBERS_MAX: usize = 16;
+/// Voters and standbys together, those that are being replaced included.
+pub const STORE_MEMBERS_MAX: usize = 32;
 /// Bytes of a key of the store's machine.
 pub const STORE_PAIR_KEY_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a value of the store's machine.

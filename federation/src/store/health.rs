@@ -80,12 +80,9 @@ fn check_order(
     )))
 }
 
-/// A copied data folder would be a second node with the first one's votes.
-fn check_owner(disk: &dyn Disk, node_id: u64) -> Result<(), DiskError> {
+fn check_owner(disk: &dyn Disk, node: u64) -> Result<(), DiskError> {
     match read_number(disk, NODE_KEY)? {
-        Some(owner) if owner != node_id => Err(DiskError::Damaged(format!(
-            "the folder belongs to node {owner:016x}, this is node {node_id:016x}"
-        ))),
+        Some(owner) if owner != node => Err(DiskError::Foreign { owner, node }),
         _ => Ok(()),
     }
 }

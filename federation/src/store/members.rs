@@ -265,7 +265,7 @@ fn check_members(voters: &BTreeSet<u64>, standbys: &BTreeSet<u64>) -> Result<(),
         return Err(MembersError::Wrong("0 is no node"));
     }
     if voters.len() + standbys.len() > STORE_MEMBERS_MAX {
-        return Err(MembersError::Wrong("more than 16 members"));
+        return Err(MembersError::Wrong("there are more than STORE_MEMBERS_MAX"));
     }
     Ok(())
 }

@@ -181,14 +181,19 @@ mod tests {
         assert_eq!(decode_value(b"k", &encode_value(b"k", b"v")).unwrap(), b"v");
     }
 
-    /// What is on disks today must be readable for ever.
+    /// What is on disks today must be readable for ever: docs/reference/store-log.md has these.
     #[test]
     fn the_first_versions_bytes_stay() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let entry = Entry { log_id: id(300), payload: EntryPayload::Normal(b"set".to_vec()) };
-        let hex: String = encode_entry(&entry).iter().map(|byte| format!("{byte:02x}")).collect();
-        let body = "0300000000000000efcdab89674523012c010000000000000103000000736574";
-        assert_eq!(hex[..4], *"0101");
-        assert_eq!(hex[12..], *body);
+        assert_eq!(
+            hex(&encode_entry(&entry)),
+            "01018e221c140300000000000000efcdab89674523012c010000000000000103000000736574"
+        );
+        assert_eq!(
+            hex(&encode_vote(&Vote::new_committed(9, 7))),
+            "020157d4cd720900000000000000070000000000000001"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the store's nodes say to each other. The transport carries these bytes and knows nothing of
-//! them; docs/reference/store.md describes them.
+//! them; docs/reference/store-log.md describes them.
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
@@ -327,6 +327,15 @@ mod tests {
             let back = decode_request(&encode_request(&request)).unwrap();
             assert_eq!(format!("{back:?}"), text);
         }
+    }
+
+    /// docs/reference/store-log.md has this one.
+    #[test]
+    fn the_first_versions_bytes_stay() {
+        let request = Request { epoch: 5, call: Call::PreVote { last_log_id: None } };
+        let bytes = encode_request(&request);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0701517ae95d05000000000000000300");
     }
 
     #[test]

@@ -98,6 +98,12 @@ pub enum DiskError {
     /// What was read is not what was written.
     #[error("the store's files are damaged: {0}; re-seed this node from its peers")]
     Damaged(String),
+    /// A copied folder would be a second node with the first one's votes; nothing is wrong with it.
+    #[error(
+        "the store's folder belongs to node {owner:016x}, this is node {node:016x}: give the node \
+         its own data folder and federation key"
+    )]
+    Foreign { owner: u64, node: u64 },
 }
 
 /// Bytes on a disk, in families of sorted keys.

@@ -172,7 +172,7 @@ async fn any_damage_keeps_a_node_from_voting_and_serving() {
     let other =
         Store::<Register>::open(config(2), Arc::new(good.after_kill()), Mesh::default().way_of(2));
     let error = other.await.unwrap_err().to_string();
-    assert!(error.contains("belongs to node 0000000000000001"), "{error}");
+    assert!(error.contains("belongs to node 0000000000000001, this is node"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

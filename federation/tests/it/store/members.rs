@@ -55,12 +55,12 @@ async fn the_leader_hands_over_before_it_leaves() {
 async fn members_that_cannot_be_are_refused() {
     let fleet = Fleet::founded(&[1]).await;
     let leader = fleet.leader().await;
-    let many: BTreeSet<u64> = (1..=17).collect();
+    let many: BTreeSet<u64> = (1..=33).collect();
     let cases = [
         (BTreeSet::new(), BTreeSet::new(), "there must be at least one voter"),
         ([1].into(), [1].into(), "a node is voter and standby: choose one"),
         ([1].into(), [0].into(), "0 is no node"),
-        (many, BTreeSet::new(), "more than 16 members"),
+        (many, BTreeSet::new(), "there are more than STORE_MEMBERS_MAX"),
     ];
     for (voters, standbys, text) in cases {
         let error = leader.set_members(voters, standbys).await.unwrap_err().to_string();
