@@ -21,6 +21,9 @@ use crate::folder::{FolderError, create_private_folder, replace_file};
 pub(crate) use change::{ChangeKind, ObjectChange, Plan};
 pub(crate) use merge::{merged, shadowed};
 
+/// Findings in one refusal, and characters of each.
+const FINDINGS_SHOWN_MAX: usize = 8;
+const FINDING_CHARS_MAX: usize = 512;
 /// The name of the file in messages.
 const FILE: &str = "objects.yaml";
 const HEAD: &str =
@@ -35,7 +38,7 @@ pub(crate) struct Applied {
 }
 
 /// One applied object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Object {
     /// As declared, without what this node says of it.
     pub(crate) document: Document,
@@ -74,11 +77,15 @@ impl AppliedError {
     }
 }
 
-/// One line, then one for each finding.
+/// One line, then one for each finding, within what a header of the answer can hold.
 fn refusal(findings: &[Diagnostic]) -> String {
     let mut text = "nothing was applied".to_string();
-    for found in findings {
-        text.push_str(&format!("\n{found}"));
+    for found in findings.iter().take(FINDINGS_SHOWN_MAX) {
+        let line: String = found.to_string().chars().take(FINDING_CHARS_MAX).collect();
+        text.push_str(&format!("\n{line}"));
+    }
+    if findings.len() > FINDINGS_SHOWN_MAX {
+        text.push_str(&format!("\nand {} more", findings.len() - FINDINGS_SHOWN_MAX));
     }
     text
 }

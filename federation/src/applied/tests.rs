@@ -61,7 +61,9 @@ fn objects_come_change_go_and_survive_a_restart() {
 
     let reopened = open(&folder);
     let kept = reopened.get(&key(ResourceKind::AccessPolicy, "api")).unwrap();
-    assert_eq!(kept, applied.get(&key(ResourceKind::AccessPolicy, "api")).unwrap());
+    let before = applied.get(&key(ResourceKind::AccessPolicy, "api")).unwrap();
+    assert_eq!((&kept.stamp, &kept.resource), (&before.stamp, &before.resource));
+    assert_eq!(kept.document.to_yaml(), before.document.to_yaml());
     assert_eq!(kept.stamp, Stamp { created: "2023-11-14T22:13:20Z".into(), generation: 2 });
     assert!(kept.document.to_yaml().contains("team: b"));
     assert_eq!(reopened.subscribe().borrow().resources.len(), 2);
@@ -127,6 +129,18 @@ fn all_of_a_call_is_taken_or_nothing() {
 }
 
 #[test]
+fn a_refusal_names_a_few_findings_and_counts_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad =
+        format!("{}---\n", EXPORT.replace("kind: ServiceExport", "kind: Nonsense")).repeat(100);
+    let error = apply(&open(&folder), &bad).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 1 + FINDINGS_SHOWN_MAX + 1, "{error}");
+    assert!(error.ends_with("\nand 92 more"), "{error}");
+    let long = EXPORT.replace("shop", &"x".repeat(100_000));
+    assert!(apply(&open(&folder), &long).unwrap_err().to_string().len() < 2000);
+}
+
+#[test]
 fn a_refused_plan_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let applied = open(&folder);
@@ -183,7 +197,7 @@ fn the_number_of_objects_is_bounded() {
     let applied = open(&folder);
     let exports = |count: usize| {
         (0..count)
-            .map(|number| EXPORT.replace("api", &format!("x{number}")) + "---\n")
+            .map(|number| EXPORT.replace("name: api", &format!("name: x{number}")) + "---\n")
             .collect::<String>()
     };
     apply(&applied, &exports(APPLIED_OBJECTS_MAX)).unwrap();
