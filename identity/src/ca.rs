@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use model::code::{self, Code};
-use model::{ClusterId, SpiffeId, TrustBundle, TrustDomain};
+use model::{SpiffeId, TrustBundle, TrustDomain};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -87,11 +87,6 @@ impl Ca {
 
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
-    }
-
-    /// The cluster's id: the hash of this key, as long as no root was ever rotated.
-    pub fn cluster_id(&self) -> ClusterId {
-        ClusterId::of_key(&self.key.public_key_der())
     }
 
     /// What other clusters need to judge SVIDs of ours.

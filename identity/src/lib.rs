@@ -12,7 +12,6 @@
 mod bundle;
 mod ca;
 mod cell;
-mod cluster;
 mod csr;
 mod federation_key;
 mod file;
@@ -29,7 +28,6 @@ mod verify;
 pub use bundle::{BundleChange, BundleError, BundleSet};
 pub use ca::{Ca, CaError};
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
-pub use cluster::cluster_id;
 pub use csr::IssueError;
 pub use federation_key::{
     FederationKey, FederationKeyError, FederationPublicKey, PublicKeyError, SignatureError,

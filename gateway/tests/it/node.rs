@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use identity::Ca;
 use model::spiffe::Part;
-use model::{Resource, ResourceKey, ResourceSet, Revision, SpiffeId, TrustBundle, TrustDomain};
+use model::{
+    ClusterId, Resource, ResourceKey, ResourceSet, Revision, SpiffeId, TrustBundle, TrustDomain,
+};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -140,7 +142,8 @@ impl EnrolmentService for Service {
         self.0.seen.lock().unwrap().enrolments += 1;
         let chain_der = chain.iter().map(|certificate| certificate.to_vec()).collect();
         Ok(Response::new(
-            EnrolResponse { chain_der, bundle: ca.bundle(), cluster_id: ca.cluster_id() }.encode(),
+            EnrolResponse { chain_der, cluster_id: cluster_id(&ca.bundle()), bundle: ca.bundle() }
+                .encode(),
         ))
     }
 }
@@ -211,4 +214,9 @@ fn snapshot((index, resources): &(u64, ResourceSet)) -> proto::Delta {
     let to = Revision { epoch: 1, index: *index };
     let upserts = resources.values().cloned().collect();
     Delta { from: None, to, upserts, removes: vec![], skipped: 0 }.encode()
+}
+
+/// This node has no federation key: its CA's certificate tells it from others.
+pub(crate) fn cluster_id(bundle: &TrustBundle) -> ClusterId {
+    ClusterId::of_key(&bundle.x509_authorities[0])
 }

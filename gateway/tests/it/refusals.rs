@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::{Identity, IdentityCell, SvidKeyPair, cluster_id};
+use identity::{Identity, IdentityCell, SvidKeyPair};
 use model::spiffe::Part;
 use model::{AppProtocol, ClusterId, ClusterPeer, RequestId, Resource, Revision, SpiffeId};
 use tunnel::{Tunnel, TunnelConfig, WorkerTunnel};
 use wire::tunnel::{ErrorCode, Head, Open, RequestHead, RouteRevision, RouteSide, StreamKind, Via};
 
-use crate::node::Node;
+use crate::node::{Node, cluster_id};
 use crate::origin::Origin;
 use crate::site::Site;
 use crate::{eventually, objects};
@@ -69,7 +69,7 @@ impl Stranger {
             request_id: RequestId::from_bytes([4; 16]),
             attempt: 1,
             retries_left: 0,
-            via: Via::new(cluster_id(&self.node.bundle()).unwrap()),
+            via: Via::new(cluster_id(&self.node.bundle())),
             route: None,
         }
     }
@@ -127,7 +127,7 @@ async fn identity_loops_and_revisions_are_checked_before_anything_else() {
     assert_eq!(stranger.ask(&good()).await, None);
 
     let id = |text: &str| SpiffeId::parse(text).unwrap();
-    let own_cluster = cluster_id(&west.node.bundle()).unwrap();
+    let own_cluster = cluster_id(&west.node.bundle());
     let loops = Via::new(own_cluster).with(ClusterId::from_bytes([5; 16])).unwrap();
     let newer = Revision { epoch: 99, index: 0 };
     let (producer, consumer) = (RouteSide::Producer, RouteSide::Consumer);

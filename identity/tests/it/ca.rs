@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use identity::{Ca, CaError};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::toy::*;
 
@@ -36,12 +37,12 @@ fn a_ca_is_made_once_and_found_again() {
 
     let again = Ca::load_or_create(&folder, &domain("east.fed"), now() + HOUR).unwrap();
     assert_eq!(again.bundle(), bundle);
-    assert_eq!(again.cluster_id(), ca.cluster_id());
+    assert_eq!(root_key(&again), root_key(&ca));
     assert_eq!(again.trust_domain(), ca.trust_domain());
     assert_eq!(again.not_after(), now() + identity::limits::CA_LIFETIME);
 
     let other = Ca::load_or_create(&folder.join("x"), &domain("east.fed"), now()).unwrap();
-    assert_ne!(other.cluster_id(), ca.cluster_id(), "the name is not the id");
+    assert_ne!(root_key(&other), root_key(&ca), "the name is not the key");
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn a_crash_during_the_first_start_is_completed_by_the_second() {
             fs::write(folder.path().join(format!(".{next}.new")), b"unfini").unwrap();
         }
         let completed = open(folder.path()).unwrap();
-        assert_eq!(completed.cluster_id(), ca.cluster_id(), "{written} files");
+        assert_eq!(root_key(&completed), root_key(&ca), "{written} files");
         let again = open(folder.path()).unwrap();
         assert_eq!(again.bundle(), completed.bundle());
         let grown = completed.bundle().sequence - ca.bundle().sequence;
@@ -234,4 +235,11 @@ fn a_ca_shows_no_key() {
         "Ca { trust_domain: \"east.fed\", sequence: 1795262400, not_after: \
          \"2036-11-18T12:00:00Z\", .. }"
     );
+}
+
+/// The public key of a CA's root, which outlives the certificate over it.
+fn root_key(ca: &Ca) -> Vec<u8> {
+    let bundle = ca.bundle();
+    let (_, root) = X509Certificate::from_der(&bundle.x509_authorities[0]).unwrap();
+    root.public_key().raw.to_vec()
 }
