@@ -83,7 +83,7 @@ impl Owner {
     }
 
     pub(crate) fn with_nodes(&self, nodes: Vec<Arc<NamespaceNode>>) -> Self {
-        Self { signed: self.signed.clone(), head: self.head.clone(), nodes }
+        Self { signed: self.signed.clone(), head: self.head, nodes }
     }
 
     fn find(&self, namespace: Option<&Namespace>) -> Option<&NamespaceRecords> {

@@ -177,13 +177,13 @@ fn same_node(old: &Arc<NamespaceNode>, new: &Arc<NamespaceNode>) -> bool {
 }
 
 /// What a reader holds of an owner, by hash.
-pub(super) struct Holdings<'a> {
+pub(in crate::fleet) struct Holdings<'a> {
     nodes: BTreeMap<Hash, &'a Arc<NamespaceNode>>,
     records: BTreeMap<Hash, &'a Entry>,
 }
 
 impl<'a> Holdings<'a> {
-    pub(super) fn of(owner: &'a Owner) -> Self {
+    pub(in crate::fleet) fn of(owner: &'a Owner) -> Self {
         let shown = owner.nodes().iter().filter(|node| node.shown().is_some());
         let entries = owner.namespaces().flat_map(NamespaceRecords::entries);
         let records = entries.filter(|entry| entry.record().is_some());
@@ -193,11 +193,11 @@ impl<'a> Holdings<'a> {
         }
     }
 
-    pub(super) fn node(&self, hash: &Hash) -> Option<&'a Arc<NamespaceNode>> {
+    pub(in crate::fleet) fn node(&self, hash: &Hash) -> Option<&'a Arc<NamespaceNode>> {
         self.nodes.get(hash).copied()
     }
 
-    pub(super) fn entry(&self, leaf: &Hash) -> Option<&'a Entry> {
+    pub(in crate::fleet) fn entry(&self, leaf: &Hash) -> Option<&'a Entry> {
         self.records.get(leaf).copied()
     }
 
@@ -217,7 +217,7 @@ impl<'a> Holdings<'a> {
 
 impl Owner {
     /// All that is known of the owner, for a reader that holds nothing of it.
-    pub(super) fn to_update(&self) -> OwnerUpdate {
+    pub(in crate::fleet) fn to_update(&self) -> OwnerUpdate {
         owner_update(self, None, None)
     }
 }
@@ -349,7 +349,7 @@ fn piece_bytes(piece: &NamespaceUpdate) -> usize {
 }
 
 /// Puts a piece to the others of its namespace.
-pub(super) fn push_piece(namespaces: &mut Vec<NamespaceUpdate>, piece: NamespaceUpdate) {
+pub(in crate::fleet) fn push_piece(namespaces: &mut Vec<NamespaceUpdate>, piece: NamespaceUpdate) {
     if let (
         Some(NamespaceUpdate::Records { namespace: last, entries }),
         NamespaceUpdate::Records { namespace, entries: more },

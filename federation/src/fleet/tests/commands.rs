@@ -1,6 +1,6 @@
 //! What accepted commands do.
 
-use model::{Revision, RoleSet};
+use model::RoleSet;
 use wire::store::{AdminChange, Change, Command, RevocationTarget};
 
 use super::fixture::{NOW_MS, World, allow, domain, export, token_id};
@@ -63,7 +63,7 @@ fn records_come_change_and_go_under_newer_heads() {
     assert_eq!(world.state.fleet().record(&key).unwrap().resource(), Some(&api));
 
     let other = export("shop/api", 81);
-    world.publish(&mut east, &[other.clone()]);
+    world.publish(&mut east, std::slice::from_ref(&other));
     let record = world.state.fleet().record(&key).unwrap();
     assert_eq!((record.since(), record.resource()), (first, Some(&other)), "it never was away");
 
@@ -93,11 +93,7 @@ fn a_request_that_is_sent_again_takes_effect_once() {
     assert_eq!(world.state.applied(&[0xee; 16]), Some(first.revision));
     for _ in 0..=fleet::limits::REQUESTS_MAX {
         let change = east.publish(&[], &[]);
-        world.index += 1;
-        let request_id = u128::from(world.index).to_be_bytes();
-        let command = Command { request_id, proposed_at_unix_ms: NOW_MS, change };
-        let revision = Revision { epoch: 1, index: world.index };
-        world.state.apply(revision, &command.encode()).unwrap();
+        world.quick(change).unwrap();
     }
     assert_eq!(world.state.applied(&[0xee; 16]), None, "the table is bounded");
     world.index += 1;

@@ -1,75 +1,66 @@
-//! What a publish costs. `cargo test -p federation --lib cost -- --ignored --nocapture` prints it.
+//! What a publish costs.
 
 use std::time::Instant;
 
-use super::fixture::{World, allow, export};
-use crate::fleet::{VerifiedView, View, ViewStep, serving};
+use super::fixture::{Cluster, World, allow, export};
+use crate::fleet::{FleetState, VerifiedView, View, ViewStep, resources_for, serving};
 
 #[test]
 #[ignore = "a measurement, not a check; the figures are in the report of the change"]
 fn apply_cost() {
     for (clusters, exports) in [(2, 25), (2, 500), (200, 25)] {
         let (mut world, mut east) = World::founded();
-        for n in 2..clusters {
-            let mut other = world.admit(&east, &format!("c{n}"));
-            let own: Vec<_> = (0..exports)
-                .flat_map(|it| {
-                    let name = format!("ns{n}/s{it}");
-                    [export(&name, 80), allow(&name, &["west"])]
-                })
-                .collect();
-            let change = other.publish(&own, &[]);
-            world.state.apply(next(&mut world.index), &bytes(&world, change)).unwrap();
+        let mut west = None;
+        for n in 1..clusters {
+            let name = if n == 1 { "west".to_owned() } else { format!("c{n}") };
+            let grant = east.grant(&name, model::RoleSet::all(), 0);
+            let mut other = Cluster::joining(&name, &grant, &east);
+            let grant = east.sign(wire::store::Domain::Token, &grant.encode());
+            world.quick(wire::store::Change::IssueToken(grant)).unwrap();
+            world.quick(other.redeem(&east)).unwrap();
+            let change = other.publish(&objects(&name, exports), &[]);
+            world.quick(change).unwrap();
+            west.get_or_insert(other);
         }
-        let west = world.admit(&east, "west");
-        let all: Vec<_> = (0..exports)
-            .flat_map(|it| {
-                let name = format!("shop/s{it}");
-                [export(&name, 80), allow(&name, &["west"])]
-            })
-            .collect();
-        let publish = east.publish(&all, &[]);
+        let west = west.expect("the first one");
+        eprintln!("{clusters} clusters with {} records each", 2 * exports);
+        let publish = east.publish(&objects("shop", exports), &[]);
         let one = east.publish(&[export("shop/s0", 81)], &[]);
-        let time = |world: &mut World, what: &str, change| {
-            let command = bytes(world, change);
-            let revision = next(&mut world.index);
-            let begun = Instant::now();
-            world.state.apply(revision, &command).unwrap();
-            let records = 2 * exports;
-            eprintln!("{clusters} clusters, {what} of {records}: {:?}", begun.elapsed());
-        };
-        time(&mut world, "publish", publish);
+        timed("publish all", || world.quick(publish).unwrap());
         let before = world.state.fleet().clone();
-        time(&mut world, "change one", one);
+        timed("publish one change", || world.quick(one).unwrap());
         let fleet = world.state.fleet();
-        let begun = Instant::now();
-        let decided = serving(fleet);
-        eprintln!("  serving: {:?}", begun.elapsed());
+        let decided = timed("serving", || serving(fleet));
         let old = View::of(&before, &serving(&before), &west.id());
-        let begun = Instant::now();
-        let new = old.at(fleet, &decided);
-        eprintln!("  view: {:?}", begun.elapsed());
-        let begun = Instant::now();
-        let ViewStep::Delta(event) = new.step_from(&old, before.revision()) else { panic!() };
-        eprintln!("  delta: {:?}", begun.elapsed());
+        let new = timed("next view", || old.at(fleet, &decided));
+        let step = timed("delta", || new.step_from(&old, before.revision()));
+        let ViewStep::Delta(event) = step else { panic!("{step:?}") };
+        let bytes = prost::Message::encoded_len(&event.encode());
+        eprintln!("  the delta has {bytes} bytes");
         let mut reader = VerifiedView::new(west.id(), fleet.federation().unwrap());
-        let begun = Instant::now();
-        for event in old.snapshot() {
-            reader.apply(&event).unwrap();
-        }
-        eprintln!("  snapshot made and verified: {:?}", begun.elapsed());
-        let begun = Instant::now();
-        reader.apply(&event).unwrap();
-        eprintln!("  delta verified: {:?}", begun.elapsed());
+        let events = timed("snapshot", || old.snapshot());
+        timed("snapshot verified", || {
+            events.iter().for_each(|event| drop(reader.apply(event).unwrap()));
+        });
+        timed("delta verified", || reader.apply(&event).unwrap());
+        timed("resources for west", || resources_for(fleet, &west.id()));
+        let kv = timed("to_kv", || world.state.to_kv());
+        timed("load", || FleetState::load(kv).unwrap());
     }
 }
 
-fn next(index: &mut u64) -> model::Revision {
-    *index += 1;
-    model::Revision { epoch: 1, index: *index }
+fn timed<T>(what: &str, step: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let outcome = step();
+    eprintln!("  {what}: {:?}", begun.elapsed());
+    outcome
 }
 
-fn bytes(world: &World, change: wire::store::Change) -> Vec<u8> {
-    let request_id = u128::from(world.index + 1).to_be_bytes();
-    wire::store::Command { request_id, proposed_at_unix_ms: world.now_ms, change }.encode()
+/// Exports, each with a policy for west.
+fn objects(namespace: &str, exports: usize) -> Vec<model::Resource> {
+    let both = |n| {
+        let name = format!("{namespace}/s{n}");
+        [export(&name, 80), allow(&name, &["west"])]
+    };
+    (0..exports).flat_map(both).collect()
 }

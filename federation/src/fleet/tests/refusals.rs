@@ -280,14 +280,7 @@ fn publish_all(
     let step = if puts[0].record.len() > 1000 { 3 } else { 500 };
     for puts in puts.chunks(step) {
         let change = cluster.publish_raw(puts.to_vec(), vec![]);
-        let command = Command {
-            request_id: u128::from(world.index).to_be_bytes(),
-            proposed_at_unix_ms: NOW_MS,
-            change,
-        };
-        world.index += 1;
-        let revision = Revision { epoch: 1, index: world.index };
-        if let Err(refusal) = world.state.apply(revision, &command.encode()) {
+        if let Err(refusal) = world.quick(change) {
             return refusal;
         }
     }
@@ -372,14 +365,7 @@ fn tokens() {
     let (mut world, east) = World::founded();
     for n in 0..wire::store::limits::OPEN_TOKENS_MAX {
         let grant = east.grant(&format!("c{n}"), RoleSet::NONE, 0);
-        let command = Command {
-            request_id: (n as u128).to_be_bytes(),
-            proposed_at_unix_ms: NOW_MS,
-            change: token(&east, &grant),
-        };
-        world.index += 1;
-        let revision = Revision { epoch: 1, index: world.index };
-        world.state.apply(revision, &command.encode()).unwrap();
+        world.quick(token(&east, &grant)).unwrap();
     }
     let refusal = world.refuse(token(&east, &east.grant("last", RoleSet::NONE, 0)));
     assert_eq!(refusal.code, code::STORE_TABLE_FULL);
