@@ -194,3 +194,21 @@ fn the_reference_page_has_every_field() {
         assert!(section.contains(&format!("| `{field}")), "{field} is not on the page");
     }
 }
+
+#[test]
+fn operators_are_listed_by_role() {
+    let with = |lists: &str| parse(&format!("{FULL}operators: {{{lists}}}\n"));
+    let config = with("admins: [1], operators: [2, 3], viewers: [4]").unwrap();
+    let lists = [config.operators.admins, config.operators.operators, config.operators.viewers];
+    assert!(lists.iter().flatten().eq(&[1, 2, 3, 4]));
+    assert_eq!(parse(FULL).unwrap().operators, federation::config::OperatorUids::default());
+    for (lists, wanted) in [
+        ("admins: [1], viewers: [2, 1]", "operators.viewers[1] = 1: it is listed twice; remove one"),
+        ("operators: []", "operators.operators = 0 entries: list 1 to 64 Unix users, or leave the"),
+        ("viewers: [-1]", "operators.viewers[0] = -1: a Unix user's number is 0 to 4294967295"),
+        ("root: [0]", "unknown field `root`"),
+    ] {
+        let error = with(lists).unwrap_err();
+        assert!(error.starts_with("/etc/f.yaml:") && error.contains(wanted), "{error}");
+    }
+}

@@ -6,6 +6,7 @@ mod config;
 mod enrol;
 mod fixture;
 mod membership;
+mod objects;
 mod operator;
 mod process;
 mod replica;
