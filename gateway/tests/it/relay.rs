@@ -121,8 +121,8 @@ async fn a_peers_store_stream_reaches_the_node_with_its_preamble() {
     assert!(connection.is_live());
 }
 
-/// With the check of `tunnel::admit` for the kind of SVID taken out, the stream of this key was seen
-/// to reach the relay socket.
+/// With the check of `tunnel::admit` for the kind of SVID taken out, this connection was seen to stay
+/// open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stolen_gateway_key_reaches_no_store() {
     let west = Site::ready("west", []).await;

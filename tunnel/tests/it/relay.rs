@@ -75,8 +75,8 @@ async fn either_side_of_a_store_connection_opens_streams() {
     assert!(held.clusters().is_empty());
 }
 
-/// With `admit`'s check of the kind taken out, a gateway's and a workload's key were both seen to
-/// get a store connection here.
+/// With `admit`'s check of the kind taken out, a gateway's key was seen to get a store connection
+/// here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_federation_node_gets_a_store_connection() {
     let (east, west) = host();
