@@ -183,6 +183,8 @@ pub const JOIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// How often a node looks whether it is in the group, and who else is.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a member that has left is still spoken with, to be told that it has.
+pub const LEFT_GRACE: Duration = Duration::from_secs(5);
 /// A node of the group that knows of no leader for this long watches others too.
 pub const LEADER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Longest drain before leaving.

@@ -5,7 +5,7 @@ use tonic::Status;
 use tonic::metadata::MetadataValue;
 
 /// The header of an answer that carries the failure's registered code.
-const CODE_HEADER: &str = "x-fed-code";
+pub(crate) const CODE_HEADER: &str = "x-fed-code";
 
 /// A gRPC status whose text begins with the registered code.
 pub(crate) fn refuse(grpc: tonic::Code, code: Code, text: impl std::fmt::Display) -> Status {

@@ -145,6 +145,10 @@ impl Node {
                         return Err(MembershipError::NoQuorum { detail });
                     }
                 }
+                // The log has it, though the answer was lost.
+                Err(MembershipError::Excluded) => {
+                    return Ok(self.state().map_or_else(Revision::default, |(now, _)| now));
+                }
                 outcome => return outcome,
             }
         }

@@ -36,7 +36,7 @@ use crate::intake;
 use crate::limits::APPLIED_TIMEOUT;
 use crate::replica::{Feed, Observer, Replica, WatchServer};
 use crate::store::{Disk, Peers, Profile, Store, StoreConfig};
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportPeer};
 
 /// Who this cluster is.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub(crate) struct Node {
     /// On the leader: clusters on their way out, and until when they are kept out of the group.
     pub(super) excluded: Mutex<BTreeMap<ClusterId, Instant>>,
     pub(super) leader: Mutex<Option<ClusterId>>,
+    /// Whom the transport speaks with, and until when if it leaves now.
+    pub(super) peers: Mutex<BTreeMap<ClusterId, (TransportPeer, Instant)>>,
     pub(crate) grants: Grants,
     pub(crate) pending: Pending,
     pub(crate) attempts: Attempts,

@@ -6,9 +6,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use model::code::{Code, STORE_NO_QUORUM};
+use model::code::{Code, NOT_A_MEMBER, STORE_NO_QUORUM};
 use model::{ClusterId, Revision};
 use tokio::time::Instant;
+use tonic::Status;
 use wire::store::limits::COMMAND_BYTES_MAX;
 use wire::store::proto::ProposeRequest;
 use wire::store::proto::store_service_client::StoreServiceClient;
@@ -20,6 +21,7 @@ use crate::limits::{
     PROPOSE_CALL_TIMEOUT, PROPOSE_PAUSE_MAX, PROPOSE_PAUSE_MIN, PROPOSE_TARGETS_MAX,
     PROPOSE_TIMEOUT,
 };
+use crate::refusal::CODE_HEADER;
 use crate::store::ProposeError;
 
 /// What asking everybody once came to.
@@ -27,6 +29,8 @@ enum Round {
     Decided(Result<Revision, Refusal>),
     /// Nobody who was asked leads; why, of the last one.
     Open(String),
+    /// A member says that this cluster is none.
+    Excluded,
 }
 
 impl Node {
@@ -56,6 +60,7 @@ impl Node {
                 Ok(Round::Decided(Ok(revision))) => return Ok(revision),
                 Ok(Round::Decided(Err(refusal))) => return Err(refused(refusal)),
                 Ok(Round::Open(why)) => detail = why,
+                Ok(Round::Excluded) => return Err(MembershipError::Excluded),
                 Err(_) => return Err(MembershipError::NoQuorum { detail }),
             }
             if Instant::now() + pause >= deadline {
@@ -71,6 +76,7 @@ impl Node {
         let mut asked = BTreeSet::new();
         let mut why = "no other member is known".to_string();
         let mut queue = self.proposal_targets();
+        let (mut excluded, mut heard) = (false, false);
         while let Some(target) = queue.pop_front() {
             if !asked.insert(target) || asked.len() > PROPOSE_TARGETS_MAX {
                 continue;
@@ -82,15 +88,18 @@ impl Node {
                 }
                 Ok(ProposeReply::Refused(refusal)) => return Round::Decided(Err(refusal)),
                 Ok(ProposeReply::NotLeader(hint)) => {
+                    heard |= target != self.own.id;
                     why = format!("{} does not lead", self.name_of(&target));
                     hint.into_iter().for_each(|hint| queue.push_front(hint));
                 }
                 Ok(ProposeReply::Unknown(refusal)) => why = refusal.text,
-                Err(problem) => why = format!("{}: {problem}", self.name_of(&target)),
+                Err(status) if is_exclusion(&status) => excluded = true,
+                Err(status) => why = format!("{}: {}", self.name_of(&target), status.message()),
             }
         }
         self.remember_leader(None);
-        Round::Open(why)
+        // One that is behind may not know a member that has just joined.
+        if excluded && !heard { Round::Excluded } else { Round::Open(why) }
     }
 
     /// This node if it is in the group, the last leader, the voters, then members by seniority.
@@ -108,17 +117,18 @@ impl Node {
         targets
     }
 
-    async fn ask(&self, target: ClusterId, command: &Bytes) -> Result<ProposeReply, String> {
+    async fn ask(&self, target: ClusterId, command: &Bytes) -> Result<ProposeReply, Status> {
         if target == self.own.id {
             return Ok(self.propose_here(command).await);
         }
-        let channel = self.channel(&target).ok_or("it is no peer any more")?;
+        let gone = || Status::unavailable("it is no peer any more");
+        let channel = self.channel(&target).ok_or_else(gone)?;
         let mut client = StoreServiceClient::new(channel);
         let request = ProposeRequest { command: command.clone() };
         let asked = tokio::time::timeout(PROPOSE_CALL_TIMEOUT, client.propose(request)).await;
-        let reply = asked.map_err(|_| no_answer(PROPOSE_CALL_TIMEOUT))?;
-        let reply = reply.map_err(|status| status.message().to_string())?;
-        ProposeReply::decode(reply.into_inner()).map_err(|error| error.to_string())
+        let reply = asked.map_err(|_| no_answer(PROPOSE_CALL_TIMEOUT))??;
+        let malformed = |error: wire::WireError| Status::internal(error.to_string());
+        ProposeReply::decode(reply.into_inner()).map_err(malformed)
     }
 
     /// Proposes to this node's own store, and nowhere else.
@@ -142,8 +152,14 @@ impl Node {
     }
 }
 
-fn no_answer(timeout: Duration) -> String {
-    format!("no answer within {} s", timeout.as_secs())
+fn no_answer(timeout: Duration) -> Status {
+    Status::deadline_exceeded(format!("no answer within {} s", timeout.as_secs()))
+}
+
+/// A member refuses whom its state does not have.
+fn is_exclusion(status: &Status) -> bool {
+    let code = status.metadata().get(CODE_HEADER).and_then(|code| code.to_str().ok());
+    code.and_then(Code::parse) == Some(NOT_A_MEMBER)
 }
 
 fn refused(refusal: Refusal) -> MembershipError {

@@ -136,6 +136,7 @@ impl Ground {
             own_findings: Mutex::default(),
             excluded: Mutex::default(),
             leader: Mutex::default(),
+            peers: Mutex::default(),
             grants: grants.map_err(|e| coded(e.code(), e))?,
             pending: Pending::default(),
             attempts: Attempts::default(),

@@ -2,21 +2,22 @@
 //! and intake what follows from the state, signs its Head anew.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use model::{ClusterId, Resource};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::resource::{HeardFromPeer, StoreNews};
 use wire::store::{Head, Signed};
 
 use super::current::Current;
 use super::node::{Node, node_id, unix_ms};
-use crate::fleet::{Fleet, View};
+use crate::fleet::{Fleet, MemberStatus, View};
 use crate::limits::{
-    FOLLOW_INTERVAL, HEAD_INTERVAL, HEARD_MAX, LEADER_SILENCE_MAX, NEWS_HEADS_MAX,
+    FOLLOW_INTERVAL, HEAD_INTERVAL, HEARD_MAX, LEADER_SILENCE_MAX, LEFT_GRACE, NEWS_HEADS_MAX,
 };
 use crate::replica::{Links, Now, Standpoint, TransportLinks};
 use crate::store::Role;
@@ -42,7 +43,8 @@ impl Node {
         self.tasks.spawn(async move { observer.run(links, revocations, stop).await });
     }
 
-    /// While this node is in the group, its own store is where the state comes from.
+    /// While this node is in the group, its own store is where the state comes from. At the start
+    /// that is the last good state, before the group is known.
     async fn follow_store(self: Arc<Self>) {
         let mut reopened = self.reopened.subscribe();
         let mut ticks = tokio::time::interval(FOLLOW_INTERVAL);
@@ -73,9 +75,7 @@ impl Node {
     pub(super) fn take_own_state(&self) {
         let status = self.store().status();
         let own = self.own.node;
-        if !status.voters.contains(&own) && !status.standbys.contains(&own) {
-            return;
-        }
+        let in_group = status.voters.contains(&own) || status.standbys.contains(&own);
         let machine = self.store().state();
         let (revision, fleet) = (machine.0.revision(), machine.0.fleet());
         if fleet.federation().is_none() {
@@ -94,15 +94,15 @@ impl Node {
         // A node that is new in the group catches up first: nobody is led back behind what he has.
         let replaced = self.state_replaced.swap(false, Ordering::Relaxed);
         let newer = replaced || known.is_none_or(|known| revision > known);
-        if newer || (was_relayed && known == Some(revision)) {
+        if newer || (in_group && was_relayed && known == Some(revision)) {
             let fleet = Arc::new(fleet.clone());
             self.observer.hold(&fleet, self.own.id, Now::read());
             self.feed.set_standpoint(standpoint);
             self.feed.publish(fleet);
-        } else if known == Some(revision) {
+        } else if in_group && known == Some(revision) {
             self.feed.set_standpoint(standpoint);
         }
-        if quorum {
+        if in_group && quorum {
             self.observer.quorum_heard(Now::read());
         }
     }
@@ -186,6 +186,7 @@ impl Node {
 
     fn tell_transport(&self, fleet: Option<&Fleet>) {
         let Some(fleet) = fleet else {
+            self.peers.lock().unwrap_or_else(PoisonError::into_inner).clear();
             self.transport.set_peers(Vec::new(), BTreeSet::new());
             return;
         };
@@ -207,7 +208,24 @@ impl Node {
                 bundles: peer.trust_bundles,
             })
         });
-        self.transport.set_peers(peers.collect(), domains);
+        let mut peers: Vec<TransportPeer> = peers.collect();
+        let mut known = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        for peer in &peers {
+            known.insert(peer.id, (peer.clone(), now + LEFT_GRACE));
+        }
+        // Who has left by itself, or was taken out, is still told so.
+        known.retain(|id, (peer, until)| {
+            let has_left = fleet.entry(id).is_some_and(|e| e.status() == MemberStatus::Left);
+            let stays = peers.iter().any(|other| other.id == *id);
+            let said = is_in && has_left && !clusters.contains(id) && *until > now;
+            if said && !peers.iter().any(|other| other.name == peer.name) {
+                peers.push(TransportPeer { hold: false, ..peer.clone() });
+            }
+            stays || said
+        });
+        drop(known);
+        self.transport.set_peers(peers, domains);
     }
 
     /// Peers to which a connection is kept, so that they can reach this node even where they cannot

@@ -140,9 +140,23 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn subscribe(node: &App, name: &str, resume: Option<Revision>) -> Self {
+        Self::subscribe_as(node, "east", name, resume).await
+    }
+
+    /// As [`Self::subscribe`], with nothing to resume from, in another cluster than east.
+    pub(crate) async fn subscribe_in(node: &App, cluster: &str, name: &str) -> Self {
+        Self::subscribe_as(node, cluster, name, None).await
+    }
+
+    async fn subscribe_as(
+        node: &App,
+        cluster: &str,
+        name: &str,
+        resume: Option<Revision>,
+    ) -> Self {
         let subscribe = Subscribe {
             gateway: ObjectName::parse(name).unwrap(),
-            cluster: ClusterName::parse("east").unwrap(),
+            cluster: ClusterName::parse(cluster).unwrap(),
             resume,
             relay_socket: None,
         };
