@@ -160,7 +160,6 @@ impl Follower {
             }
         };
         self.sources.left(source, left, now.instant);
-        self.replica.observer().source_changed(now);
     }
 
     /// Reads from one source for as long as that goes well.
@@ -174,6 +173,7 @@ impl Follower {
             Err(status) => return Ended::Broken(status.to_string()),
         };
         self.replica.set_source(Some(source));
+        self.replica.observer().source_changed(source, Now::read());
         let mut turn = Turn { resumed: resume, since: Instant::now(), heard: Instant::now() };
         let mut ticks = tokio::time::interval(WATCH_TICK_INTERVAL);
         loop {
@@ -271,8 +271,8 @@ impl Follower {
             let seconds = WATCH_SILENCE_TIMEOUT.as_secs();
             return Err(Ended::Broken(format!("it said nothing for {seconds} s")));
         }
-        let late = self.replica.observer().tick(Now::read());
-        if late.contains(&source) {
+        self.replica.observer().tick(Now::read());
+        if self.replica.observer().found_late(source, turn.since.into_std()) {
             return Err(Ended::Late);
         }
         let better = self.candidates().iter().any(|other| other.voter);

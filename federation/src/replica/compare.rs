@@ -54,8 +54,8 @@ struct Owner {
     heads: BTreeMap<Mark, SeenHead>,
     /// Where others are ahead of this node, at most [`HEADS_PER_OWNER_MAX`] places.
     ahead: BTreeMap<Mark, Ahead>,
-    /// The sources that were named for what is behind.
-    named: Vec<ClusterId>,
+    /// The sources that were named for what is behind, and when.
+    named: Vec<(ClusterId, Instant)>,
     /// Places at which this owner was already found to have signed twice.
     split: Option<Mark>,
 }
@@ -95,11 +95,10 @@ impl Comparison {
         self.owners.values_mut().filter_map(overdue).collect()
     }
 
-    /// When [`Self::overdue`] is to be asked next, if nothing comes before.
-    pub(super) fn next_due(&self, source: ClusterId) -> Option<Instant> {
-        let open = self.owners.values().filter(|owner| owner.may_name(source));
-        let since = open.filter_map(|owner| Some(owner.ahead.first_key_value()?.1.since));
-        since.map(|since| since + WITHHELD_AFTER).min()
+    /// Whether a source was named since then for what it still has not delivered.
+    pub(super) fn named_since(&self, source: ClusterId, since: Instant) -> bool {
+        let named = self.owners.values().flat_map(|owner| &owner.named);
+        named.into_iter().any(|(named, at)| *named == source && *at >= since)
     }
 
     /// A new source has the time that the old one had.
@@ -169,12 +168,12 @@ impl Owner {
         }
         let (mark, ahead) = self.ahead.last_key_value()?;
         let (known, told_by) = (self.heads.get(mark)?.clone(), ahead.told_by.clone());
-        self.named.push(source);
+        self.named.push((source, now));
         Some(Finding::Withheld { known, held: self.held, told_by, source, overdue })
     }
 
     fn may_name(&self, source: ClusterId) -> bool {
-        self.named.len() < TELLERS_MAX && !self.named.contains(&source)
+        self.named.len() < TELLERS_MAX && !self.named.iter().any(|(named, _)| *named == source)
     }
 }
 
@@ -237,7 +236,6 @@ mod tests {
         let later = now + Duration::from_secs(20);
         book.tell(&head(7, 1), NORTH, later);
         book.tell(&head(7, 1), NORTH, later);
-        assert_eq!(book.next_due(EAST), Some(now + WITHHELD_AFTER));
         assert_eq!(book.overdue(EAST, now + WITHHELD_AFTER - Duration::from_millis(1)), vec![]);
         let found = book.overdue(EAST, now + WITHHELD_AFTER);
         let expected = Finding::Withheld {
@@ -248,6 +246,8 @@ mod tests {
             overdue: WITHHELD_AFTER,
         };
         assert_eq!(found, vec![expected]);
+        assert!(book.named_since(EAST, now + WITHHELD_AFTER));
+        assert!(!book.named_since(EAST, now + WITHHELD_AFTER * 2));
         // Named once; the next source gets its own time, then is named too.
         assert_eq!(book.overdue(EAST, now + WITHHELD_AFTER * 2), vec![]);
         let switched = now + WITHHELD_AFTER;
@@ -262,7 +262,6 @@ mod tests {
         book.hold(&head(5, 1), EAST);
         book.tell(&head(6, 1), WEST, now);
         book.hold(&head(6, 1), EAST);
-        assert_eq!(book.next_due(EAST), None);
         assert_eq!(book.overdue(EAST, now + WITHHELD_AFTER * 9), vec![]);
         // Nor is what keeps coming, a little later each time.
         for second in 0..120 {

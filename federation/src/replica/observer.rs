@@ -202,32 +202,33 @@ impl Observer {
         });
     }
 
-    /// Judges what only time can show. The sources that withhold are in the answer.
-    pub fn tick(&self, now: Now) -> Vec<ClusterId> {
+    /// Judges what only time can show.
+    pub fn tick(&self, now: Now) {
         let mut inner = self.lock();
         let source = inner.source;
         let overdue = inner.comparison.overdue(source, now.instant);
         let withdrawn = inner.freshness.withdrawn(now.instant);
         drop(inner);
-        let late = if overdue.is_empty() { vec![] } else { vec![source] };
         self.note_all(overdue, now);
         self.withdrawn.send_if_modified(|known| {
             let changed = *known != withdrawn;
             *known = withdrawn;
             changed
         });
-        late
     }
 
-    /// When [`Self::tick`] has something to say at the latest, as far as is known now.
-    pub fn next_tick(&self) -> Option<Instant> {
-        let inner = self.lock();
-        inner.comparison.next_due(inner.source)
+    /// Whether a source was found to withhold something since then.
+    pub(crate) fn found_late(&self, source: ClusterId, since: Instant) -> bool {
+        self.lock().comparison.named_since(source, since)
     }
 
     /// A new source has the time that the old one had.
-    pub fn source_changed(&self, now: Now) {
-        self.lock().comparison.source_changed(now.instant);
+    pub(crate) fn source_changed(&self, source: ClusterId, now: Now) {
+        let mut inner = self.lock();
+        if inner.source != source {
+            inner.source = source;
+            inner.comparison.source_changed(now.instant);
+        }
     }
 
     /// Owners whose exports are out of service; changes when one goes or comes back.

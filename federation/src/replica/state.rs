@@ -4,8 +4,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use model::code::{DATA_FOLDER_UNUSABLE, EVENT_REFUSED, FEDERATION_NONE, STATE_DAMAGED};
-use model::{ClusterId, FederationId, Revision};
+use model::code::{
+    DATA_FOLDER_UNUSABLE, EVENT_REFUSED, FEDERATION_NONE, RECORDS_WITHHELD, STATE_DAMAGED,
+};
+use model::{ClusterId, FederationId, ResourceKind, Revision};
 use tokio_util::sync::CancellationToken;
 use wire::replica::KeptPlace;
 use wire::store::WatchEvent;
@@ -269,9 +271,15 @@ impl Reading {
             return Err(ReadError::Partial);
         }
         let ends = matches!(event, WatchEvent::SnapshotEnd { .. });
+        let before = ends.then(|| self.view.fleet().clone());
         let Some(change) = self.view.apply(&event).map_err(ReadError::View)? else {
             return Ok(false);
         };
+        if let Some(before) = before.filter(|_| !self.relayed)
+            && let Some(text) = hidden_policy(&self.replica.0.own, &before, self.view.fleet())
+        {
+            return Err(ReadError::View(ViewError { code: RECORDS_WITHHELD, text }));
+        }
         let whole = !self.relayed && (ends || self.is_whole());
         let place = KeptPlace { revision: change.revision, source: self.source, whole };
         self.write(change.writes, ends, place).await?;
@@ -299,4 +307,35 @@ impl Reading {
         let failed = |problem: &dyn std::fmt::Display| ReadError::Disk(problem.to_string());
         written.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
+}
+
+/// A snapshot can show a hash instead of any record, as if the reader might not see it. A policy
+/// that allowed this cluster and stands unchanged in its owner's tree is for this cluster to see
+/// still, so one that is hidden shows what the source is worth.
+fn hidden_policy(own: &ClusterId, before: &Fleet, now: &Fleet) -> Option<String> {
+    let (was, is) = (before.member(own)?, now.member(own)?);
+    if was.name != is.name || was.trust_domains != is.trust_domains {
+        return None;
+    }
+    for owner in before.owners() {
+        let cluster = &owner.head().cluster;
+        let Some(now) = now.owner(cluster) else { continue };
+        for node in owner.nodes() {
+            let records = node.shown().into_iter().flat_map(|namespace| namespace.records());
+            let policies = records.filter(|it| it.kind() == Some(ResourceKind::AccessPolicy));
+            for policy in policies.filter(|policy| now.record(policy.key()).is_none()) {
+                let stands = now.nodes().iter().any(|other| match other.shown() {
+                    Some(shown) => shown.entries().iter().any(|it| it.leaf() == policy.leaf()),
+                    None => other.hash() == node.hash(),
+                });
+                if stands {
+                    let key = policy.key();
+                    return Some(format!(
+                        "{key} is only a hash now, though it is as it was before"
+                    ));
+                }
+            }
+        }
+    }
+    None
 }

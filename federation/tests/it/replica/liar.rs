@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use federation::replica::limits::WITHHELD_AFTER;
-use federation::replica::{Now, Replica};
+use federation::replica::{Now, Replica, Standpoint};
 use model::ClusterId;
 use model::code::{
     Code, DIGEST_WRONG, EVENT_OUT_OF_ORDER, EVENT_REFUSED, RECORDS_WITHHELD, ROLLED_BACK,
@@ -18,7 +18,7 @@ use model::code::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use wire::store::proto::{self, HeadsReply, HeadsRequest, WatchRequest};
+use wire::store::proto::{HeadsReply, HeadsRequest, WatchRequest};
 use wire::store::{
     Alive, Entry, Heads, NamespaceUpdate, OwnerUpdate, RecordEntry, Signed, StoreKey, WatchEvent,
 };
@@ -137,6 +137,13 @@ impl World {
     fn west_update(&self, generation: u64, records: &Records) -> OwnerUpdate {
         let head = self.west().head(generation, 1_000 * generation, records);
         self.west().update(head, records, 5)
+    }
+
+    /// As far as the reader knows, the liar is the only voter.
+    fn prefers_the_liar(&self) {
+        let voters = [self.east().id].into();
+        let standpoint = Standpoint { quorum: true, relayed: true, voters };
+        self.replica().feed().set_standpoint(standpoint);
     }
 
     /// Tells the reader a story, and waits until it has noticed.
@@ -265,6 +272,30 @@ async fn a_record_left_out_is_refused() {
     world.check_last_good();
 }
 
+/// A snapshot in which everything is a hash, as if the reader might see nothing: the digest holds.
+/// Seen to succeed with `hidden_policy` off: the export was gone.
+#[tokio::test]
+async fn a_snapshot_of_hashes_is_refused() {
+    let world = World::new().await;
+    let mut update = world.west_update(3, &world.records);
+    let NamespaceUpdate::Records { entries, .. } = &mut update.namespaces[0] else { panic!() };
+    for entry in entries {
+        *entry = Entry::Leaf(entry.leaf());
+    }
+    let whole = NamespaceUpdate::Node(update.namespaces[0].node().unwrap());
+    let by_leaf = snapshot(&world.clusters, 7, vec![update.clone()]);
+    let (code, text) = world.notice(by_leaf).await;
+    assert_eq!(code, RECORDS_WITHHELD, "{text}");
+    assert!(text.contains("api-policy is only a hash now"), "{text}");
+    world.check_last_good();
+    // The whole namespace as one hash is the same.
+    let again = World::new().await;
+    update.namespaces = vec![whole];
+    let (code, _) = again.notice(snapshot(&again.clusters, 7, vec![update])).await;
+    assert_eq!(code, RECORDS_WITHHELD);
+    again.check_last_good();
+}
+
 /// Deltas in another order than they were made in. A gap alone is no lie: the reader asks for a
 /// snapshot. One that never mends it is named. Seen to succeed with the check of `from` off.
 #[tokio::test]
@@ -350,6 +381,7 @@ async fn withholding_is_noticed_named_and_left() {
     west.replica().seed(world.east().id, story, true).await.unwrap();
     west.serve_as_voter();
     world.net.add(west.id, west.server());
+    world.prefers_the_liar();
     world.node.run(&world.net);
     let begun = tokio::time::Instant::now();
     let (code, text) = noticed(world.replica()).await;
