@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! voters:   command --FleetState::apply--> Fleet + Changes + writes to disk
-//! watch:    Fleet --View::of, View::events_since--> WatchEvents, without what the reader may not see
+//! watch:    Fleet --View::of, View::step_from--> WatchEvents, without what the reader may not see
 //! Replicas: WatchEvent --VerifiedView::apply--> Fleet
 //! then:     Fleet --resources_for, serving--> what a cluster's gateways are told
 //! and back: a cluster's own objects --own_records--> records to publish under its next Head

@@ -43,16 +43,6 @@ impl Visibility {
         }
     }
 
-    /// Whether a policy in the namespace could allow the viewer to reach the export.
-    pub(crate) fn allows_export(&self, namespace: &NamespaceRecords, export: &ObjectName) -> bool {
-        namespace.records().any(|record| match record.resource() {
-            Some(Resource::AccessPolicy(policy)) => {
-                policy.targets.contains(export) && self.could_match(&policy.allow)
-            }
-            _ => false,
-        })
-    }
-
     /// The owner's records with everything left out that the viewer may not see. `idle` are the
     /// owner's exports that do not serve.
     pub(crate) fn filter(&self, owner: &Owner, idle: Option<&BTreeSet<ServiceName>>) -> Owner {
@@ -90,7 +80,7 @@ impl Visibility {
     }
 
     /// Names of exports that policies in the namespace could allow the viewer to reach.
-    fn targets<'a>(&self, namespace: &'a NamespaceRecords) -> BTreeSet<&'a ObjectName> {
+    pub(crate) fn targets<'a>(&self, namespace: &'a NamespaceRecords) -> BTreeSet<&'a ObjectName> {
         let policies = namespace.records().filter_map(|record| match record.resource() {
             Some(Resource::AccessPolicy(policy)) if self.could_match(&policy.allow) => Some(policy),
             _ => None,

@@ -1,12 +1,12 @@
 //! What a cluster's gateways are told of the rest of the federation: its ClusterPeers, and the
 //! ServiceImports that follow from what serves (KEP-1645).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::code::{EXPORT_PORTS_DIFFER, LOCAL_OBJECT_WINS, OBJECT_INVALID, TRUST_DOMAIN_TAKEN};
 use model::{
-    ClusterId, ClusterPeer, Diagnostic, Resource, ResourceKind, ResourceSet, ServiceImport,
-    ServiceName, ServicePort, Severity,
+    ClusterId, ClusterPeer, Diagnostic, Namespace, ObjectName, Resource, ResourceKind, ResourceSet,
+    ServiceImport, ServiceName, ServicePort, Severity,
 };
 
 use super::filter::Visibility;
@@ -20,11 +20,13 @@ use super::{Fleet, Record};
 pub fn resources_for(fleet: &Fleet, own: &ClusterId) -> (Vec<Resource>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let mut resources = peers(fleet, own, &mut diagnostics);
-    let (serving, visibility) = (serving(fleet), Visibility::of(fleet, own));
+    let serving = serving(fleet);
+    let reach = Reach::of(fleet, own);
     for (service, exporters) in serving.services() {
-        let visible = visible_exports(fleet, own, &visibility, service, exporters);
-        if !visible.is_empty() {
-            let import = import(service, &visible, &mut diagnostics);
+        let seen = |exporter: &&Exporter| reach.contains(exporter, service);
+        let seen: Vec<&Exporter> = exporters.iter().filter(seen).collect();
+        if !seen.is_empty() {
+            let import = import(service, &seen, &mut diagnostics);
             resources.push(Resource::ServiceImport(import));
         }
     }
@@ -89,40 +91,42 @@ fn peers(fleet: &Fleet, own: &ClusterId, diagnostics: &mut Vec<Diagnostic>) -> V
     peers
 }
 
-type Visible<'a> = (&'a Exporter, &'a [ServicePort]);
+/// Which exports a cluster has or could be allowed to reach.
+struct Reach<'a> {
+    own: &'a ClusterId,
+    targets: BTreeMap<(ClusterId, &'a Namespace), BTreeSet<&'a ObjectName>>,
+}
 
-/// The serving exports of a name that `own` has or may see, oldest first.
-fn visible_exports<'a>(
-    fleet: &'a Fleet,
-    own: &ClusterId,
-    visibility: &Visibility,
-    service: &ServiceName,
-    exporters: &'a [Exporter],
-) -> Vec<Visible<'a>> {
-    let ports = |exporter: &'a Exporter| {
-        let namespace = fleet.owner(&exporter.cluster)?.namespace(&service.namespace)?;
-        if exporter.cluster != *own && !visibility.allows_export(namespace, &service.name) {
-            return None;
+impl<'a> Reach<'a> {
+    fn of(fleet: &'a Fleet, own: &'a ClusterId) -> Self {
+        let visibility = Visibility::of(fleet, own);
+        let mut targets = BTreeMap::new();
+        for owner in fleet.owners() {
+            for records in owner.namespaces() {
+                let Some(namespace) = records.namespace() else { continue };
+                let key = (owner.head().cluster, namespace);
+                targets.insert(key, visibility.targets(records));
+            }
         }
-        let export = namespace.records().find_map(|record| match record.resource() {
-            Some(Resource::ServiceExport(export)) if export.name == *service => Some(export),
-            _ => None,
-        })?;
-        Some((exporter, export.ports.as_slice()))
-    };
-    exporters.iter().filter_map(ports).collect()
+        Self { own, targets }
+    }
+
+    fn contains(&self, exporter: &Exporter, service: &ServiceName) -> bool {
+        let targets = self.targets.get(&(exporter.cluster, &service.namespace));
+        exporter.cluster == *self.own || targets.is_some_and(|it| it.contains(&service.name))
+    }
 }
 
 /// KEP-1645, "Service Port": the union of all ports; where exports disagree the oldest one's word
 /// counts.
 fn import(
     service: &ServiceName,
-    exports: &[Visible<'_>],
+    exports: &[&Exporter],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> ServiceImport {
     let mut ports = BTreeMap::<u16, &ServicePort>::new();
-    for (exporter, theirs) in exports {
-        for port in *theirs {
+    for exporter in exports {
+        for port in &exporter.ports {
             let clash = |other: &&&ServicePort| {
                 let same_name = port.name.is_some() && other.name == port.name;
                 (other.port == port.port || same_name) && **other != port
@@ -151,7 +155,7 @@ fn import(
     ServiceImport {
         name: service.clone(),
         ports: ports.into_values().cloned().collect(),
-        clusters: exports.iter().map(|(exporter, _)| exporter.name.clone()).collect(),
+        clusters: exports.iter().map(|exporter| exporter.name.clone()).collect(),
     }
 }
 

@@ -9,7 +9,7 @@ use model::code::{
 };
 use model::{
     ClusterId, ClusterName, Diagnostic, Namespace, NamespaceGrant, Resource, Revision, Role,
-    ServiceExport, ServiceName, Severity,
+    ServiceExport, ServiceName, ServicePort, Severity,
 };
 
 use super::limits::DIAGNOSTICS_MAX;
@@ -22,6 +22,7 @@ pub struct Exporter {
     pub name: ClusterName,
     /// The revision at which the export first came.
     pub since: Revision,
+    pub ports: Vec<ServicePort>,
 }
 
 /// What was found about an object of a cluster's.
@@ -158,7 +159,7 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     fn exporter(&self) -> Exporter {
         let (name, since) = (self.name.clone(), self.record.since());
-        Exporter { cluster: self.cluster, name, since }
+        Exporter { cluster: self.cluster, name, since, ports: self.export.ports.clone() }
     }
 }
 

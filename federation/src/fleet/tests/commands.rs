@@ -178,3 +178,32 @@ fn old_tokens_are_forgotten_when_new_ones_come() {
     assert!(world.state.token(&token_id("old")).is_none());
     assert_eq!(world.state.tokens().count(), 1);
 }
+
+/// A build that reads less than another one must hold the same state.
+#[test]
+fn what_a_newer_build_publishes_is_kept_unread() {
+    let (mut world, mut east) = World::founded();
+    let mut put = east.put(&export("shop/api", 80));
+    put.key.kind = 999;
+    let mut newer = wire::store::proto::StoreRecord {
+        salt: vec![1; 16].into(),
+        resource: Some(wire::resource::encode_resource(&export("shop/web", 80))),
+    };
+    newer.resource.as_mut().unwrap().schema = 77;
+    let schema = wire::store::RecordPut {
+        record: prost::Message::encode_to_vec(&newer).into(),
+        ..east.put(&export("shop/web", 80))
+    };
+    let change = east.publish_raw(vec![put.clone(), schema.clone()], vec![]);
+    world.accept(change);
+    for put in [put, schema] {
+        let record = world.state.fleet().record(&put.key).unwrap();
+        assert_eq!(record.bytes(), &put.record);
+        assert_eq!(record.resource(), None);
+    }
+    let loaded = fleet::FleetState::load(world.state.to_kv()).unwrap();
+    assert_eq!(loaded.fleet().records(&east.id()).count(), 2);
+    assert!(
+        fleet::serving(loaded.fleet()).exporters(&super::fixture::service("shop/web")).is_empty()
+    );
+}

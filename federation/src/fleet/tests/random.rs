@@ -22,6 +22,9 @@ fn every_history_keeps_the_rules() {
     assert!(accepted > all / 3 && accepted < all, "{accepted} of {all} were accepted");
 }
 
+/// What a cluster has to forget when its command is refused.
+type Undo = Box<dyn FnOnce(&mut History)>;
+
 struct History {
     random: StdRng,
     world: World,
@@ -62,9 +65,9 @@ impl History {
     }
 
     /// Some command, legitimate or not, and what its cluster has to forget if it is refused.
-    fn change(&mut self) -> (Change, Box<dyn FnOnce(&mut Self)>) {
+    fn change(&mut self) -> (Change, Undo) {
         let (one, two) = (self.pick(), self.pick());
-        let nothing: Box<dyn FnOnce(&mut Self)> = Box::new(|_| ());
+        let nothing: Undo = Box::new(|_| ());
         match self.random.random_range(0..12) {
             0..=5 => self.publish(one),
             6 => {
@@ -90,7 +93,7 @@ impl History {
     }
 
     /// Puts back what the store has of a cluster.
-    fn restore(&self, index: usize) -> Box<dyn FnOnce(&mut Self)> {
+    fn restore(&self, index: usize) -> Undo {
         let id = self.clusters[index].id();
         Box::new(move |history| {
             let fleet = history.world.state.fleet();
@@ -103,7 +106,7 @@ impl History {
         })
     }
 
-    fn publish(&mut self, index: usize) -> (Change, Box<dyn FnOnce(&mut Self)>) {
+    fn publish(&mut self, index: usize) -> (Change, Undo) {
         let undo = self.restore(index);
         let names = ["shop/api", "shop/web", "pay/card"];
         let name = names[self.random.random_range(0..names.len())];
@@ -131,7 +134,7 @@ impl History {
         (self.clusters[index].publish(&puts, &removes), undo)
     }
 
-    fn admit(&mut self, by: usize) -> (Change, Box<dyn FnOnce(&mut Self)>) {
+    fn admit(&mut self, by: usize) -> (Change, Undo) {
         self.named += 1;
         let name = format!("c{}", self.named);
         let by = &self.clusters[by];
@@ -146,7 +149,7 @@ impl History {
         (change, Box::new(|_| ()))
     }
 
-    fn rotate(&mut self, index: usize) -> (Change, Box<dyn FnOnce(&mut Self)>) {
+    fn rotate(&mut self, index: usize) -> (Change, Undo) {
         self.named += 1;
         let cluster = &mut self.clusters[index];
         let (mark, member) = (cluster.mark, cluster.member.clone());

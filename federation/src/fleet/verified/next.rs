@@ -27,6 +27,8 @@ pub(super) struct Next<'a> {
     extent: Extent,
     before: &'a Fleet,
     members: Members,
+    /// Whose chain came with the update.
+    sent_members: BTreeSet<ClusterId>,
     /// Whose chain, or whose standing by revocations, is another one.
     changed_members: BTreeSet<ClusterId>,
     revocations: Vec<Arc<RevocationEntry>>,
@@ -44,6 +46,7 @@ impl<'a> Next<'a> {
             extent,
             before,
             members: (*before.members).clone(),
+            sent_members: BTreeSet::new(),
             changed_members: BTreeSet::new(),
             revocations: (*before.revocations).clone(),
             owners: (*before.owners).clone(),
@@ -71,9 +74,12 @@ impl<'a> Next<'a> {
     fn members(&mut self, prover: &mut Prover, chains: &[MemberChain]) -> Result<(), ViewError> {
         let mut to_prove = Vec::new();
         for chain in chains {
-            let first = &chain.links[0].member.payload;
-            let cluster = store::Member::decode(first).map_err(malformed)?.cluster;
-            if !self.changed_members.insert(cluster) {
+            let Some(first) = chain.links.first() else {
+                return Err(ViewError::new(EVENT_REFUSED, "a member's chain has no links"));
+            };
+            let first = store::Member::decode(&first.member.payload).map_err(malformed)?;
+            let cluster = first.cluster;
+            if !self.sent_members.insert(cluster) {
                 let text = format!("the member {cluster} comes twice");
                 return Err(ViewError::new(EVENT_REFUSED, text));
             }
@@ -88,6 +94,9 @@ impl<'a> Next<'a> {
                     );
                     return Err(ViewError::new(ROLLED_BACK, text));
                 }
+            }
+            if known.is_none_or(|known| known.chain() != chain) {
+                self.changed_members.insert(cluster);
             }
             let links = known.map_or_else(Vec::new, |known| known.links().to_vec());
             to_prove.push((chain.clone(), links));
@@ -239,7 +248,7 @@ impl<'a> Next<'a> {
         }
         let owners: BTreeSet<&ClusterId> = update.owners.iter().map(|it| &it.cluster).collect();
         for (cluster, entry) in &*self.before.members {
-            if !self.changed_members.contains(cluster) {
+            if !self.sent_members.contains(cluster) {
                 let text = format!("the snapshot leaves out the member {}", entry.member().name);
                 return Err(ViewError::new(ROLLED_BACK, text));
             }
