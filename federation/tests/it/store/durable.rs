@@ -216,10 +216,15 @@ fn a_flipped_byte_in_rocksdbs_own_files_is_noticed() {
     let log = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
     let log = log.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
     let log = log.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
-    let mut bytes = std::fs::read(&log).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&log, &bytes).unwrap();
+    let good = std::fs::read(&log).unwrap();
+    // The last record too: it was acknowledged, so that it is no torn end.
+    for at in [20, good.len() / 2, good.len() - 2] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&log, &bytes).unwrap();
+        let error = RocksDisk::open(&path).unwrap_err();
+        assert!(matches!(error, DiskError::Damaged(_)), "byte {at}: {error}");
+    }
     let error = RocksDisk::open(&path).unwrap_err();
     assert!(matches!(error, DiskError::Damaged(_)), "{error}");
     assert!(error.to_string().ends_with("re-seed this node from its peers"), "{error}");
