@@ -129,8 +129,10 @@ impl<M: Machine> Store<M> {
                 .is_some_and(|matched| matched.index.saturating_add(NEAR_ENTRIES) >= last);
             near || metrics.current_leader != Some(node_id)
         });
+        // Without the watch's guard: what follows looks at the metrics again.
+        let near = async { near.await.map(|_| ()) };
         match tokio::time::timeout(STORE_CATCH_UP_TIMEOUT, near).await {
-            Ok(Ok(_)) => Ok(self.check_leads()?),
+            Ok(Ok(())) => Ok(self.check_leads()?),
             Ok(Err(_)) => Err(ProposeError::Closed("it is shutting down".into()).into()),
             Err(_) => Err(MembersError::Behind { node, timeout: STORE_CATCH_UP_TIMEOUT }),
         }
