@@ -246,7 +246,7 @@ registry! {
     6110 ROLE_MISSING "RoleMissing":
         "The member may not do this: it lacks the role, or its delegation does not reach so deep.",
         "Admitting needs the role admit and a delegation depth of at least 1; revoking needs admin.",
-        "Ask a member that has the role; `fedctl get members` shows roles.";
+        "Ask a member that has the role; `fedctl store peers` shows roles.";
     6111 TOKEN_UNKNOWN "TokenUnknown":
         "The join token is not one of this federation's.",
         "It was never issued here, or expired so long ago that it was forgotten.",
@@ -294,7 +294,7 @@ registry! {
     6122 STATE_DAMAGED "StateDamaged":
         "What the disk holds of the federation's state does not verify.",
         "A file was altered or damaged.",
-        "Let the node fetch its state again from the federation: remove its store folder, or `fedctl store restore`.";
+        "Let the node fetch its state again from the federation: remove its store folder, or `fedctl store snapshot restore`.";
     6123 EVENT_OUT_OF_ORDER "EventOutOfOrder":
         "A watch event does not follow the one before.",
         "Events were lost, repeated or reordered on the way.",
