@@ -86,6 +86,8 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let audit = Audit::open(&config.data_dir, started.wall).map_err(|e| coded(e.code(), e))?;
     let (applied, audit) = (Arc::new(applied), Arc::new(audit));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    // A start that fails half-way leaves nothing running.
+    let unfinished = stop.clone().drop_guard();
     let files = provider.subscribe();
     let mut catalogs = merged(files.clone(), applied.subscribe(), stop.clone(), &tasks);
     let first = catalogs.borrow_and_update().clone();
@@ -125,6 +127,12 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         tasks: tasks.clone(),
     })
     .await?;
+    // Not even a drop of the app ends the store's own tasks, which hold its folder.
+    let (closing, stopped) = (membership.clone(), stop.clone());
+    tasks.spawn(async move {
+        stopped.cancelled_owned().await;
+        closing.close().await;
+    });
     serve_peers(&membership, incoming, &stop, &tasks);
     tasks.spawn(membership::take_heard(membership.current().clone(), heard, stop.clone()));
     // What the federation had said last is in the first revision, whoever can be reached now.
@@ -181,6 +189,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let renewal_stop = stop.clone();
     tasks.spawn(async move { svid.keep_renewed(renewal_stop).await });
     log_start(&config);
+    unfinished.disarm();
     Ok(App {
         resource_socket: config.resource_socket,
         operator_socket: config.operator_socket,
@@ -346,6 +355,16 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
         return Ok(AllowedUsers::new(BTreeSet::from([own]), ENROLMENT_REFUSED, fix));
     }
     let foreign = config.enrolment_uids.iter().find(|uid| **uid != own && **uid != 0);
+    if let Some(uid) = foreign
+        && config.relay_socket.starts_with(&config.data_dir)
+        && !config.resource_socket.starts_with(&config.data_dir)
+    {
+        anyhow::bail!(
+            "enrolment.uids lists Unix user {uid}, which cannot reach {} because only this node's \
+             user may enter dataDir; set `sockets.relay` to a path outside of it",
+            config.relay_socket.display()
+        );
+    }
     if let Some(uid) = foreign
         && config.resource_socket.starts_with(&config.data_dir)
     {

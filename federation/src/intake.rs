@@ -30,6 +30,8 @@ pub(crate) struct Findings {
 pub(crate) struct Shared {
     pub(crate) resources: Vec<Resource>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// There is something, but it is not known: nothing is to change until it is.
+    pub(crate) awaited: bool,
 }
 
 /// From catalogs to revisions.
@@ -57,6 +59,10 @@ impl Intake {
     /// One catalog, and what the federation adds to it. Computes for a while on a large one: not
     /// for a runtime's worker.
     pub(crate) fn take_up(&self, catalog: &Catalog, shared: &Shared) {
+        if shared.awaited {
+            tracing::error!("what the federation has said is lost; gateways keep what they have");
+            return;
+        }
         let (resources, hidden) = merge(&catalog.resources, &shared.resources);
         let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());

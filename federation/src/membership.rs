@@ -156,7 +156,11 @@ impl Membership {
     pub async fn leave(&self, request: LeaveRequest) -> Result<Option<Revision>, MembershipError> {
         let node = self.node();
         let Ok(_one) = node.changing.try_lock() else { return Err(MembershipError::Busy) };
-        node.fleet()?;
+        if let Err(error) = node.fleet()
+            && (error == MembershipError::Alone || !request.force)
+        {
+            return Err(error);
+        }
         let revision = node.leave_federation(request).await?;
         let next = self.ground.begin_anew(&node).await.map_err(|error| MembershipError::Store {
             code: DATA_FOLDER_UNUSABLE,

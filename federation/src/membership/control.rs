@@ -5,11 +5,11 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::future::join_all;
 use model::ClusterId;
-use model::code::LEAVE_UNSAFE;
+use model::code::{LEAVE_UNSAFE, STORE_FAULT};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::store::ReadRequest;
 use wire::store::proto::store_service_client::StoreServiceClient;
+use wire::store::{ReadReply, ReadRequest};
 
 use super::error::MembershipError;
 use super::node::{Node, node_id};
@@ -122,7 +122,11 @@ impl Node {
         let excluded = self.excluded_now();
         let eligible: Vec<ClusterId> =
             self.elders().filter(|cluster| !excluded.contains(cluster)).collect();
-        let probed = self.probe(&eligible, now).await;
+        let (probed, lost) = self.probe(&eligible, now).await;
+        // Who has lost its log may have promised what it no longer knows: it is let go, and comes
+        // back as a new one.
+        let eligible: Vec<ClusterId> =
+            eligible.into_iter().filter(|id| !lost.contains(id)).collect();
         let members: Vec<Eligible> = eligible
             .iter()
             .map(|cluster| Eligible { node: node_id(cluster), reachable: probed.contains(cluster) })
@@ -139,27 +143,47 @@ impl Node {
     }
 
     /// Who of the group and of the most senior others answers.
-    async fn probe(&self, eligible: &[ClusterId], now: &Group) -> BTreeSet<ClusterId> {
+    async fn probe(
+        &self,
+        eligible: &[ClusterId],
+        now: &Group,
+    ) -> (BTreeSet<ClusterId>, BTreeSet<ClusterId>) {
         let in_group = |cluster: &&ClusterId| {
             let node = node_id(cluster);
             now.voters.contains(&node) || now.standbys.contains(&node)
         };
         let others = eligible.iter().filter(|cluster| !in_group(cluster));
         let asked = eligible.iter().filter(in_group).chain(others).take(PROBES_MAX);
-        let answers = join_all(
-            asked.map(|cluster| async move { self.answers(cluster).await.then_some(*cluster) }),
-        );
-        answers.await.into_iter().flatten().collect()
+        let answers = asked.map(|cluster| async { (*cluster, self.answer_of(cluster).await) });
+        let answers = join_all(answers).await;
+        let who = |wanted: Answer| {
+            let those = answers.iter().filter(move |(_, answer)| *answer == wanted);
+            those.map(|(cluster, _)| *cluster).collect()
+        };
+        (who(Answer::Up), who(Answer::LogLost))
     }
 
-    async fn answers(&self, cluster: &ClusterId) -> bool {
+    async fn answer_of(&self, cluster: &ClusterId) -> Answer {
         if *cluster == self.own.id {
-            return true;
+            return Answer::Up;
         }
-        let Some(channel) = self.channel(cluster) else { return false };
+        let Some(channel) = self.channel(cluster) else { return Answer::None };
         let question = ReadRequest { linearizable: false, key: None }.encode();
         let mut client = StoreServiceClient::new(channel);
         let asked = tokio::time::timeout(PROBE_TIMEOUT, client.read(question)).await;
-        asked.is_ok_and(|reply| reply.is_ok())
+        let Ok(Ok(reply)) = asked else { return Answer::None };
+        match ReadReply::decode(reply.into_inner()) {
+            Ok(ReadReply::Refused(refusal)) if refusal.code == Some(STORE_FAULT) => Answer::LogLost,
+            Ok(_) => Answer::Up,
+            Err(_) => Answer::None,
+        }
     }
+}
+
+/// What a member said when it was asked whether it is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Up,
+    LogLost,
+    None,
 }

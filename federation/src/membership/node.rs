@@ -35,7 +35,7 @@ use crate::gateways::Gateways;
 use crate::intake;
 use crate::limits::APPLIED_TIMEOUT;
 use crate::replica::{Feed, Observer, Replica, WatchServer};
-use crate::store::{Disk, Peers, Profile, Store, StoreConfig};
+use crate::store::{Disk, Peers, Profile, Role, Store, StoreConfig};
 use crate::transport::{Transport, TransportPeer};
 
 /// Who this cluster is.
@@ -110,7 +110,16 @@ impl Node {
 
     /// The state, for what makes sense within a federation only.
     pub(crate) fn fleet(&self) -> Result<Arc<Fleet>, MembershipError> {
-        self.state().map(|(_, fleet)| fleet).ok_or(MembershipError::Alone)
+        let state = self.state().map(|(_, fleet)| fleet);
+        state.ok_or_else(|| match self.has_lost_its_log() {
+            true => MembershipError::Store {
+                code: STORE_FAULT,
+                problem: "it was damaged, and nothing of it is left; `fedctl leave --force`, then \
+                          join anew; gateways keep what they have till then"
+                    .into(),
+            },
+            false => MembershipError::Alone,
+        })
     }
 
     /// This cluster's own Member in force.
@@ -121,6 +130,11 @@ impl Node {
 
     pub(crate) fn federation(&self) -> Option<FederationId> {
         self.state().and_then(|(_, fleet)| fleet.federation())
+    }
+
+    /// Its store was damaged and emptied: it neither votes nor serves until it was let go.
+    pub(crate) fn has_lost_its_log(&self) -> bool {
+        self.store().status().role == Role::Reseeding
     }
 
     pub(crate) fn in_group(&self) -> bool {
@@ -240,7 +254,9 @@ impl Node {
     /// Tells the intake what the federation adds to this cluster's own objects.
     pub(crate) fn publish_shared(&self) {
         let Some((_, fleet)) = self.state() else {
-            let nothing = Arc::new(intake::Shared::default());
+            // With the store everything about the federation is lost: gateways keep what they have.
+            let awaited = self.has_lost_its_log();
+            let nothing = Arc::new(intake::Shared { awaited, ..intake::Shared::default() });
             self.shared
                 .send_if_modified(|known| std::mem::replace(known, nothing.clone()) != nothing);
             return;
@@ -249,7 +265,7 @@ impl Node {
         self.take_out_of_service(&fleet, &mut resources);
         diagnostics
             .extend(self.own_findings.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let shared = Arc::new(intake::Shared { resources, diagnostics });
+        let shared = Arc::new(intake::Shared { resources, diagnostics, awaited: false });
         self.shared.send_if_modified(|known| {
             let changed = *known != shared;
             *known = shared;

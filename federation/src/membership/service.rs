@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use model::code::{NOT_A_MEMBER, STORE_NO_QUORUM};
-use model::{ClusterId, Role};
+use model::ClusterId;
+use model::code::{NOT_A_MEMBER, STORE_FAULT, STORE_NO_QUORUM};
 use tonic::{Request, Response, Status};
 use wire::store::proto::raft_service_server::RaftService;
 use wire::store::proto::store_service_server::StoreService;
@@ -22,7 +22,7 @@ use super::node::{Node, node_id};
 use crate::fleet::View;
 use crate::refusal::refuse;
 use crate::replica::WatchStream;
-use crate::store::ProposeError;
+use crate::store::{ProposeError, Role};
 use crate::transport::{FederationPeer, PeerInfo};
 
 /// The services behind `fedgate-store/1`.
@@ -33,8 +33,8 @@ pub(crate) struct StoreServer(pub(crate) Current);
 impl RaftService for StoreServer {
     async fn call(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
         let (node, caller) = self.member(&request)?;
-        let (_, body) = RaftCall::decode(request.into_inner()).map_err(malformed)?;
-        if !node.may_be_in_group(&caller) {
+        let (call, body) = RaftCall::decode(request.into_inner()).map_err(malformed)?;
+        if !node.may_be_in_group(&caller) && !node.may_ask(call) {
             let text = format!("{} is not in the store's group", node.name_of(&caller));
             return Err(refuse(tonic::Code::PermissionDenied, NOT_A_MEMBER, text));
         }
@@ -130,6 +130,12 @@ impl Node {
         known || told.contains(caller) || (status.voters.is_empty() && told.is_empty())
     }
 
+    /// Who lost its log asks the leader whether it was let go. A leader that is in its place gives
+    /// nobody a vote, so that nothing else can come of such a call.
+    fn may_ask(&self, call: RaftCall) -> bool {
+        call == RaftCall::Vote && self.store().status().role == Role::Leader
+    }
+
     /// Before a Leave is proposed on the leader: who leaves gives its vote up first.
     pub(crate) async fn prepare_leave(
         &self,
@@ -139,7 +145,7 @@ impl Node {
         let is_admin = || {
             let fleet = self.state().map(|(_, fleet)| fleet);
             let roles = fleet.as_ref().and_then(|fleet| fleet.member(caller)).map(|m| m.roles);
-            roles.is_some_and(|roles| roles.contains(Role::Admin))
+            roles.is_some_and(|roles| roles.contains(model::Role::Admin))
         };
         if *caller != leaving && !is_admin() {
             // The log refuses it.
@@ -150,6 +156,10 @@ impl Node {
     }
 
     async fn read(&self, caller: &ClusterId, request: &ReadRequest) -> ReadReply {
+        if self.has_lost_its_log() {
+            let text = "this node's log was lost; it waits to be let go, and taken in again".into();
+            return ReadReply::Refused(Refusal { code: Some(STORE_FAULT), text });
+        }
         if request.linearizable {
             match self.store().linearizable().await {
                 Ok(revision) => self.applied(revision_of_log(self, revision)).await,

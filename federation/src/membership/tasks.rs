@@ -18,6 +18,7 @@ use super::node::{Node, node_id, unix_ms};
 use crate::fleet::{Fleet, MemberStatus, View};
 use crate::limits::{
     FOLLOW_INTERVAL, HEAD_INTERVAL, HEARD_MAX, LEADER_SILENCE_MAX, LEFT_GRACE, NEWS_HEADS_MAX,
+    PROBES_MAX,
 };
 use crate::replica::{Links, Now, Standpoint, TransportLinks};
 use crate::store::Role;
@@ -126,6 +127,9 @@ impl Node {
                 None => false,
                 Some(_) => !self.in_group() || leaderless >= LEADER_SILENCE_MAX,
             };
+            if self.has_lost_its_log() {
+                self.ask_to_come_back().await;
+            }
             if !wanted {
                 if let Some(stop) = following.take() {
                     stop.cancel();
@@ -138,6 +142,18 @@ impl Node {
                 self.tasks.spawn(async move { replica.follow(links, ended).await });
                 following = Some(stop);
             }
+        }
+    }
+
+    /// Once the members have let this node go, it is an empty one that can be taken in.
+    async fn ask_to_come_back(&self) {
+        let voters = self.feed.standpoint().voters;
+        let others = self.elders().filter(|cluster| !voters.contains(cluster));
+        let all = voters.iter().copied().chain(others).filter(|cluster| *cluster != self.own.id);
+        let voters: Vec<u64> = all.map(|cluster| node_id(&cluster)).take(PROBES_MAX).collect();
+        match self.store().readmit(&voters).await {
+            Ok(()) => tracing::info!("the members have let this node go; it can come back"),
+            Err(problem) => tracing::debug!(%problem, "this node is not let go yet"),
         }
     }
 

@@ -3,6 +3,7 @@
 use federation::membership::{
     LeaveRequest, MembershipError, Mode, RevokeRequest, RevokeTarget, StoreRole, TokenRequest,
 };
+use federation::store::{Disk as _, Family, RocksDisk, Step};
 use model::ResourceKind;
 
 use super::site::{Cluster, federation, request, stop_all};
@@ -118,6 +119,54 @@ async fn a_revoked_cluster_is_shut_out_at_once() {
     let outcome = west.issue_token(super::site::request("north")).await;
     assert!(outcome.is_err(), "{outcome:?}");
     drop((east, west));
+    stop_all(clusters).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_forgot_what_it_signed_begins_a_new_epoch() {
+    let mut east = Cluster::start("east").await;
+    east.membership().init().await.unwrap();
+    east.until_records("east", 1).await;
+    let head = |east: &Cluster| east.membership().members()[0].head;
+    assert_eq!(head(&east), Some((1, 1)));
+    east.stop_node().await;
+    std::fs::remove_file(east.path("data/signed-head")).unwrap();
+    east.start_node().await;
+    east.write("a.yaml", SERVICE);
+    east.write("b.yaml", EXPORT);
+    east.until_records("east", 2).await;
+    assert_eq!(head(&east), Some((2, 1)), "no generation has two contents");
+    east.stop().await;
+}
+
+/// Bits that flip on a disk: the node neither votes nor serves, and comes back by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_log_is_damaged_is_let_go_and_taken_in_again() {
+    let mut clusters = federation(&["east", "west", "south"]).await;
+    for cluster in &clusters {
+        cluster.until_mode(Mode::Member).await;
+    }
+    let west = &mut clusters[1];
+    west.stop_node().await;
+    {
+        let disk = RocksDisk::open(&west.path("data/store")).unwrap();
+        let (key, mut value) = disk.last(Family::Log).unwrap().unwrap();
+        *value.last_mut().unwrap() ^= 1;
+        disk.write(vec![Step::Put { family: Family::Log, key, value }], true).unwrap();
+    }
+    west.start_node().await;
+    clusters[0].write("a.yaml", SERVICE);
+    clusters[0].write("b.yaml", EXPORT);
+    clusters[0].until_records("east", 2).await;
+    clusters[1].until_mode(Mode::Member).await;
+    let west = clusters[1].membership();
+    let status = || async { west.store_status() };
+    until("a voter that follows", status, |status| {
+        status.as_ref().is_ok_and(|status| status.role == StoreRole::Voter)
+    })
+    .await
+    .unwrap();
+    drop(west);
     stop_all(clusters).await;
 }
 
