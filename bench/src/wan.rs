@@ -14,7 +14,7 @@ use http::header::HOST;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use testkit::{Fleet, FleetSpec};
+use testkit::{Fleet, FleetSpec, Introduction};
 use tokio::net::TcpStream;
 
 use crate::load::{self, Outcome, Target};
@@ -41,7 +41,8 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
         folder: folder.path().into(),
         clusters: vec!["east".into(), "west".into()],
         delays: vec![("east".into(), "west".into(), Duration::from_millis(options.rtt_ms) / 2)],
-        workers: 1,
+        introduction: Introduction::Manifests,
+            workers: 1,
     };
     let fleet = Fleet::start(spec).await?;
     let target = serve(&fleet).await?;

@@ -14,7 +14,7 @@ pub mod tcp_origin;
 pub mod wait;
 
 pub use client::{Answer, Client};
-pub use fedctl::demo::{Cluster, Fleet, FleetSpec};
+pub use fedctl::demo::{Cluster, Fleet, FleetSpec, Introduction};
 pub use origin::{Origin, Speaks};
 pub use process::Process;
 pub use site::{Site, SiteSpec};

@@ -67,7 +67,7 @@ async fn story(
     printer: &Printer,
 ) -> Result<(), CommandError> {
     let mut signals = Signals::catch()?;
-    let demo = tokio::select! {
+    let mut demo = tokio::select! {
         demo = Demo::start(folder, printer) => demo?,
         () = signals.recv() => return Err(interrupted()),
     };
@@ -79,8 +79,13 @@ async fn story(
             return hold(&demo, folder, &mut asked, &mut signals).await;
         }
         suggest(&demo, printer);
+        let faults = async {
+            demo.lose_west(printer).await?;
+            demo.lose_leader(printer).await?;
+            demo.south_leaves(printer).await
+        };
         tokio::select! {
-            told = demo.lose_west(printer) => told?,
+            told = faults => told?,
             () = signals.recv() => return Err(interrupted()),
         };
         if on_a_terminal() {

@@ -22,8 +22,18 @@ pub struct FleetSpec {
     pub clusters: Vec<String>,
     /// One-way delay between two clusters; pairs that are not named have none.
     pub delays: Vec<(String, String, Duration)>,
+    pub introduction: Introduction,
     /// Worker threads of each gateway.
     pub workers: usize,
+}
+
+/// How the clusters of a fleet get to know each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Introduction {
+    /// Each finds a ClusterPeer of every other one in its manifests.
+    Manifests,
+    /// Not at all: whoever started the fleet founds a federation, and lets the others join.
+    None,
 }
 
 impl FleetSpec {
@@ -49,30 +59,45 @@ pub struct Cluster {
     pub name: String,
     /// All of the cluster's ports are on this loopback address.
     pub address: IpAddr,
+    /// Where all others reach it: at the relay.
+    pub public: SocketAddr,
     pub folder: PathBuf,
     federation: Option<federation::app::App>,
     gateway: Option<gateway::app::App>,
 }
 
+/// The first of the relay's ports: each cluster has one, where all others dial it.
+const RELAY_PORT: u16 = 8443;
 /// UDP port of every cluster's gateway.
 pub const TUNNEL_PORT: u16 = 8443;
 const ADMIN_PORT: u16 = 9901;
 
 impl Fleet {
-    /// Starts nodes and gateways and introduces every cluster to every other one.
+    /// Starts nodes and gateways, and introduces every cluster to every other one if that is wanted.
     pub async fn start(spec: FleetSpec) -> anyhow::Result<Self> {
         let subnet = Subnet::reserve()?;
+        let relay_host = subnet.host(Subnet::RELAY_HOST);
         let mut clusters = BTreeMap::new();
         for (index, name) in spec.clusters.iter().enumerate() {
-            let address = subnet.host(u8::try_from(index + 1).context("too many clusters")?);
-            let cluster = Cluster::prepare(name, address, spec.folder.join(name), spec.workers)?;
+            let host = u8::try_from(index + 1).context("too many clusters")?;
+            let cluster = Cluster {
+                name: name.clone(),
+                address: subnet.host(host),
+                public: SocketAddr::new(relay_host, RELAY_PORT + u16::from(host)),
+                folder: spec.folder.join(name),
+                federation: None,
+                gateway: None,
+            };
+            cluster.prepare(spec.workers)?;
             clusters.insert(name.clone(), cluster);
         }
         for cluster in clusters.values_mut() {
             cluster.start_federation().await?;
         }
-        let relay = start_relay(&spec, &clusters, subnet.host(Subnet::RELAY_HOST))?;
-        introduce(&clusters, &relay)?;
+        let relay = start_relay(&spec, &clusters)?;
+        if spec.introduction == Introduction::Manifests {
+            introduce(&clusters)?;
+        }
         for cluster in clusters.values_mut() {
             cluster.start_gateway().await?;
         }
@@ -114,23 +139,17 @@ pub(crate) fn trust_domain(cluster: &str) -> String {
 }
 
 impl Cluster {
-    fn prepare(
-        name: &str,
-        address: IpAddr,
-        folder: PathBuf,
-        workers: usize,
-    ) -> anyhow::Result<Self> {
-        let cluster = Self { name: name.into(), address, folder, federation: None, gateway: None };
-        let manifests = cluster.manifests_folder();
+    /// Makes its folders and writes its configurations.
+    fn prepare(&self, workers: usize) -> anyhow::Result<()> {
+        let manifests = self.manifests_folder();
         std::fs::create_dir_all(&manifests)
             .with_context(|| format!("create {}", manifests.display()))?;
-        write(&cluster.folder.join("federation.yaml"), &cluster.federation_yaml())?;
-        write(&cluster.folder.join("gateway.yaml"), &cluster.gateway_yaml(workers))?;
-        Ok(cluster)
+        write(&self.folder.join("federation.yaml"), &self.federation_yaml())?;
+        write(&self.folder.join("gateway.yaml"), &self.gateway_yaml(workers))
     }
 
     fn federation_yaml(&self) -> String {
-        let Self { name, folder, address, .. } = self;
+        let Self { name, folder, address, public, .. } = self;
         format!(
             "\
 apiVersion: fedgate.dev/v1alpha1
@@ -139,10 +158,13 @@ cluster: {name}
 trustDomain: {domain}
 dataDir: {data}/federation
 manifests: {data}/manifests
-sockets: {{resource: {data}/resource.sock, operator: {data}/operator.sock}}
+sockets: {{resource: {data}/resource.sock, operator: {data}/operator.sock, relay: {data}/relay.sock}}
+store: {{dialFrom: \"{address}\"}}
 advertise:
-- {{transport: quic, host: \"{address}\", port: {TUNNEL_PORT}}}
+- {{transport: quic, host: \"{host}\", port: {port}}}
 ",
+            host = public.ip(),
+            port = public.port(),
             domain = trust_domain(name),
             data = folder.display()
         )
@@ -182,6 +204,11 @@ accessLog: {{path: {data}/access.log}}
         if let Some(federation) = self.federation.take() {
             federation.stop().await;
         }
+    }
+
+    /// Ends the node at once, as its death would: nothing is finished or said to anybody.
+    pub fn kill_federation(&mut self) {
+        self.federation = None;
     }
 
     pub async fn start_gateway(&mut self) -> anyhow::Result<()> {
@@ -242,20 +269,22 @@ accessLog: {{path: {data}/access.log}}
     }
 }
 
-/// One link for each ordered pair, so that every packet's origin is known by the port it came to.
-fn start_relay(
-    spec: &FleetSpec,
-    clusters: &BTreeMap<String, Cluster>,
-    address: IpAddr,
-) -> anyhow::Result<UdpRelay> {
+/// One link for each ordered pair: whose packet it is shows the address that it was sent from. A
+/// cluster that dials its own public address, to try it, has a link too.
+fn start_relay(spec: &FleetSpec, clusters: &BTreeMap<String, Cluster>) -> anyhow::Result<UdpRelay> {
     let mut links = Vec::new();
-    for from in clusters.values() {
-        for to in clusters.values().filter(|to| to.name != from.name) {
+    for to in clusters.values() {
+        for from in clusters.values() {
+            let (site, delay) = match from.name == to.name {
+                true => (format!("{}-itself", to.name), Duration::ZERO),
+                false => (from.name.clone(), spec.delay(&from.name, &to.name)),
+            };
             links.push(
-                LinkConfig::new(&from.name, &to.name)
-                    .listen(SocketAddr::new(address, 0))
+                LinkConfig::new(site, &to.name)
+                    .listen(to.public)
+                    .client(from.address)
                     .target(to.tunnel_address())
-                    .impaired(Impairment::delayed(spec.delay(&from.name, &to.name))),
+                    .impaired(Impairment::delayed(delay)),
             );
         }
     }
@@ -263,17 +292,16 @@ fn start_relay(
 }
 
 /// Gives every cluster a ClusterPeer for every other one, with the relay's address for it.
-fn introduce(clusters: &BTreeMap<String, Cluster>, relay: &UdpRelay) -> anyhow::Result<()> {
+fn introduce(clusters: &BTreeMap<String, Cluster>) -> anyhow::Result<()> {
     for cluster in clusters.values() {
         for peer in clusters.values().filter(|peer| peer.name != cluster.name) {
             let node = peer.federation.as_ref().context("a node that was started is gone")?;
-            let address = relay.addr(&cluster.name, &peer.name).context("a link is missing")?;
             let yaml = api::emit::cluster_peer_manifest(&model::ClusterPeer {
                 name: model::ClusterName::parse(&peer.name)?,
                 addresses: vec![model::PeerAddress {
                     transport: model::Transport::Quic,
-                    host: address.ip().to_string(),
-                    port: address.port(),
+                    host: peer.public.ip().to_string(),
+                    port: peer.public.port(),
                 }],
                 trust_bundles: vec![node.bundle().clone()],
             })?;

@@ -77,6 +77,22 @@ spec:
     text
 }
 
+/// Which clusters may export in the demo's namespace.
+pub fn grant(clusters: &[&str]) -> String {
+    let clusters = clusters.join(", ");
+    format!(
+        "\
+apiVersion: fedgate.dev/v1alpha1
+kind: NamespaceGrant
+metadata: {{name: shop}}
+spec:
+  namespaces:
+  - {{name: shop}}
+  clusters: [{clusters}]
+"
+    )
+}
+
 /// A ServiceImport of a service that the named clusters export.
 pub fn import(name: &str, exporters: &[&str]) -> String {
     let mut text = format!(

@@ -2,9 +2,11 @@
 
 pub mod app;
 pub mod control;
+mod faults;
 pub mod fleet;
+mod founding;
 pub mod manifests;
 pub mod probe;
 pub mod story;
 
-pub use fleet::{Cluster, Fleet, FleetSpec};
+pub use fleet::{Cluster, Fleet, FleetSpec, Introduction};

@@ -1,5 +1,6 @@
-//! The demo's story: three clusters come up, talk, lose one of them, and get it back. Each step is
-//! checked by what an outside client or the operator API sees, and shown as it happens.
+//! The demo's story up to the point where everything runs: four clusters come up alone, found a
+//! federation, and talk. Each step is checked by what an outside client or the operator API sees,
+//! and shown as it happens.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::app::{self, App, Next};
-use super::fleet::{Cluster, Fleet, FleetSpec};
+use super::fleet::{Cluster, Fleet, FleetSpec, Introduction};
+use super::founding;
 use super::manifests::{self, BackendRefKind, HTTP_PORT, PUBLIC_HOST, clusterset_host, tcp_port};
-use super::probe::{self, Probe};
+use super::probe;
 use crate::operator::Operator;
 use crate::printer::{self, Printer};
 
@@ -18,17 +20,22 @@ use crate::printer::{self, Printer};
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(10);
-const BEFORE_THE_FAULT: Duration = Duration::from_millis(300);
-/// So many answers the outside client gets before west comes back.
-const ANSWERS_WITHOUT_WEST: usize = 100;
 
-/// `(cluster, cluster, one-way delay)`: west is nearer to east than south is.
-const DELAYS_MS: [(&str, &str, u64); 3] =
-    [("east", "west", 2), ("east", "south", 6), ("west", "south", 3)];
-/// The demo's clusters.
-pub const CLUSTERS: [&str; 3] = ["east", "west", "south"];
-const CHAIN: &str = "web@east → api@west → db@south";
-const CHAIN_WITHOUT_WEST: &str = "web@east → api@south → db@south";
+/// `(cluster, cluster, one-way delay)`: of what exports the same, west is nearest to east, and
+/// south to west.
+const DELAYS_MS: [(&str, &str, u64); 6] = [
+    ("east", "west", 2),
+    ("east", "south", 6),
+    ("east", "north", 8),
+    ("west", "south", 3),
+    ("west", "north", 5),
+    ("south", "north", 4),
+];
+/// The demo's clusters, in the order in which they enter the federation.
+pub const CLUSTERS: [&str; 4] = ["east", "west", "south", "north"];
+/// Which tunnels carry the demo's requests.
+const PATHS: [(&str, &str); 3] = [("east", "west"), ("east", "south"), ("west", "south")];
+pub(super) const CHAIN: &str = "web@east → api@west → db@south";
 
 /// The running demo.
 #[derive(Debug)]
@@ -42,14 +49,16 @@ impl Demo {
     pub async fn start(folder: &Path, printer: &Printer) -> anyhow::Result<Self> {
         let begun = Instant::now();
         printer
-            .talk("Three clusters in one process; between them nothing but UDP through our relay.");
+            .talk("Four clusters in one process; between them nothing but UDP through our relay.");
         let fleet = Fleet::start(fleet_spec(folder)).await?;
         let apps = start_applications(&fleet).await?;
         let demo = Self { fleet, _apps: apps };
         for cluster in demo.fleet.clusters() {
             demo.show_cluster(cluster, printer).await?;
         }
-        for (a, b, _) in DELAYS_MS {
+        founding::tell(&demo.fleet, printer).await?;
+        write_intent(&demo.fleet)?;
+        for (a, b) in PATHS {
             let rtt_us = demo.tunnel_up(a, b).await?;
             let rtt = printer::milliseconds(rtt_us);
             printer.talk(&format!(
@@ -120,44 +129,6 @@ impl Demo {
         Ok(())
     }
 
-    /// The fault: the relay drops west's packets, and nothing of ours is told.
-    pub async fn lose_west(&self, printer: &Printer) -> anyhow::Result<()> {
-        printer.talk("Now the fault: the relay drops every packet from and to west.");
-        let outside_client = Probe::start(self.public_http(), PUBLIC_HOST)?;
-        wait_for("the outside client's first answers", async || {
-            let since = Instant::now() - BEFORE_THE_FAULT;
-            Ok((outside_client.since(since).len() > 10).then_some(()))
-        })
-        .await?;
-        let cut = Instant::now();
-        self.fleet.relay().cut("west")?;
-        answered_with(&outside_client, cut, CHAIN_WITHOUT_WEST).await?;
-        wait_for("steady answers without west", async || {
-            Ok((outside_client.since(cut).len() >= ANSWERS_WITHOUT_WEST).then_some(()))
-        })
-        .await?;
-        let failover = probe::outage(cut, &outside_client.since(cut));
-        printer.talk(&format!(" ✓ {:<15} {CHAIN_WITHOUT_WEST}", "api fails over"));
-        printer.talk(&format!(
-            " ✓ {:<15} longest wait for an answer {:.2} s; {} of {} requests failed",
-            "outside client",
-            failover.gap.as_secs_f64(),
-            failover.failed,
-            failover.requests,
-        ));
-        anyhow::ensure!(
-            failover.gap < Duration::from_secs(1),
-            "the gap was {:.2} s; it must be below 1 s",
-            failover.gap.as_secs_f64()
-        );
-        let healed = Instant::now();
-        self.fleet.relay().heal("west")?;
-        let back = answered_with(&outside_client, healed, CHAIN).await? - healed;
-        let after = printer::milliseconds(micros(back));
-        printer.talk(&format!(" ✓ {:<15} {CHAIN}   after {after}", "west is back"));
-        Ok(())
-    }
-
     pub async fn stop(self) {
         self.fleet.stop().await;
     }
@@ -169,15 +140,16 @@ fn fleet_spec(folder: &Path) -> FleetSpec {
         folder: folder.into(),
         clusters: CLUSTERS.map(String::from).into(),
         delays: DELAYS_MS.map(delay).into(),
+        introduction: Introduction::None,
         workers: 1,
     }
 }
 
-/// web runs in east, api in west and in south, db in south; api and db are exported.
+/// web runs in east, api in west and in south, db in south and in north.
 async fn start_applications(fleet: &Fleet) -> anyhow::Result<Vec<App>> {
     let mut apps = Vec::new();
     for (cluster, services) in
-        [("east", &["web"][..]), ("west", &["api"]), ("south", &["api", "db"])]
+        [("east", &["web"][..]), ("west", &["api"]), ("south", &["api", "db"]), ("north", &["db"])]
     {
         let cluster = fleet.cluster(cluster);
         for service in services {
@@ -193,7 +165,6 @@ async fn start_applications(fleet: &Fleet) -> anyhow::Result<Vec<App>> {
             apps.push(app);
         }
     }
-    write_intent(fleet)?;
     Ok(apps)
 }
 
@@ -208,40 +179,36 @@ fn next_of(service: &str) -> Option<&'static str> {
 /// The services that have a TCP listener in a cluster: those that its applications call, and in east
 /// the one that the outside calls.
 pub fn tcp_services(cluster: &str) -> &'static [&'static str] {
-    if cluster == "east" { &["web", "api"] } else { &["db"] }
+    match cluster {
+        "east" => &["web", "api"],
+        "north" => &[],
+        _ => &["db"],
+    }
 }
 
-/// Exports, imports and routes of the three clusters.
+/// Grants, exports and routes. What others export is known from the store, so nothing imports.
 fn write_intent(fleet: &Fleet) -> anyhow::Result<()> {
-    let [east, west, south] = CLUSTERS.map(|name| fleet.cluster(name));
+    let [east, west, south, north] = CLUSTERS.map(|name| fleet.cluster(name));
     let import_routes =
         |name: &str| manifests::routes(name, BackendRefKind::ServiceImport, &clusterset_host(name));
     let web_routes = manifests::routes("web", BackendRefKind::Service, PUBLIC_HOST);
+    east.write_manifest("grant-shop", &manifests::grant(&CLUSTERS))?;
     for cluster in [east, west, south] {
         cluster.write_manifest("gateway", &manifests::gateway(tcp_services(&cluster.name)))?;
     }
     east.write_manifest("routes", &(web_routes + "---\n" + &import_routes("api")))?;
-    east.write_manifest("import-api", &manifests::import("api", &["west", "south"]))?;
     for cluster in [west, south] {
         cluster.write_manifest("routes", &import_routes("db"))?;
-        cluster.write_manifest("import-db", &manifests::import("db", &["south"]))?;
         cluster.write_manifest("export-api", &manifests::export("api", &["east"]))?;
     }
-    south.write_manifest("export-db", &manifests::export("db", &["west"]))
-}
-
-/// Waits until the outside client got `chain` as an answer after `from`, and tells when.
-async fn answered_with(client: &Probe, from: Instant, chain: &str) -> anyhow::Result<Instant> {
-    wait_for(&format!("the answer {chain:?}"), async || {
-        let samples = client.since(from);
-        let good = samples.into_iter().find(|sample| sample.outcome.as_deref() == Ok(chain));
-        Ok(good.map(|sample| sample.done))
-    })
-    .await
+    for cluster in [south, north] {
+        cluster.write_manifest("export-db", &manifests::export("db", &["west", "south"]))?;
+    }
+    Ok(())
 }
 
 /// Looks again and again until there is a value; says what it waited for when there is none.
-async fn wait_for<T>(
+pub(super) async fn wait_for<T>(
     what: &str,
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
@@ -258,6 +225,6 @@ async fn wait_for<T>(
     found.with_context(|| format!("waited {} s for {what}", STEP_TIMEOUT.as_secs()))?
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

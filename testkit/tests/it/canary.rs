@@ -7,7 +7,7 @@ use std::time::Duration;
 use fedctl::demo::app;
 use fedctl::demo::manifests::{self, BackendRefKind, HTTP_PORT, clusterset_host, tcp_port};
 use fedctl::demo::probe;
-use testkit::{Fleet, FleetSpec, wait};
+use testkit::{Fleet, FleetSpec, Introduction, wait};
 
 const CANARY: &str = "canary-5d1f0c6b2a9e4f73";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,6 +19,7 @@ async fn a_canary_never_appears_between_clusters() {
         folder: folder.path().into(),
         clusters: vec!["east".into(), "west".into()],
         delays: vec![],
+        introduction: Introduction::Manifests,
         workers: 1,
     };
     let fleet = Fleet::start(spec).await.unwrap();

@@ -26,7 +26,9 @@ use fedctl::operator::Operator;
 use http::StatusCode;
 use tempfile::TempDir;
 use testkit::access_log as access_log_of;
-use testkit::{Answer, Cluster, Fleet, FleetSpec, Origin, Speaks, TcpOrigin, client, wait};
+use testkit::{
+    Answer, Cluster, Fleet, FleetSpec, Introduction, Origin, Speaks, TcpOrigin, client, wait,
+};
 use wire::operator::proto::{ClusterStatus, GatewayLink, SourcedDiagnostic};
 use wire::resource::proto::Revision;
 
@@ -64,6 +66,7 @@ impl World {
             folder: folder.path().into(),
             clusters: clusters.iter().map(ToString::to_string).collect(),
             delays: delays.iter().map(delay).collect(),
+            introduction: Introduction::Manifests,
             workers: WORKERS,
         };
         let fleet = Fleet::start(spec).await.unwrap();
