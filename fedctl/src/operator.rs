@@ -177,12 +177,17 @@ pub(crate) fn refused(status: &tonic::Status) -> CommandError {
         );
     };
     let text = message.split_once(": ").map_or(message, |(_, text)| text);
-    match text.rsplit_once("; ") {
-        Some((text, fix)) if !text.contains('\n') => {
-            CommandError::new(exit, text).code(code).hint(fix)
-        }
-        _ => CommandError::new(exit, text).code(code),
+    match fix_of(text) {
+        Some((text, fix)) => CommandError::new(exit, text).code(code).hint(fix),
+        None => CommandError::new(exit, text).code(code),
     }
+}
+
+/// The fix stands behind the last semicolon; behind a list, it is the last line.
+fn fix_of(text: &str) -> Option<(&str, &str)> {
+    let Some((rest, last)) = text.rsplit_once('\n') else { return text.rsplit_once("; ") };
+    let of_list = [" ", "error ", "warning ", "and "];
+    (!of_list.iter().any(|start| last.starts_with(start))).then_some((rest, last))
 }
 
 #[cfg(test)]
@@ -201,6 +206,11 @@ mod tests {
                 tonic::Status::invalid_argument("FED4012: nothing was applied\nerror a; b"),
                 Exit::Usage,
                 "error: nothing was applied (FED4012)\nerror a; b",
+            ),
+            (
+                tonic::Status::failed_precondition("FED6305: nobody:\n  a: no; b\ndo this"),
+                Exit::Failed,
+                "error: nobody: (FED6305)\n  a: no; b\nhint: do this",
             ),
             (
                 tonic::Status::internal("a: b; c"),

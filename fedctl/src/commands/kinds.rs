@@ -29,7 +29,8 @@ pub(super) fn kind(text: &str) -> Result<ResourceKind, CommandError> {
         let ies = name.strip_suffix('y').map(|stem| format!("{stem}ies"));
         lower == name || lower == format!("{name}s") || Some(&lower) == ies.as_ref()
     };
-    let short = || SHORT.iter().find(|(short, _)| *short == lower).map(|(_, kind)| *kind);
+    let is_short = |short: &str| lower == short || lower.strip_suffix('s') == Some(short);
+    let short = || SHORT.iter().find(|(short, _)| is_short(short)).map(|(_, kind)| *kind);
     ResourceKind::ALL.into_iter().find(named).or_else(short).ok_or_else(|| {
         let all: Vec<&str> = ResourceKind::ALL.iter().map(|kind| kind.as_str()).collect();
         CommandError::usage(format!("there is no kind {text:?}"))
@@ -100,6 +101,7 @@ mod tests {
             ("svc", ResourceKind::Service),
             ("gateways", ResourceKind::Gateway),
             ("NamespaceGrant", ResourceKind::NamespaceGrant),
+            ("grants", ResourceKind::NamespaceGrant),
         ] {
             assert_eq!(kind(text).unwrap(), want, "{text}");
         }

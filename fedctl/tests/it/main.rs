@@ -1,0 +1,7 @@
+//! The real `fedctl` against a real node's socket: what it prints, where, and how it exits.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
+
+mod changes;
+mod federation;
+mod fixture;
