@@ -74,13 +74,15 @@ pub fn join_server_config(
 }
 
 /// For dialling an inviter. `None` takes anyone at all: for the outer connection to a gateway whose
-/// CA the joiner cannot know, inside of which another handshake names the inviter.
+/// CA the joiner cannot know, inside of which another handshake names the inviter. `refusals` keeps
+/// why an inviter was refused, as [`ExpectedPeer::AnyKnown`].
 pub fn join_client_config(
     certificate: &JoinCertificate,
     inviter: Option<Inviter>,
+    refusals: Arc<IdentityCell>,
     alpn: &[u8],
 ) -> ClientConfig {
-    let judge = inviter.map_or(Judge::Anyone, Judge::Inviter);
+    let judge = inviter.map_or(Judge::Anyone, |inviter| Judge::Inviter { inviter, cell: refusals });
     client(judge, Arc::new(JoinKey(certificate.certified().clone())), alpn)
 }
 
@@ -192,7 +194,10 @@ enum Judge {
     },
     /// A key without a name.
     Key,
-    Inviter(Inviter),
+    Inviter {
+        inviter: Inviter,
+        cell: Arc<IdentityCell>,
+    },
     Anyone,
 }
 
@@ -218,7 +223,9 @@ impl PeerVerifier {
                 verify_svid(cell, &ExpectedPeer::AnyKnown, None, leaf, intermediates, at)
             }
             Judge::Key => self_signed_key(&chain()).map(|_| ()),
-            Judge::Inviter(inviter) => inviter.verify(&chain(), at).map(|_| ()),
+            Judge::Inviter { inviter, cell } => {
+                kept(cell, &ExpectedPeer::AnyKnown, at, inviter.verify(&chain(), at).map(|_| ()))
+            }
             Judge::Anyone => Ok(()),
         };
         verdict.map_err(|error| error.to_tls())
@@ -250,6 +257,15 @@ fn verify_svid(
             }
             _ => Ok(()),
         });
+    kept(cell, expected, at, verdict)
+}
+
+fn kept(
+    cell: &IdentityCell,
+    expected: &ExpectedPeer,
+    at: SystemTime,
+    verdict: Result<(), VerifyError>,
+) -> Result<(), VerifyError> {
     if let Err(error) = &verdict {
         let (expected, error) = (expected.clone(), error.clone());
         cell.record_refusal(Refusal { expected, error, at });

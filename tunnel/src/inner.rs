@@ -77,8 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         certificate: &JoinCertificate,
         inviter: &Inviter,
     ) -> Result<Self, InnerError> {
-        let config = join_client_config(certificate, Some(inviter.clone()), ALPN_JOIN);
-        Self::connect(stream, config).await
+        let refusals = Arc::new(IdentityCell::default());
+        let inviter = Some(inviter.clone());
+        let config = join_client_config(certificate, inviter, refusals.clone(), ALPN_JOIN);
+        Self::connect(stream, config).await.map_err(|error| {
+            let refusal = refusals.last_refusal(&ExpectedPeer::AnyKnown);
+            told(error, refusal.map(|refusal| refusal.error))
+        })
     }
 
     /// From a joiner; also the key that it showed, as its SubjectPublicKeyInfo in DER.

@@ -97,7 +97,7 @@ impl NodeEndpoint {
         certificate: &JoinCertificate,
         address: &PeerAddress,
     ) -> Result<RelayConnection, DialError> {
-        let tls = join_client_config(certificate, None, ALPN_JOIN);
+        let tls = join_client_config(certificate, None, Arc::default(), ALPN_JOIN);
         let connection = self.dial(address, tls, None, 0).await?;
         Ok(RelayConnection::to_inviter(connection, SystemTime::now()))
     }

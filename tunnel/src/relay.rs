@@ -188,6 +188,14 @@ pub struct RelayStream {
     _place: Option<OwnedSemaphorePermit>,
 }
 
+impl RelayStream {
+    /// Ends both directions with a code.
+    pub fn abort(mut self, code: ErrorCode) {
+        let _ = self.send.reset(close_code(code));
+        let _ = self.recv.stop(close_code(code));
+    }
+}
+
 impl AsyncRead for RelayStream {
     fn poll_read(
         mut self: Pin<&mut Self>,

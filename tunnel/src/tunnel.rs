@@ -165,6 +165,12 @@ impl Tunnel {
         self.0.relays.retain(|cluster| self.0.is_peer(cluster));
     }
 
+    /// Judges every connection by the trust in force now, without waiting for the next look.
+    pub fn judge_again(&self) {
+        self.0.judge_links_again();
+        self.0.relays.judge_again(&self.0.identity.load(), self.0.now().1);
+    }
+
     /// Store and join connections that peers make; it is given once.
     pub fn take_relayed(&self) -> Option<RelayIncoming> {
         self.0.relays.take_incoming()

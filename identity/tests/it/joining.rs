@@ -121,7 +121,7 @@ fn a_joiner_and_its_inviter_meet() {
         Arc::new(config)
     };
     let dial = |inviter: Inviter| {
-        let mut config = join_client_config(&certificate, Some(inviter), ALPN);
+        let mut config = join_client_config(&certificate, Some(inviter), Arc::default(), ALPN);
         config.time_provider = fixed_clock();
         Arc::new(config)
     };
@@ -154,7 +154,7 @@ fn a_joiner_and_its_inviter_meet() {
 fn only_the_public_port_takes_a_nameless_key() {
     let world = World::new();
     let (_, certificate) = joiner();
-    let dial = Arc::new(join_client_config(&certificate, None, ALPN));
+    let dial = Arc::new(join_client_config(&certificate, None, Arc::default(), ALPN));
     let cell = world.west_cell();
     let mut public = public_server_config(cell.clone(), &[ALPN]);
     public.time_provider = fixed_clock();

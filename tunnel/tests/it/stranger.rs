@@ -61,7 +61,7 @@ impl Stranger {
     ) -> HungUp {
         let gateway = GatewayId::of(cell.load().svid.clone().unwrap().id());
         let class = ConnectionClass::Fast;
-        let tls = identity::join_client_config(certificate, None, alpn);
+        let tls = identity::join_client_config(certificate, None, Arc::default(), alpn);
         let config = QuicClientConfig::try_from(tls).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(config));
         config.initial_dst_cid_provider(Arc::new(move || {
