@@ -294,7 +294,7 @@ registry! {
     6122 STATE_DAMAGED "StateDamaged":
         "What the disk holds of the federation's state does not verify.",
         "A file was altered or damaged.",
-        "Let the node fetch its state again from the federation: remove its store folder, or `fedctl store snapshot restore`.";
+        "Remove the node's store folder, so that it fetches its state again, or `fedctl store snapshot restore`.";
     6123 EVENT_OUT_OF_ORDER "EventOutOfOrder":
         "A watch event does not follow the one before.",
         "Events were lost, repeated or reordered on the way.",
