@@ -19,6 +19,7 @@ use super::compare::{Comparison, Finding, SeenHead};
 use super::freshness::{Freshness, FreshnessConfig, Issue, KeptAge as Age, OwnerAge, Standing};
 use super::gossip;
 use super::heads;
+use super::limits::OWNERS_MAX;
 use super::notebook::Notebook;
 use super::shelf::{Shelf, ShelfError};
 
@@ -128,27 +129,38 @@ impl Observer {
 
     /// Somebody told of Heads: another member, or an owner by its beacons.
     pub fn tell(&self, by: ClusterId, heads: &[Signed], now: Now) -> Told {
-        let (mut told, mut found) = (Told::default(), Vec::new());
-        let mut inner = self.lock();
-        for signed in heads.iter().take(super::limits::OWNERS_MAX) {
-            let head = match heads::verify(&inner.fleet, signed) {
-                Ok(Some(head)) => head,
-                Ok(None) => {
-                    told.unknown += 1;
-                    continue;
-                }
-                Err(problem) => {
-                    told.refused.push(problem);
-                    continue;
-                }
-            };
+        let told = self.verify(heads);
+        let (mut found, mut inner) = (Vec::new(), self.lock());
+        for head in &told.heads {
             inner.freshness.hear(head.owner, head.issue, now.instant);
-            found.extend(inner.comparison.tell(&head, by, now.instant));
+            found.extend(inner.comparison.tell(head, by, now.instant));
             inner.renew(head.clone());
-            told.heads.push(head);
         }
         drop(inner);
         self.note_all(found, now);
+        told
+    }
+
+    /// Not under the lock: there is a Head for each member, and a signature on each. Most are known,
+    /// byte for byte.
+    fn verify(&self, heads: &[Signed]) -> Told {
+        let (fleet, newest) = {
+            let inner = self.lock();
+            (inner.fleet.clone(), inner.newest.clone())
+        };
+        let known: BTreeMap<&[u8], &SeenHead> =
+            newest.values().map(|head| (&head.signed.payload[..], head)).collect();
+        let mut told = Told::default();
+        for signed in heads.iter().take(OWNERS_MAX) {
+            let known = known.get(&signed.payload[..]).filter(|known| known.signed == *signed);
+            match known
+                .map_or_else(|| heads::verify(&fleet, signed), |known| Ok(Some((*known).clone())))
+            {
+                Ok(Some(head)) => told.heads.push(head),
+                Ok(None) => told.unknown += 1,
+                Err(problem) => told.refused.push(problem),
+            }
+        }
         told
     }
 

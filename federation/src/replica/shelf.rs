@@ -221,3 +221,106 @@ fn damaged(key: &[u8], problem: impl std::fmt::Display) -> ShelfError {
     let hex = key.iter().take(48).map(|byte| format!("{byte:02x}")).collect();
     ShelfError::Damaged { key: hex, problem: problem.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Revision;
+    use model::code::RECORDS_WITHHELD;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::RocksDisk;
+
+    fn shelf() -> (TempDir, Shelf) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RocksDisk::open(folder.path()).unwrap());
+        (folder, Shelf::new(disk))
+    }
+
+    fn place(index: u64) -> KeptPlace {
+        let revision = Revision { epoch: 1, index };
+        KeptPlace { revision, source: ClusterId::from_bytes([3; 16]), whole: true }
+    }
+
+    fn write(key: &[u8], value: Option<&[u8]>) -> KvWrite {
+        KvWrite { key: key.to_vec(), value: value.map(<[u8]>::to_vec) }
+    }
+
+    #[test]
+    fn state_and_place_change_together() {
+        let (_folder, shelf) = shelf();
+        assert_eq!(shelf.state().unwrap(), (vec![], None));
+        let writes = [write(b"a", Some(b"1")), write(b"b", Some(b"2"))];
+        shelf.advance(&writes, &place(1)).unwrap();
+        shelf.advance(&[write(b"a", None)], &place(2)).unwrap();
+        let b = vec![(b"b".to_vec(), b"2".to_vec())];
+        assert_eq!(shelf.state().unwrap(), (b, Some(place(2))));
+        let c = vec![(b"c".to_vec(), vec![])];
+        shelf.replace(&c, &place(3)).unwrap();
+        assert_eq!(shelf.state().unwrap(), (c, Some(place(3))));
+        // Another federation begins with nothing.
+        let federation = FederationId::from_bytes([7; 16]);
+        shelf.begin(&federation).unwrap();
+        assert_eq!(shelf.state().unwrap(), (vec![], None));
+        assert_eq!(shelf.federation().unwrap(), Some(federation));
+        shelf.clear().unwrap();
+        assert_eq!(shelf.federation().unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_altered_is_refused_with_its_key() {
+        let cases: [(Vec<u8>, &str); 4] = [
+            (vec![], "key 7361: 0 bytes are no value"),
+            (vec![1, 0, 0, 0], "key 7361: 4 bytes are no value"),
+            (vec![9, 0, 0, 0, 0, 1], "key 7361: version is 9, this program reads 1: upgrade it"),
+            (vec![1, 0, 0, 0, 0, 1], "key 7361: checksum is 00000000, its bytes give "),
+        ];
+        for (value, expected) in cases {
+            let (_folder, shelf) = shelf();
+            let put = Step::Put { family: Family::Replica, key: b"sa".to_vec(), value };
+            shelf.0.write(vec![put], true).unwrap();
+            let error = shelf.state().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        // A good value under another's key is no good value.
+        let (_folder, shelf) = shelf();
+        shelf.advance(&[write(b"a", Some(b"1"))], &place(1)).unwrap();
+        let value = shelf.0.get(Family::Replica, b"sa").unwrap().unwrap();
+        let put = Step::Put { family: Family::Replica, key: b"sb".to_vec(), value };
+        shelf.0.write(vec![put], true).unwrap();
+        let error = shelf.state().unwrap_err().to_string();
+        assert!(error.contains("key 7362: checksum is "), "{error}");
+    }
+
+    #[test]
+    fn findings_on_the_disk_are_bounded() {
+        let (_folder, shelf) = shelf();
+        let finding = |number| KeptFinding {
+            noticed_at_unix_ms: number,
+            code: RECORDS_WITHHELD,
+            owner: None,
+            source: None,
+            told_by: vec![],
+            text: "late".into(),
+            evidence: vec![vec![1]],
+        };
+        let count = FINDINGS_MAX as u64 + 10;
+        for number in 0..count {
+            shelf.keep_finding(number, &finding(number)).unwrap();
+        }
+        let kept = shelf.findings().unwrap();
+        assert_eq!(kept.len(), FINDINGS_MAX);
+        assert_eq!(kept.last(), Some(&(count - 1, finding(count - 1))));
+    }
+
+    #[test]
+    fn ages_take_the_place_of_those_before() {
+        let (_folder, shelf) = shelf();
+        let age =
+            KeptAge { epoch: 1, generation: 2, issued_at_unix_ms: 3, age_ms: 4, expiry_age_ms: 5 };
+        let (south, west) = (ClusterId::from_bytes([1; 16]), ClusterId::from_bytes([2; 16]));
+        shelf.keep_ages(&[(south, age), (west, age)]).unwrap();
+        shelf.keep_ages(&[(west, age)]).unwrap();
+        assert_eq!(shelf.ages().unwrap(), [(west, age)]);
+    }
+}

@@ -451,7 +451,7 @@ async fn two_histories_are_noticed_by_both_readers() {
 /// check of equal marks off.
 #[tokio::test]
 async fn another_content_of_the_same_generation_is_refused_and_names_the_owner() {
-    let world = World::new().await;
+    let mut world = World::new().await;
     let other = world.west().exports(&["other"], "north");
     let story = vec![delta(5, 6, vec![world.west_update(3, &other)])];
     let (code, text) = world.notice(story).await;
@@ -461,6 +461,12 @@ async fn another_content_of_the_same_generation_is_refused_and_names_the_owner()
         world.replica().observer().findings().iter().map(|finding| finding.code).collect();
     assert_eq!(codes, [SPLIT_VIEW, EVENT_REFUSED]);
     world.check_last_good();
+    // The evidence is on the disk.
+    let before = world.replica().observer().findings();
+    let north = federation(&["east", "west", "north", "south"]).remove(2);
+    world.node.restart(&north).await;
+    assert_eq!(world.replica().observer().findings(), before);
+    assert_eq!(before[0].evidence.len(), 2);
 }
 
 /// Heads that somebody tells count only with their owner's signature: nobody can frame an owner or
