@@ -106,6 +106,7 @@ procedures! {
     remove_member federation.remove_member CHANGE_TIMEOUT (RemoveMemberRequest) -> Changed;
     revoke federation.revoke CHANGE_TIMEOUT (RevokeRequest) -> Revoked;
     get_store federation.get_store TIMEOUT (GetStoreRequest) -> Store;
+    verify_store federation.verify_store CHANGE_TIMEOUT (VerifyStoreRequest) -> StoreVerdict;
     transfer_leadership federation.transfer_leadership CHANGE_TIMEOUT (TransferLeadershipRequest) -> Transferred;
     set_standbys federation.set_standbys CHANGE_TIMEOUT (SetStandbysRequest) -> Changed;
     save_snapshot federation.save_snapshot CHANGE_TIMEOUT (SnapshotPath) -> Snapshot;

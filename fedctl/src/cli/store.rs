@@ -10,6 +10,12 @@ pub enum Store {
     Status,
     /// Every member, what it is to the store, and its last Head
     Peers,
+    /// Check this node's state again, and lay every member's Heads beside it
+    Verify {
+        /// Ask all members that can be reached
+        #[arg(long, required = true)]
+        all: bool,
+    },
     /// Hand leadership to another voter
     Transfer {
         /// The voter [default: the one that is furthest ahead]

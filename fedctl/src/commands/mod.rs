@@ -22,6 +22,7 @@ mod store;
 mod token;
 mod trust;
 mod unified;
+mod verify;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use wire::operator::proto::{
 };
 
 use super::leave::confirm;
-use super::members;
+use super::{members, verify};
 use crate::cli::{Snapshot, Store};
 use crate::error::CommandError;
 use crate::operator::Operator;
@@ -60,6 +60,7 @@ pub(super) async fn run(
             printer.result(&view(status, Timestamp::now()), screen)
         }
         Store::Peers => members::list(node, printer).await,
+        Store::Verify { all: _ } => verify::run(node, printer).await,
         Store::Transfer { to } => {
             let request = TransferLeadershipRequest { to: to.unwrap_or_default() };
             let transferred = node.transfer_leadership(request).await?;

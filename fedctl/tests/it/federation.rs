@@ -52,6 +52,8 @@ fn a_federation_is_founded_and_its_store_told_of() {
     let peers = node.ok(&["store", "peers"]);
     assert!(peers.contains("east *") && peers.contains("admit,admin,export"), "{peers}");
 
+    let verdict = node.ok(&["store", "verify", "--all"]);
+    assert!(verdict.starts_with("✓ own state verified: "), "{verdict}");
     let saved = node.ok(&["store", "snapshot", "save", "backup.fed"]);
     assert!(saved.starts_with("Saved and verified backup.fed: revision "), "{saved}");
     assert!(

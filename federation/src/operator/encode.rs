@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
-use model::{ClusterName, PeerAddress, Revision};
+use model::{ClusterId, ClusterName, PeerAddress, Revision};
 use wire::operator::proto::{self, Changed};
+use wire::replica::KeptFinding;
 use wire::resource::proto as resource;
 
 use super::node::{encode_addresses, millis, unix};
@@ -11,6 +12,7 @@ use crate::membership::{
     AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, MemberRow, PendingJoin,
     Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
 };
+use crate::replica::{MemberReport, OwnerReport, VerifyReport};
 
 pub(super) fn revision(revision: Revision) -> resource::Revision {
     resource::Revision { epoch: revision.epoch, index: revision.index }
@@ -188,6 +190,58 @@ pub(super) fn snapshot(facts: &SnapshotFacts) -> proto::Snapshot {
         pairs: facts.pairs,
         digest: facts.digest.to_vec(),
     }
+}
+
+pub(super) fn store_verdict(report: &VerifyReport) -> proto::StoreVerdict {
+    let (records, problem) = match &report.local {
+        Ok(records) => (*records as u64, String::new()),
+        Err(problem) => (0, problem.clone()),
+    };
+    let finding = |found: &KeptFinding| proto::NoticedFinding {
+        code: found.code.number().into(),
+        noticed_unix_ms: found.noticed_at_unix_ms,
+        owner: found.owner.map_or_else(String::new, |owner| owner.to_string()),
+        text: found.text.clone(),
+    };
+    proto::StoreVerdict {
+        well: report.is_well(),
+        revision: Some(revision(report.revision)),
+        records,
+        problem,
+        owners: report.owners.iter().map(owner_verdict).collect(),
+        members: report.members.iter().map(verified_member).collect(),
+        findings: report.findings.iter().map(finding).collect(),
+    }
+}
+
+fn owner_verdict(owner: &OwnerReport) -> proto::OwnerVerdict {
+    let ids = |ids: &[ClusterId]| ids.iter().map(ToString::to_string).collect();
+    proto::OwnerVerdict {
+        name: owner.name.to_string(),
+        epoch: owner.held.map(|mark| mark.epoch),
+        generation: owner.held.map(|mark| mark.generation),
+        records: count(owner.records),
+        age_ms: owner.age.map(millis),
+        standing: owner.standing.as_str().into(),
+        agree: ids(&owner.agree),
+        behind: ids(&owner.behind),
+        ahead: ids(&owner.ahead),
+        differ: ids(&owner.differ),
+        silent: ids(&owner.silent),
+    }
+}
+
+fn verified_member(member: &MemberReport) -> proto::VerifiedMember {
+    let (answered_us, heads, problem) = match &member.outcome {
+        Ok((time, heads)) => (
+            Some(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            count(*heads),
+            String::new(),
+        ),
+        Err(problem) => (None, 0, problem.clone()),
+    };
+    let (name, refused) = (member.name.to_string(), member.refused.clone());
+    proto::VerifiedMember { name, answered_us, heads, problem, refused }
 }
 
 fn names(names: &[ClusterName]) -> Vec<String> {

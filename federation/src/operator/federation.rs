@@ -208,6 +208,13 @@ impl FederationService for Federation {
         Ok(Response::new(encode::store(&self.membership.store_status()?)))
     }
 
+    async fn verify_store(
+        &self,
+        _: Request<proto::VerifyStoreRequest>,
+    ) -> Answer<proto::StoreVerdict> {
+        Ok(Response::new(encode::store_verdict(&self.membership.verify_all().await?)))
+    }
+
     async fn transfer_leadership(
         &self,
         request: Request<proto::TransferLeadershipRequest>,

@@ -64,6 +64,7 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("RemoveMember", Role::Admin),
     ("Revoke", Role::Admin),
     ("GetStore", Role::Viewer),
+    ("VerifyStore", Role::Viewer),
     ("TransferLeadership", Role::Admin),
     ("SetStandbys", Role::Admin),
     ("SaveSnapshot", Role::Admin),
