@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --workspace --locked
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test tidy fix docs bench-smoke fuzz-smoke
+.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,10 @@ demo: setup-build ## Build and run three clusters on this machine, with a fault
 
 test: setup ## Check format and lints, run all tests, count them
 	@$(XTASK) check
+
+sim: setup-build ## Simulate the store: SEEDS=1000 runs so many seeds, SEED=42 prints the trace of one
+	SEEDS=$(or $(SEEDS),1000) SEED=$(SEED) $(CARGO) test -p federation --locked --test sim -- \
+		$(if $(SEED),--exact invariants_hold) --nocapture
 
 tidy: ## Check the project's own rules only
 	@$(XTASK) tidy

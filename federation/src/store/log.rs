@@ -34,7 +34,9 @@ impl Media {
         job: impl FnOnce(&dyn Disk) -> Result<T, DiskError> + Send + 'static,
     ) -> Result<T, DiskError> {
         let disk = Arc::clone(&self.disk);
+        self.linger().await;
         let done = self.compute(move || job(&*disk)).await;
+        self.linger().await;
         if let Err(DiskError::Damaged(text)) = &done {
             self.report(text);
         }
@@ -53,6 +55,13 @@ impl Media {
         joined.unwrap_or_else(|problem| {
             Err(DiskError::Io { verb: "finish", problem: problem.to_string() })
         })
+    }
+
+    async fn linger(&self) {
+        let latency = self.disk.latency();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
     }
 
     pub(super) fn report(&self, text: &str) {

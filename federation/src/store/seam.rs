@@ -129,6 +129,11 @@ pub trait Disk: Send + Sync + 'static {
     fn blocks(&self) -> bool {
         true
     }
+    /// How long, on tokio's clock, is waited before and after a call: so that a disk which does not
+    /// block can still be slow.
+    fn latency(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What a call carries, for the transport's priorities: a snapshot yields to the rest.

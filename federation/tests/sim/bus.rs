@@ -59,10 +59,19 @@ struct State {
 /// What the nodes' disks say, put together.
 #[derive(Debug, Default)]
 struct Book {
-    /// The bytes of an entry, and which one lies before it, by index, term and leader.
-    entries: BTreeMap<(u64, u64, u64), (u64, Option<(u64, u64)>)>,
+    /// By index, term and leader.
+    entries: BTreeMap<(u64, u64, u64), Known>,
     /// The greatest vote of each node that it was told to be on the device.
     votes: BTreeMap<u64, (u64, u64, bool)>,
+}
+
+/// What is known of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// A hash of its bytes.
+    bytes: u64,
+    /// Term and leader of the entry before it, if that was seen beside it.
+    before: Option<(u64, u64)>,
 }
 
 impl Bus {
@@ -184,7 +193,7 @@ impl Bus {
                 Family::Meta if key == b"vote" => state.book.take_vote(node, value),
                 _ => Ok(()),
             };
-            problem = problem.or(found.err());
+            problem = problem.or_else(|| found.err());
         }
         if let Some(text) = problem
             && state.violation.is_none()
@@ -211,18 +220,18 @@ impl Book {
         let (term, leader) = place(value);
         let before = index.checked_sub(1).and_then(entry).map(|value| place(&value));
         let bytes = digest(value);
-        let held = self.entries.entry((index, term, leader)).or_insert((bytes, before));
-        if held.0 != bytes {
+        let held = self.entries.entry((index, term, leader)).or_insert(Known { bytes, before });
+        if held.bytes != bytes {
             return Err(format!("two different entries {index} of term {term}, leader {leader}"));
         }
         // The entry before may be purged.
-        match (held.1, before) {
+        match (held.before, before) {
             (Some(held), Some(before)) if held != before => Err(format!(
                 "entry {index} of term {term} follows one of term {} here, of term {} elsewhere",
                 before.0, held.0
             )),
             (None, Some(_)) => {
-                held.1 = before;
+                held.before = before;
                 Ok(())
             }
             _ => Ok(()),

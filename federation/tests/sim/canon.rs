@@ -57,10 +57,6 @@ impl<S: Subject> Canon<S> {
         &self.model
     }
 
-    pub(crate) fn commands(&self) -> usize {
-        self.settled.len()
-    }
-
     /// A client is about to propose this command, knowing of `floor`.
     pub(crate) fn propose(&mut self, command: &[u8], floor: u64) {
         self.floors.entry(digest(command)).or_insert(floor);

@@ -8,10 +8,12 @@ use super::disk::End;
 use super::net::Weather;
 use super::subject::{Clients as _, Subject};
 use super::trace::digest;
-use super::world::{ROUND_MS, World};
+use super::world::World;
 
 /// How long clients go on after everything works again.
 const AFTERMATH_MS: u64 = 1500;
+/// How long opening a disk takes at most, which is less than an election.
+const REOPEN_MS: u64 = 400;
 /// How often the way back of a node that lost its log is tried.
 const REPAIR_MS: u64 = 250;
 
@@ -38,6 +40,7 @@ impl<S: Subject> World<S> {
         self.undos.clear();
         self.net.weather = Weather::CALM;
         self.net.cuts.clear();
+        self.calm_disks();
         let now_ms = self.now_ms;
         for node in &mut self.nodes {
             node.platter.disarm();
@@ -98,8 +101,8 @@ impl<S: Subject> World<S> {
         for id in 1..=self.scene.nodes {
             self.start(id);
         }
-        // A round, so that they find out what they have.
-        let end = self.now_ms + 2 * ROUND_MS;
+        // So that they find out what they have.
+        let end = self.now_ms + REOPEN_MS;
         while self.now_ms < end && !self.broken() {
             self.step();
         }

@@ -14,10 +14,11 @@ use super::subject::Subject;
 use super::world::World;
 
 /// What ends by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Undo {
     Cuts,
     Weather,
+    Disks,
 }
 
 impl<S: Subject> World<S> {
@@ -42,6 +43,7 @@ impl<S: Subject> World<S> {
             Deed::Weather => self.storm(),
             Deed::Sleep => self.sleep(),
             Deed::ClockRate => self.set_clock(),
+            Deed::SlowDisk => self.slow_disk(),
             Deed::Members => self.change_members(),
             Deed::Transfer => self.transfer(),
         }
@@ -54,10 +56,11 @@ impl<S: Subject> World<S> {
             self.undos.iter().copied().partition(|(at, _)| *at <= now_ms);
         self.undos = rest;
         for (_, undo) in over {
-            self.bus.note(0, "undo", undo == Undo::Cuts, || format!("{undo:?}"));
+            self.bus.note(0, "undo", undo, || format!("{undo:?}"));
             match undo {
                 Undo::Cuts => self.net.cuts.clear(),
                 Undo::Weather => self.net.weather = Weather::CALM,
+                Undo::Disks => self.calm_disks(),
             }
         }
     }
@@ -185,6 +188,21 @@ impl<S: Subject> World<S> {
         let node = &mut self.nodes[index];
         self.bus.note(node.id, "clock", permille, || format!("at {permille} permille"));
         node.set_rate(self.now_ms, permille);
+    }
+
+    fn slow_disk(&mut self) {
+        let Some(index) = self.victim() else { return };
+        let most_ms = self.dice.pick(&[20, 100, 600]).unwrap_or(20);
+        let node = &self.nodes[index];
+        self.bus.note(node.id, "slow", most_ms, || format!("disk, up to {most_ms} ms"));
+        node.platter.slow_down(most_ms);
+        self.undo_later(Undo::Disks);
+    }
+
+    pub(super) fn calm_disks(&self) {
+        for node in &self.nodes {
+            node.platter.slow_down(self.scene.disk_ms);
+        }
     }
 
     fn change_members(&mut self) {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use federation::store::{Disk, DiskError, Family, Pair, Step};
 
@@ -65,6 +66,8 @@ struct State {
     /// Whether a bit was flipped, so that damage is no surprise.
     flipped: bool,
     vote: Vec<u8>,
+    /// The longest that a call takes.
+    slow_ms: u64,
 }
 
 /// How a life ended.
@@ -90,6 +93,7 @@ impl Platter {
             dice,
             flipped: false,
             vote: Vec::new(),
+            slow_ms: 0,
         };
         Arc::new(Self { node, state: Mutex::new(state) })
     }
@@ -136,6 +140,10 @@ impl Platter {
     /// Arranges what comes at the write after `writes` further ones.
     pub(crate) fn arm(&self, writes: u64, doom: Doom) {
         self.lock().doom = Some((writes, doom));
+    }
+
+    pub(crate) fn slow_down(&self, most_ms: u64) {
+        self.lock().slow_ms = most_ms;
     }
 
     pub(crate) fn disarm(&self) {
@@ -425,5 +433,13 @@ impl Disk for SimDisk {
 
     fn blocks(&self) -> bool {
         false
+    }
+
+    fn latency(&self) -> Duration {
+        let mut state = self.platter.lock();
+        let most_ms = state.slow_ms;
+        // Most calls are answered from memory.
+        let slow = most_ms > 0 && state.dice.chance(500);
+        Duration::from_millis(if slow { state.dice.between(1, most_ms) } else { 0 })
     }
 }

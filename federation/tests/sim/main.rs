@@ -1,6 +1,9 @@
 //! Simulations of the store: the production code with openraft, on a simulated network, clock and
 //! disk, under faults that follow from a seed. docs/dev/simulation.md says how to read them.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
+#![expect(clippy::print_stdout, reason = "traces and findings are for people to read")]
+
 mod bus;
 mod canon;
 mod client;
@@ -8,6 +11,7 @@ mod course;
 mod deeds;
 mod dice;
 mod disk;
+mod fleet;
 mod net;
 mod node;
 mod plant;
@@ -18,6 +22,7 @@ mod subject;
 mod trace;
 mod world;
 
+use fleet::Fleet;
 use register::Register;
 use scene::Scene;
 use world::{Report, run};
@@ -27,7 +32,7 @@ const SEEDS: u64 = 50;
 
 /// One simulation; the seed says of which machine too.
 pub(crate) fn simulate(scene: Scene) -> Report {
-    run::<Register>(scene)
+    if scene.fleet { run::<Fleet>(scene) } else { run::<Register>(scene) }
 }
 
 /// Seeds that once failed.
@@ -38,7 +43,8 @@ fn kept() -> impl Iterator<Item = u64> {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} = {text}: give a number")))
 }
 
 /// `SEED=42` runs one and prints its trace; `SEEDS=1000` runs so many.

@@ -78,10 +78,6 @@ impl Net {
         let key = *key;
         self.letters.remove(&key)
     }
-
-    pub(crate) fn waits(&self, to: u64, now_ms: u64) -> bool {
-        self.letters.range((to, 0, 0)..=(to, now_ms, u64::MAX)).next().is_some()
-    }
 }
 
 pub(crate) fn describe(letter: &Letter) -> String {

@@ -51,6 +51,11 @@ pub(crate) fn is(plant: Plant) -> bool {
     NODE.get() != 0 && PLANT.get() == Some(plant)
 }
 
+/// Whether this bug is in the program itself, so that the model has it too.
+pub(crate) fn is_everywhere(plant: Plant) -> bool {
+    PLANT.get() == Some(plant)
+}
+
 pub(crate) fn node() -> u64 {
     NODE.get()
 }

@@ -73,7 +73,7 @@ impl Register {
         let last = self.pairs.get(&session).map(|value| numbers(value));
         if let Some([sequence, index]) = last.as_deref()
             && command.sequence <= *sequence
-            && !plant::is(Plant::RetryAppliedAgain)
+            && !plant::is_everywhere(Plant::RetryAppliedAgain)
         {
             // A retry gets the first answer; what is older still has nobody waiting for it.
             let reply = if command.sequence == *sequence { *index } else { 0 };
@@ -87,7 +87,7 @@ impl Register {
         value.extend(command.value.to_le_bytes());
         let mark = [command.sequence.to_le_bytes(), revision.index.to_le_bytes()].concat();
         let reply = revision.index.to_le_bytes().to_vec();
-        if plant::is(Plant::ApplySkipped) && plant::node() == 2 && command.value % 7 == 0 {
+        if plant::is(Plant::ApplySkipped) && plant::node() == 2 && command.value.is_multiple_of(7) {
             return Outcome { reply, writes: Vec::new() };
         }
         let pairs = Arc::make_mut(&mut self.pairs);

@@ -20,12 +20,14 @@ pub(crate) enum Deed {
     Weather,
     Sleep,
     ClockRate,
+    /// A disk takes long for a while.
+    SlowDisk,
     Members,
     Transfer,
 }
 
 impl Deed {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Kill,
         Self::PowerFailure,
         Self::Blackout,
@@ -35,6 +37,7 @@ impl Deed {
         Self::Weather,
         Self::Sleep,
         Self::ClockRate,
+        Self::SlowDisk,
         Self::Members,
         Self::Transfer,
     ];
@@ -44,10 +47,14 @@ impl Deed {
 pub(crate) struct Scene {
     pub(crate) seed: u64,
     pub(crate) plant: Option<Plant>,
+    /// The fleet's state, instead of plain registers.
+    pub(crate) fleet: bool,
     pub(crate) nodes: u64,
     pub(crate) clients: u8,
     pub(crate) profile: Profile,
     pub(crate) log_entries: u64,
+    /// The longest that a call of a healthy disk takes.
+    pub(crate) disk_ms: u64,
     /// How long things happen.
     pub(crate) chaos_ms: u64,
     /// The mean pause between two deeds.
@@ -69,10 +76,12 @@ impl Scene {
         Self {
             seed,
             plant: None,
+            fleet: seed.is_multiple_of(4),
             nodes: dice.between(3, 5),
             clients: dice.between(2, 4) as u8,
             profile,
             log_entries: dice.pick(&[12, 24, 48, 4096]).unwrap_or(4096),
+            disk_ms: dice.pick(&[0, 1, 3, 12]).unwrap_or(0),
             chaos_ms: dice.between(3000, 7000) * stretch,
             pause_ms: dice.between(150, 700) * stretch,
             deeds,

@@ -20,7 +20,7 @@ use super::subject::{Clients as _, Subject};
 use super::trace::{Trace, digest};
 
 /// How often a node runs when nothing comes for it; its timers in between all run then, in order.
-pub(crate) const ROUND_MS: u64 = 5;
+const ROUND_MS: u64 = 5;
 
 pub(crate) struct World<S: Subject> {
     pub(super) scene: Scene,
@@ -51,7 +51,6 @@ pub(crate) struct World<S: Subject> {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) seed: u64,
     pub(crate) hash: u64,
     pub(crate) events: u64,
     pub(crate) violation: Option<String>,
@@ -74,7 +73,6 @@ pub(crate) fn run<S: Subject>(scene: Scene) -> Report {
     plant::set(None);
     let violation = world.bus.violation();
     world.bus.with_trace(|trace| Report {
-        seed: world.scene.seed,
         hash: trace.hash(),
         events: trace.events(),
         violation,
@@ -113,6 +111,7 @@ impl<S: Subject> World<S> {
 
     /// One node founds the store, and takes others in.
     fn found(&mut self) {
+        self.calm_disks();
         for id in 1..=self.scene.nodes {
             self.start(id);
         }

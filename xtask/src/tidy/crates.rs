@@ -111,7 +111,12 @@ fn check_versions(graph: &Graph) -> Vec<Finding> {
         .collect()
 }
 
-/// Manifests take lints and versions from the workspace; a crate has one integration-test binary.
+/// Its tests are a program of their own: `make sim` runs them alone, with as many seeds as one asks
+/// for, and its modules stand in for the whole outside world, which those of tests/it/ use.
+const SIMULATION: &str = "sim/main.rs";
+
+/// Manifests take lints and versions from the workspace; a crate has one integration-test binary,
+/// and beside it at most the simulation.
 fn check_manifests(repo: &Repo) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in repo.crates() {
@@ -128,7 +133,8 @@ fn check_manifests(repo: &Repo) -> Vec<Finding> {
         let in_tests = format!("{name}/tests/");
         let binaries = repo.files.keys().filter_map(|file| file.strip_prefix(&in_tests));
         let binaries = binaries.filter(|file| {
-            file.ends_with(".rs") && (!file.contains('/') || file.ends_with("/main.rs"))
+            let is_binary = !file.contains('/') || file.ends_with("/main.rs");
+            file.ends_with(".rs") && is_binary && *file != SIMULATION
         });
         if binaries.count() > 1 {
             let message = "one integration-test binary per crate: move the others into tests/it/";
@@ -296,6 +302,7 @@ mod tests {
             ("a/Cargo.toml", good),
             ("a/tests/it/main.rs", ""),
             ("a/tests/it/more.rs", ""),
+            ("a/tests/sim/main.rs", ""),
             ("b/Cargo.toml", bad),
             ("b/tests/it/main.rs", ""),
             ("b/tests/other.rs", ""),
