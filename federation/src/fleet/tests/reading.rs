@@ -423,7 +423,7 @@ fn a_stranger_is_no_member_whatever_a_source_says() {
 
 #[test]
 fn a_revocation_counts_by_any_path_and_stays() {
-    let (mut world, east, west, mut reader) = scene();
+    let (mut world, east, mut west, mut reader) = scene();
     let south = world.admit(&west, "south");
     reader.read(&world);
     let target = wire::store::RevocationTarget::TrustDomain(domain("west"));
@@ -436,6 +436,12 @@ fn a_revocation_counts_by_any_path_and_stays() {
     assert_eq!(change.revision, reader.view.fleet().revision());
     assert!(reader.view.fleet().is_revoked(&west.id()));
     assert!(reader.view.fleet().is_revoked(&south.id()), "and whom it answers for");
+    world.publish(&mut west, &[export("shop/late", 80)]);
+    for event in reader.events(world.state.fleet()) {
+        reader.view.apply(&event).expect("the source does not know yet, which is no lie");
+    }
+    assert!(reader.view.fleet().owner(&west.id()).is_none(), "and it changes nothing");
+    reader.sent = Some(reader.offered(world.state.fleet()));
     world.accept(wire::store::Change::Revoke(signed));
     reader.read(&world);
     assert_eq!(reader.view.fleet().revocations().count(), 1, "it came a second time");

@@ -11,7 +11,7 @@ use wire::store::{
 
 use super::{Extent, VerifiedView, ViewChange, change};
 use crate::fleet::filter::Visibility;
-use crate::fleet::member::MemberEntry;
+use crate::fleet::member::{MemberEntry, MemberStatus};
 use crate::fleet::owner::{self, NamespaceNode, NamespaceRecords, Owner};
 use crate::fleet::proof::{Prover, malformed, verify};
 use crate::fleet::record::{Entry, Record};
@@ -158,6 +158,11 @@ impl<'a> Next<'a> {
             if !self.changed_owners.insert(update.cluster) {
                 let text = format!("the owner {} comes twice", update.cluster);
                 return Err(ViewError::new(EVENT_REFUSED, text));
+            }
+            // The source may not know of a revocation that came here by another path.
+            let known = self.members.get(&update.cluster);
+            if known.is_some_and(|entry| entry.status() == MemberStatus::Revoked) {
+                continue;
             }
             let (owner, entry) = self.owner(update)?;
             self.members.insert(update.cluster, Arc::new(entry));
