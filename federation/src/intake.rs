@@ -4,13 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use discovery::Catalog;
-use model::code::{LOCAL_OBJECT_WINS, TRUST_DOMAIN_CONFLICT};
+use model::code::TRUST_DOMAIN_CONFLICT;
 use model::{
     ClusterName, Diagnostic, Resource, ResourceSet, Severity, Snapshot, TrustDomain, compile,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet;
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::revisions::Revisions;
 
@@ -63,7 +64,7 @@ impl Intake {
             tracing::error!("what the federation has said is lost; gateways keep what they have");
             return;
         }
-        let (resources, hidden) = merge(&catalog.resources, &shared.resources);
+        let (resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
         let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());
         if let Some(revision) = published.revision {
@@ -141,63 +142,7 @@ impl Intake {
     }
 }
 
-/// Everything that is served. An object of this cluster's own hides the federation's one of its key.
-fn merge(local: &ResourceSet, shared: &[Resource]) -> (ResourceSet, Vec<Diagnostic>) {
-    let mut all = local.clone();
-    let mut hidden = Vec::new();
-    for resource in shared {
-        let key = resource.key();
-        if local.get(&key).is_none() {
-            all.upsert(resource.clone());
-        } else if local.get(&key).is_some_and(|own| **own != *resource) {
-            hidden.push(Diagnostic {
-                severity: Severity::Warning,
-                code: LOCAL_OBJECT_WINS,
-                object: key.to_string(),
-                field: String::new(),
-                message: "the federation has this object too, and another one; this cluster's own \
-                          object is in service"
-                    .into(),
-                fix: "remove the object here, to be served the federation's".into(),
-            });
-        }
-    }
-    (all, hidden)
-}
-
 fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.truncate(DIAGNOSTICS_MAX);
     diagnostics
-}
-
-#[cfg(test)]
-mod tests {
-    use model::{ObjectName, ServiceImport, ServiceName};
-
-    use super::*;
-
-    fn import(name: &str, clusters: &[&str]) -> Resource {
-        Resource::ServiceImport(ServiceImport {
-            name: ServiceName {
-                namespace: model::Namespace::parse("shop").unwrap(),
-                name: ObjectName::parse(name).unwrap(),
-            },
-            ports: Vec::new(),
-            clusters: clusters.iter().map(|name| ClusterName::parse(name).unwrap()).collect(),
-        })
-    }
-
-    #[test]
-    fn an_own_object_hides_the_federations_one_and_says_so() {
-        let local: ResourceSet =
-            [import("api", &["west"]), import("db", &["west"])].into_iter().collect();
-        let shared = [import("api", &["south"]), import("db", &["west"]), import("web", &["west"])];
-        let (all, hidden) = merge(&local, &shared);
-        assert_eq!(all.len(), 3);
-        assert_eq!(**all.get(&shared[0].key()).unwrap(), import("api", &["west"]));
-        let names: Vec<&str> = hidden.iter().map(|finding| finding.object.as_str()).collect();
-        assert_eq!(names, ["ServiceImport/shop/api"], "an equal object is no conflict");
-        assert_eq!(hidden[0].code, LOCAL_OBJECT_WINS);
-        assert_eq!(merge(&local, &[]), (local, Vec::new()));
-    }
 }

@@ -110,7 +110,8 @@ impl Node {
         let status = self.store().status();
         if status.leader != Some(self.own.node) {
             let leader = status.leader.and_then(|node| self.cluster_of(node));
-            let leader = leader.map_or("nobody that this node knows".into(), |l| self.name_of(&l));
+            let leader =
+                leader.map_or_else(|| "nobody that this node knows".into(), |l| self.name_of(&l));
             return Err(MembershipError::NotAllowed {
                 code: STORE_NO_QUORUM,
                 problem: format!("this node does not lead the store; {leader} does"),
@@ -122,7 +123,7 @@ impl Node {
             None => {
                 let voters = status.peers.iter().filter(|peer| peer.voter);
                 let best = voters.max_by_key(|peer| (peer.matched, peer.node_id));
-                best.ok_or(MembershipError::NotAllowed {
+                best.ok_or_else(|| MembershipError::NotAllowed {
                     code: STORE_NO_QUORUM,
                     problem: "there is no other voter".into(),
                     fix: "voters come with the third cluster",

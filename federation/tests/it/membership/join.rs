@@ -74,10 +74,7 @@ async fn tokens_that_are_not_what_was_issued_are_refused() {
     }
     let unreached = west.join(&altered(|t| t.ca_pin = [9; 32])).await.unwrap_err();
     assert_eq!(unreached.code(), JOIN_UNREACHABLE, "{unreached}");
-    assert!(
-        unreached.to_string().contains("none is the CA that the token pins"),
-        "{unreached}"
-    );
+    assert!(unreached.to_string().contains("none is the CA that the token pins"), "{unreached}");
     let cut = TokenText::new(&token.text.expose()[..token.text.expose().len() - 5]);
     let refused = west.join(&cut).await.unwrap_err().to_string();
     assert!(refused.contains("the token is cut off"), "{refused}");

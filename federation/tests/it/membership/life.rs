@@ -38,8 +38,8 @@ async fn a_cluster_alone_founds_a_federation_and_finds_it_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_vote_the_fourth_is_a_replica_and_the_leader_may_die() {
     let mut clusters = federation(&["east", "west", "south", "north"]).await;
-    for index in 0..3 {
-        clusters[index].until_mode(Mode::Member).await;
+    for cluster in &clusters[..3] {
+        cluster.until_mode(Mode::Member).await;
     }
     let east = clusters[0].membership();
     let voters = || async { east.store_status().unwrap().voters.len() };
