@@ -1,8 +1,8 @@
 //! The liar: an evil leader. It speaks the public wire format, with valid credentials and with a key
 //! of its own, and shares no code with the readers. Everything it says is written out here by hand.
 //!
-//! Each of these lies was seen to succeed against a reader whose check was taken out for a moment;
-//! which check that was stands at each test.
+//! Each of these lies, but for the one of which it says otherwise, was seen to succeed against readers
+//! from which all the checks that stand at the tests had been taken out for a moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -260,7 +260,7 @@ async fn a_snapshot_that_leaves_an_owner_out_is_refused() {
     world.check_last_good();
 }
 
-/// Seen to succeed with `check_digest` off: the export was gone and nobody had withdrawn it.
+/// With the digest unchecked it was still refused: a Head says how many records there are.
 #[tokio::test]
 async fn a_record_left_out_is_refused() {
     let world = World::new().await;
