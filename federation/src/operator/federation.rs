@@ -16,7 +16,8 @@ use super::audited::{audited, caller};
 use super::encode;
 use crate::audit::Audit;
 use crate::membership::{
-    LeaveRequest, Membership, MembershipError, RevokeRequest, RevokeTarget, TokenRequest, TokenText,
+    LeaveRequest, Membership, MembershipError, RevokeRequest, RevokeTarget, TokenRequest, TokenRow,
+    TokenText,
 };
 use crate::refusal::refuse;
 
@@ -72,9 +73,18 @@ impl FederationService for Federation {
         .await
     }
 
-    async fn list_tokens(&self, _: Request<proto::ListTokensRequest>) -> Answer<proto::Tokens> {
-        let rows = self.membership.tokens()?;
-        Ok(Response::new(proto::Tokens { tokens: rows.iter().map(encode::token).collect() }))
+    async fn list_tokens(
+        &self,
+        request: Request<proto::ListTokensRequest>,
+    ) -> Answer<proto::Tokens> {
+        let proto::ListTokensRequest { name, linearizable } = request.into_inner();
+        let rows = match linearizable {
+            true => self.membership.tokens_now().await?,
+            false => self.membership.tokens()?,
+        };
+        let asked = |row: &&TokenRow| name.is_empty() || row.name.as_str() == name;
+        let tokens = rows.iter().filter(asked).map(encode::token).collect();
+        Ok(Response::new(proto::Tokens { tokens }))
     }
 
     async fn revoke_token(&self, request: Request<proto::RevokeTokenRequest>) -> Answer<Changed> {
@@ -157,9 +167,9 @@ impl FederationService for Federation {
         ];
         audited(&self.audit, caller, "DecideJoin", parameters, async move {
             if approve {
-                membership.approve(cluster)?
+                membership.approve(cluster)?;
             } else {
-                membership.deny(cluster)?
+                membership.deny(cluster)?;
             }
             Ok(proto::Decided { cluster: cluster.to_string(), name: name.to_string() })
         })
