@@ -365,7 +365,7 @@ impl Observer {
         source: &ClusterId,
         overdue: Duration,
     ) -> String {
-        let held = held.map_or("nothing".to_string(), |held| format!("generation {held}"));
+        let held = held.map_or_else(|| "nothing".to_string(), |held| format!("generation {held}"));
         let tellers: Vec<String> = told_by.iter().map(|id| self.name(id)).collect();
         // An owner alone could frame a source with a generation that it never published.
         let alone = told_by == [known.owner];
