@@ -175,7 +175,7 @@ impl NodeEndpoint {
             return Ok(endpoint.clone());
         }
         let own = self.0.source.filter(|own| own.is_ipv4() == remote.is_ipv4());
-        let own = own.unwrap_or(match remote {
+        let own = own.unwrap_or_else(|| match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         });

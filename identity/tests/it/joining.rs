@@ -74,7 +74,7 @@ fn an_inviter_is_its_pinned_ca_and_its_exact_id() {
 fn a_joiners_certificate_is_one_self_signed_nameless_ed25519_key() {
     let (key, certificate) = joiner();
     let der = certificate.der().clone();
-    assert_eq!(self_signed_key(&[der.clone()]).unwrap(), key.public().spki());
+    assert_eq!(self_signed_key(std::slice::from_ref(&der)).unwrap(), key.public().spki());
     assert_eq!(format!("{certificate:?}"), "JoinCertificate(..)");
     let made = |alg, edit: fn(&mut CertificateParams)| {
         let mut params = CertificateParams::default();
