@@ -1,0 +1,132 @@
+//! What listens: the sockets for gateways and operators, and the streams of other clusters' nodes.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::Server;
+use wire::operator::proto::federation_service_server::FederationServiceServer;
+use wire::operator::proto::operator_service_server::OperatorServiceServer;
+use wire::resource::limits::{ENROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
+use wire::resource::proto::enrolment_service_server::EnrolmentServiceServer;
+use wire::resource::proto::resource_service_server::ResourceServiceServer;
+use wire::store::join_proto::join_service_server::JoinServiceServer;
+use wire::store::limits::MESSAGE_BYTES_MAX;
+use wire::store::proto::raft_service_server::RaftServiceServer;
+use wire::store::proto::store_service_server::StoreServiceServer;
+
+use super::base::Base;
+use super::coded;
+use crate::enrol::Enrolment;
+use crate::limits::{CALLS_PER_CONNECTION_MAX, JOIN_MESSAGE_BYTES_MAX};
+use crate::membership::{JoinServer, Membership, StoreServer};
+use crate::operator::{Federation, Gate, Operator};
+use crate::peer::AllowedUsers;
+use crate::socket::{self, Socket, SocketFile};
+use crate::stream::ResourceStreams;
+use crate::transport::{self, Incoming};
+
+/// Only the owner may connect ...
+const PRIVATE_SOCKET_MODE: u32 = 0o600;
+/// ... or anyone may, and each call is judged by its peer credentials.
+const SHARED_SOCKET_MODE: u32 = 0o666;
+
+/// The node's own sockets, bound before anything is started, served when everything is there.
+pub(super) struct Sockets {
+    resource: Socket,
+    operator: Socket,
+}
+
+impl Sockets {
+    pub(super) fn bind(base: &Base) -> anyhow::Result<Self> {
+        let mode = |private| if private { PRIVATE_SOCKET_MODE } else { SHARED_SOCKET_MODE };
+        let config = &base.config;
+        let of_resource = mode(base.users.is_only(base.uid));
+        let resource = socket::bind("sockets.resource", &config.resource_socket, of_resource);
+        let of_operator = mode(base.operators.foreign().is_none());
+        let operator = socket::bind("sockets.operator", &config.operator_socket, of_operator);
+        Ok(Self {
+            resource: resource.map_err(|e| coded(e.code(), e))?,
+            operator: operator.map_err(|e| coded(e.code(), e))?,
+        })
+    }
+
+    /// Serves until the node stops; the sockets' files are for the caller to keep till then.
+    pub(super) fn serve(
+        self,
+        base: &Base,
+        (streams, enrolment): (ResourceStreams, Enrolment),
+        (operator, federation): (Operator, Federation),
+    ) -> Vec<SocketFile> {
+        let (stop, tasks) = (&base.stop, &base.tasks);
+        let mut resource = RoutesBuilder::default();
+        resource.add_service(
+            ResourceServiceServer::new(streams)
+                .max_decoding_message_size(GATEWAY_MESSAGE_BYTES_MAX),
+        );
+        resource.add_service(
+            EnrolmentServiceServer::new(enrolment)
+                .max_decoding_message_size(ENROL_MESSAGE_BYTES_MAX),
+        );
+        let operator = OperatorServiceServer::new(operator)
+            .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
+        let federation = FederationServiceServer::new(federation)
+            .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
+        let mut operators = RoutesBuilder::default();
+        operators.add_service(Gate::new(operator, base.operators.clone(), base.audit.clone()));
+        operators.add_service(Gate::new(federation, base.operators.clone(), base.audit.clone()));
+        vec![
+            serve(self.resource, &base.users, resource.routes(), stop, tasks),
+            serve(self.operator, &base.callers(), operators.routes(), stop, tasks),
+        ]
+    }
+}
+
+fn serve(
+    socket: Socket,
+    users: &AllowedUsers,
+    routes: Routes,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> SocketFile {
+    let (file, incoming) = socket.into_incoming(users.clone());
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = Server::builder()
+            .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await;
+        if let Err(problem) = served {
+            tracing::error!(%problem, "serving a socket ended");
+        }
+    });
+    file
+}
+
+/// Serves other members' nodes, and joiners, until the node stops.
+pub(super) fn serve_peers(
+    membership: &Membership,
+    incoming: Incoming,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let store = StoreServer(membership.current().clone());
+    let raft = RaftServiceServer::new(store.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let store = StoreServiceServer::new(store).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let join = JoinServer { current: membership.current().clone(), tasks: tasks.clone() };
+    let join = JoinServiceServer::new(join).max_decoding_message_size(JOIN_MESSAGE_BYTES_MAX);
+    let until = |stop: &CancellationToken| stop.clone().cancelled_owned();
+    let store = transport::server()
+        .add_service(raft)
+        .add_service(store)
+        .serve_with_incoming_shutdown(incoming.store, until(stop));
+    let join = transport::server()
+        .add_service(join)
+        .serve_with_incoming_shutdown(incoming.join, until(stop));
+    tasks.spawn(async move {
+        let (store, join) = tokio::join!(store, join);
+        for problem in [store.err(), join.err()].into_iter().flatten() {
+            tracing::error!(%problem, "serving other nodes ended");
+        }
+    });
+}
