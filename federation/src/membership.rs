@@ -13,6 +13,7 @@ mod error;
 mod grants;
 mod join_client;
 mod join_server;
+mod linear;
 mod machine;
 mod mark;
 mod node;
@@ -108,6 +109,13 @@ impl Membership {
 
     pub fn tokens(&self) -> Result<Vec<TokenRow>, MembershipError> {
         self.node().tokens()
+    }
+
+    /// As [`Self::tokens`], with everything that any node acknowledged before.
+    pub async fn tokens_now(&self) -> Result<Vec<TokenRow>, MembershipError> {
+        let node = self.node();
+        node.catch_up().await?;
+        node.tokens()
     }
 
     pub async fn revoke_token(&self, id: TokenId) -> Result<Revision, MembershipError> {

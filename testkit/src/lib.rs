@@ -10,6 +10,7 @@ pub mod process;
 pub mod programs;
 pub mod prometheus;
 pub mod site;
+pub mod store;
 pub mod tcp_origin;
 pub mod wait;
 

@@ -60,10 +60,24 @@ impl Process {
 
     /// Asks it to end and waits until it has.
     pub fn terminate(mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(id.context("a child has a process id")?, Signal::TERM)?;
+        self.send(Signal::TERM)?;
         let what = format!("{} to end after SIGTERM", self.name);
         Ok(wait::until(&what, limit, || self.child.try_wait().ok().flatten()))
+    }
+
+    /// Stops it where it is, as a machine that is starved or suspended.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.send(Signal::STOP)
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.send(Signal::CONT)
+    }
+
+    fn send(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(id.context("a child has a process id")?, signal)?)
     }
 
     /// Ends it without a warning, as a power cut would.

@@ -11,7 +11,11 @@ pub enum Token {
     /// Make a token for one new cluster; its text goes to standard output and is a secret
     Issue(TokenIssue),
     /// Tokens and what has become of them
-    List,
+    List {
+        /// Everything that was acknowledged before, by whatever node; needs a quorum of the store
+        #[arg(long)]
+        linearizable: bool,
+    },
     /// Make a token useless
     Revoke {
         /// As `fedctl token list` shows it

@@ -49,7 +49,7 @@ pub(super) async fn run(
 ) -> Result<(), CommandError> {
     match verb {
         Token::Issue(args) => issue(&args, node, printer).await,
-        Token::List => list(node, printer).await,
+        Token::List { linearizable } => list(linearizable, node, printer).await,
         Token::Revoke { id } => {
             node.revoke_token(RevokeTokenRequest { id: id.clone() }).await?;
             printer.talk(&format!("Token {id} is revoked."));
@@ -104,10 +104,15 @@ fn told(issued: &IssuedView, approve: bool) -> String {
     text
 }
 
-async fn list(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
+async fn list(
+    linearizable: bool,
+    node: &Operator,
+    printer: &Printer,
+) -> Result<(), CommandError> {
     let names = Names::of(node).await?;
     let now = Timestamp::now();
-    let tokens = node.list_tokens(ListTokensRequest {}).await?.tokens;
+    let request = ListTokensRequest { name: String::new(), linearizable };
+    let tokens = node.list_tokens(request).await?.tokens;
     let views = tokens.into_iter().map(|token| view(token, &names, now)).collect();
     printer.result(&List::new("TokenList", String::new(), views), |list| list.table(&HEADER, row))
 }

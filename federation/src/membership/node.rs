@@ -150,13 +150,15 @@ impl Node {
         }
     }
 
-    /// Waits, but not for ever, until this node has what was just changed.
-    pub(crate) async fn applied(&self, revision: Revision) {
+    /// Waits, but not for ever, until this node has what was just changed; says whether it has.
+    pub(crate) async fn applied(&self, revision: Revision) -> bool {
         let mut revisions = self.feed.revision();
         let reached = revisions.wait_for(|now| now.is_some_and(|now| now >= revision));
-        if tokio::time::timeout(APPLIED_TIMEOUT, reached).await.is_err() {
+        let in_time = tokio::time::timeout(APPLIED_TIMEOUT, reached).await.is_ok();
+        if !in_time {
             tracing::warn!(%revision, "this node has not heard of its own change yet");
         }
+        in_time
     }
 
     /// Active members but in order of seniority: who was admitted by the root first, then the

@@ -103,7 +103,7 @@ impl Node {
     }
 
     /// This node if it is in the group, the last leader, the voters, then members by seniority.
-    fn proposal_targets(&self) -> VecDeque<ClusterId> {
+    pub(crate) fn proposal_targets(&self) -> VecDeque<ClusterId> {
         let status = self.store().status();
         let mut targets = VecDeque::new();
         if status.voters.contains(&self.own.node) || status.standbys.contains(&self.own.node) {

@@ -155,14 +155,19 @@ impl Node {
         excluded.map_err(|error| Refusal { code: Some(error.code()), text: error.to_string() })
     }
 
-    async fn read(&self, caller: &ClusterId, request: &ReadRequest) -> ReadReply {
+    pub(crate) async fn read(&self, caller: &ClusterId, request: &ReadRequest) -> ReadReply {
         if self.has_lost_its_log() {
             let text = "this node's log was lost; it waits to be let go, and taken in again".into();
             return ReadReply::Refused(Refusal { code: Some(STORE_FAULT), text });
         }
         if request.linearizable {
             match self.store().linearizable().await {
-                Ok(revision) => self.applied(revision_of_log(self, revision)).await,
+                // The feed follows the store; what it does not have yet must not be read as new.
+                Ok(revision) if !self.applied(revision_of_log(self, revision)).await => {
+                    let text = "this node has not taken in its own log yet; ask again".into();
+                    return ReadReply::Refused(Refusal { code: Some(STORE_NO_QUORUM), text });
+                }
+                Ok(_) => {}
                 Err(ProposeError::NotLeader { leader }) => {
                     return ReadReply::NotLeader(leader.and_then(|node| self.cluster_of(node)));
                 }

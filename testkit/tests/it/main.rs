@@ -6,4 +6,5 @@ mod canary;
 mod demo;
 mod fleet;
 mod guide;
+mod linearizable;
 mod namespaces;
