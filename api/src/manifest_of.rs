@@ -18,55 +18,46 @@ pub fn manifest_of(resource: &Resource) -> Result<Document, WireError> {
         let mut documents = Document::parse_all(&text).expect("what we write is YAML");
         return Ok(documents.remove(0));
     }
-    let mut fields = vec![];
-    let mut labels = vec![];
+    let labels = match resource {
+        Resource::EndpointSlice(x) => vec![("kubernetes.io/service-name", text(&x.service))],
+        _ => vec![],
+    };
+    Ok(document(&resource.key(), labels, fields(resource)))
+}
+
+/// What stands beside the metadata.
+fn fields(resource: &Resource) -> Vec<(&'static str, Node)> {
     match resource {
-        Resource::ClusterPeer(_) | Resource::ServiceExport(_) => {}
-        Resource::Service(x) => fields.push(("spec", map([("ports", ports(&x.ports))]))),
+        Resource::ClusterPeer(_) | Resource::ServiceExport(_) => vec![],
+        Resource::Service(x) => vec![("spec", map([("ports", ports(&x.ports))]))],
         Resource::EndpointSlice(x) => {
-            labels.push(("kubernetes.io/service-name", text(&x.service)));
             let v6 = x.endpoints.iter().flat_map(|e| &e.addresses).any(|a| a.is_ipv6());
-            fields.push(("addressType", text(if v6 { "IPv6" } else { "IPv4" })));
-            fields.push(("endpoints", list(x.endpoints.iter().map(endpoint))));
             let port = |port: &model::SlicePort| {
                 let mut fields = vec![("port", number(port.port))];
                 fields.extend(port.name.as_ref().map(|name| ("name", text(name))));
                 map(fields)
             };
-            fields.push(("ports", list(x.ports.iter().map(port))));
+            vec![
+                ("addressType", text(if v6 { "IPv6" } else { "IPv4" })),
+                ("endpoints", list(x.endpoints.iter().map(endpoint))),
+                ("ports", list(x.ports.iter().map(port))),
+            ]
         }
         Resource::ServiceImport(x) => {
             let spec = [("type", text("ClusterSetIP")), ("ports", ports(&x.ports))];
-            fields.push(("spec", map(spec)));
             let clusters = x.clusters.iter().map(|cluster| map([("cluster", text(cluster))]));
-            fields.push(("status", map([("clusters", list(clusters))])));
+            vec![("spec", map(spec)), ("status", map([("clusters", list(clusters))]))]
         }
         Resource::Gateway(x) => {
             let listeners = list(x.listeners.iter().map(listener));
             let class = text(GATEWAY_CLASS);
-            fields.push(("spec", map([("gatewayClassName", class), ("listeners", listeners)])));
+            vec![("spec", map([("gatewayClassName", class), ("listeners", listeners)]))]
         }
-        Resource::HttpRoute(x) => {
-            let rule = |rule: &model::HttpRule| {
-                let prefix = |prefix: &model::HttpPathPrefix| {
-                    let path = [("type", text("PathPrefix")), ("value", text(&prefix.0))];
-                    map([("path", map(path))])
-                };
-                let backends = list([backend(&rule.backend)]);
-                let matches = list(rule.prefixes.iter().map(prefix));
-                map([("matches", matches), ("backendRefs", backends)])
-            };
-            let mut spec = vec![("parentRefs", list(x.parents.iter().map(parent)))];
-            if !x.hostnames.is_empty() {
-                spec.push(("hostnames", list(x.hostnames.iter().map(text))));
-            }
-            spec.push(("rules", list(x.rules.iter().map(rule))));
-            fields.push(("spec", map(spec)));
-        }
+        Resource::HttpRoute(x) => vec![("spec", http_route(x))],
         Resource::TcpRoute(x) => {
             let rule = map([("backendRefs", list([backend(&x.backend)]))]);
             let parents = list(x.parents.iter().map(parent));
-            fields.push(("spec", map([("parentRefs", parents), ("rules", list([rule]))])));
+            vec![("spec", map([("parentRefs", parents), ("rules", list([rule]))]))]
         }
         Resource::AccessPolicy(x) => {
             let target = |name: &model::ObjectName| {
@@ -75,7 +66,7 @@ pub fn manifest_of(resource: &Resource) -> Result<Document, WireError> {
             };
             let allow = list(x.allow.iter().map(allow_entry));
             let targets = list(x.targets.iter().map(target));
-            fields.push(("spec", map([("targetRefs", targets), ("allow", allow)])));
+            vec![("spec", map([("targetRefs", targets), ("allow", allow)]))]
         }
         Resource::NamespaceGrant(x) => {
             let entry = |entry: &NamespaceMatch| match entry {
@@ -84,10 +75,27 @@ pub fn manifest_of(resource: &Resource) -> Result<Document, WireError> {
             };
             let namespaces = list(x.namespaces.iter().map(entry));
             let clusters = list(x.clusters.iter().map(text));
-            fields.push(("spec", map([("namespaces", namespaces), ("clusters", clusters)])));
+            vec![("spec", map([("namespaces", namespaces), ("clusters", clusters)]))]
         }
     }
-    Ok(document(&resource.key(), labels, fields))
+}
+
+fn http_route(route: &model::HttpRoute) -> Node {
+    let rule = |rule: &model::HttpRule| {
+        let prefix = |prefix: &model::HttpPathPrefix| {
+            let path = [("type", text("PathPrefix")), ("value", text(&prefix.0))];
+            map([("path", map(path))])
+        };
+        let backends = list([backend(&rule.backend)]);
+        let matches = list(rule.prefixes.iter().map(prefix));
+        map([("matches", matches), ("backendRefs", backends)])
+    };
+    let mut spec = vec![("parentRefs", list(route.parents.iter().map(parent)))];
+    if !route.hostnames.is_empty() {
+        spec.push(("hostnames", list(route.hostnames.iter().map(text))));
+    }
+    spec.push(("rules", list(route.rules.iter().map(rule))));
+    map(spec)
 }
 
 fn document(key: &ResourceKey, labels: Vec<(&str, Node)>, fields: Vec<(&str, Node)>) -> Document {

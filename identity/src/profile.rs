@@ -27,6 +27,11 @@ pub(crate) struct Signing {
     pub(crate) not_after: SystemTime,
 }
 
+/// From when and until when a certificate says it is valid; `None` for what is no certificate.
+pub fn certificate_validity(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    Some(validity(&parse(0, der).ok()?))
+}
+
 /// X509-SVID §2, §4, §5.2: exactly one URI SAN, a SPIFFE ID with a path; not a CA, signs no
 /// certificates and no CRLs; digitalSignature; if there is an EKU, both roles of TLS.
 pub(crate) fn check_leaf(der: &[u8]) -> Result<Leaf, VerifyError> {

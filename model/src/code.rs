@@ -90,7 +90,7 @@ registry! {
     1006 AUDIT_BROKEN "AuditBroken":
         "The chain of the audit record is broken.",
         "A line was changed, removed or added by something else than the node, or a disk lost it.",
-        "`fedctl audit verify` names each place; compare with a copy kept elsewhere, and find out who could write there.";
+        "`fedctl audit verify` names each place; compare with a copy kept elsewhere: who could write there?";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
@@ -338,7 +338,7 @@ registry! {
     6303 STORE_NO_QUORUM "StoreNoQuorum":
         "No quorum of the store's voters answered in time; reads and traffic go on.",
         "Too many voters are down or cut off.",
-        "`fedctl store status` shows who is missing; bring one back. If they are lost for good: `fedctl store recover`.";
+        "`fedctl store status` shows who is missing; bring one back, or if all are lost: `fedctl store recover`.";
     6304 TOKEN_REFUSED "TokenRefused":
         "A join token was refused.",
         "It is not a whole token, has expired, was used or revoked, or was altered on its way.",
@@ -370,23 +370,23 @@ registry! {
     6311 STORE_FAULT "StoreFault":
         "This node's store does not work.",
         "Its disk is damaged, full or not writable, or a change to it failed half-way.",
-        "`fedctl store status` shows the problem; mend the disk, then start the node again, or re-seed it from its peers.";
+        "`fedctl store status` shows the problem; mend the disk and restart, or re-seed the node from its peers.";
     6312 MEMBERSHIP_BUSY "MembershipBusy":
         "Another founding, join, leave or restore is in progress on this node.",
         "Two operators, or one whose first command still waits.",
         "Wait for the first one to end, then look at `fedctl store status`.";
     6401 SPLIT_VIEW "SplitView":
         "A cluster signed two different contents as one generation.",
-        "Its federation key is in two places or in wrong hands, or its node shows different members different histories.",
+        "Its federation key is in two places or wrong hands, or its node tells members different histories.",
         "Compare the two signed Heads that are kept as evidence, and revoke the cluster: `fedctl revoke`.";
     6402 RECORDS_WITHHELD "RecordsWithheld":
         "A member does not deliver what other members hold.",
         "It withholds records, or is itself cut off from the store's leader.",
-        "Nothing for the readers: they take another source. Look at the member that is named: `fedctl store status` there.";
+        "Nothing for readers: they take another source. Look at the named member: `fedctl store status` there.";
     6403 WATCH_SOURCE_LOST "WatchSourceLost":
         "No member serves this cluster the federation's state at the moment.",
         "None is reachable, or all of them were refused for what they sent.",
-        "Nothing for traffic: the last verified state stays in service. `fedctl store peers` shows why each member does not answer.";
+        "Nothing for traffic: the last verified state serves. `fedctl store peers` shows why members are silent.";
     6404 OWNER_STALE "OwnerStale":
         "Nothing new was heard of a cluster for a while.",
         "Its federation node is down, or cut off from here on every path.",
@@ -394,7 +394,7 @@ registry! {
     6405 OWNER_WITHDRAWN "OwnerWithdrawn":
         "A cluster's exports are out of service because it was not heard of for too long.",
         "For a day, unless configured otherwise, there was neither a word of its owner nor a live tunnel to it.",
-        "Nothing if the cluster is gone: `fedctl leave` or `fedctl revoke` removes it. It is back as soon as it is heard of.";
+        "Nothing if it is gone: `fedctl leave` or `fedctl revoke` removes it. It is back once it is heard of.";
     7001 NO_ROUTE "NoRoute":
         "No route matches the request's host and path.",
         "The host name or path prefix is not in any HTTPRoute of this listener.",

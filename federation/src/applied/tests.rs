@@ -1,3 +1,5 @@
+//! Applied objects on a real folder: merging, refusals, restarts, damage.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use model::ResourceKind;

@@ -1,3 +1,5 @@
+//! The audit log on a real folder: its chain, its files, what is torn or altered.
+
 use std::fs;
 use std::time::Duration;
 

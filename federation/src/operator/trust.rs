@@ -1,10 +1,9 @@
 //! Certificates that this cluster has, and the trust domains that it accepts.
 
+use identity::certificate_validity;
 use model::{Resource, TrustBundle};
 use sha2::{Digest, Sha256};
 use wire::operator::proto::{AuthorityStatus, CertificateStatus, Certificates, Trust, TrustStatus};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
 use super::node::unix;
 use super::{Operator, View};
@@ -68,8 +67,6 @@ fn status(bundle: &TrustBundle, cluster: String, own: bool) -> TrustStatus {
 
 /// From when and until when, in Unix seconds; `None` for what is no certificate.
 fn validity(der: &[u8]) -> Option<(u64, u64)> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let validity = certificate.validity();
-    let seconds = |time: i64| u64::try_from(time).unwrap_or_default();
-    Some((seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp())))
+    let (not_before, not_after) = certificate_validity(der)?;
+    Some((unix(not_before).as_secs(), unix(not_after).as_secs()))
 }
