@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use openraft::ServerState;
 use openraft::raft::{AppendEntriesResponse, VoteRequest, VoteResponse};
 
 use super::receive::{Took, decode_pairs};
@@ -48,6 +49,7 @@ impl<M: Machine> Store<M> {
         }
         check_sender(from, &request.call)?;
         if !matches!(request.call, Call::Standing) {
+            self.check_insider(from)?;
             self.check_epoch(request.epoch, &request.call).await?;
         }
         match request.call {
@@ -68,6 +70,18 @@ impl<M: Machine> Store<M> {
             Call::Part(part) => self.take_part(from, part).await,
             Call::Standing => self.answer_standing(from).await,
         }
+    }
+
+    /// Who leads knows its group, and nobody else can lead in its place: a call of another node with
+    /// a higher term must not depose it. (A follower may be behind, and not know its leader.)
+    fn check_insider(&self, from: u64) -> Result<(), (Refusal, String)> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        let leads = metrics.state == ServerState::Leader;
+        if !leads || metrics.membership_config.membership().get_node(&from).is_some() {
+            return Ok(());
+        }
+        let text = format!("node {from:016x} is not in the group that this node leads");
+        Err((Refusal::Sender, text))
     }
 
     /// Nodes of different epochs have nothing to do with each other. An empty node takes that of the
@@ -195,5 +209,101 @@ fn meta_of(part: &SnapshotPart) -> SnapshotMeta {
             Some(id) => id.to_string(),
             None => "empty".to_owned(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use model::Revision;
+    use openraft::raft::AppendEntriesRequest;
+
+    use super::super::rpc::Request;
+    use super::super::types::{LogId, StoredMembership};
+    use super::super::{
+        CallError, Outcome, Pair, Peers, Profile, RocksDisk, RpcKind, Store, StoreConfig,
+    };
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn load(_: Vec<Pair>) -> Result<Self, String> {
+            Ok(Self)
+        }
+
+        fn to_kv(&self) -> Vec<Pair> {
+            Vec::new()
+        }
+
+        fn apply(&mut self, _: Revision, _: &[u8]) -> Outcome {
+            Outcome::default()
+        }
+    }
+
+    struct Nobody;
+
+    impl Peers for Nobody {
+        fn call(
+            &self,
+            _: u64,
+            _: RpcKind,
+            _: Bytes,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, CallError>> {
+            std::future::ready(Err(CallError::Unreachable("nobody is there".into()))).boxed()
+        }
+    }
+
+    /// A member of the federation that is not in the group reaches a leader with the one question
+    /// that it may ask. What else it sends must not take the log over.
+    #[tokio::test]
+    async fn an_outsider_cannot_depose_a_leader() {
+        const OWN: u64 = 7;
+        const OUTSIDER: u64 = 9;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RocksDisk::open(folder.path()).unwrap());
+        let config = StoreConfig::new(OWN, 1, Profile::Lan, 1);
+        let store = Store::<Nothing>::open(config, disk, Arc::new(Nobody)).await.unwrap();
+        store.found(b"first".to_vec()).await.unwrap();
+        let vote = Vote::new_committed(99, OUTSIDER);
+        let log_id = LogId::new(openraft::CommittedLeaderId::new(99, OUTSIDER), 1);
+        let append = Call::Append(AppendEntriesRequest {
+            vote,
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: Some(log_id),
+        });
+        let part = Call::Part(SnapshotPart {
+            vote,
+            transfer: 1,
+            last_log_id: Some(log_id),
+            membership: StoredMembership::default(),
+            offset: 0,
+            total: 0,
+            digest: sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new()).into(),
+            bytes: Vec::new(),
+        });
+        let stand = Call::Vote(VoteRequest::new(Vote::new(99, OUTSIDER), Some(log_id)));
+        for call in [append, part, stand, Call::PreVote { last_log_id: Some(log_id) }] {
+            let body = rpc::encode_request(&Request { epoch: store.epoch(), call });
+            let reply = rpc::decode_reply(&store.handle(OUTSIDER, body).await).unwrap();
+            let Reply::Refused { refusal: Refusal::Sender, text } = &reply else {
+                panic!("{reply:?}");
+            };
+            assert_eq!(text, "node 0000000000000009 is not in the group that this node leads");
+            assert_eq!(store.status().leader, Some(OWN));
+        }
+        store.propose(b"second".to_vec()).await.unwrap();
+        let asked = Request { epoch: 0, call: Call::Standing };
+        let reply = store.handle(OUTSIDER, rpc::encode_request(&asked)).await;
+        let reply = rpc::decode_reply(&reply).unwrap();
+        assert!(matches!(reply, Reply::Standing { member: false }), "{reply:?}");
+        store.shutdown().await;
     }
 }
