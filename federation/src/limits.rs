@@ -47,6 +47,8 @@ pub const SVID_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub const CLUSTERS_FOR_THREE_VOTERS: usize = 3;
 /// From so many clusters on, the store has 5 voters.
 pub const CLUSTERS_FOR_FIVE_VOTERS: usize = 7;
+/// Damaged stores that are kept beside the one in use; with another one the node does not start.
+pub const STORES_KEPT_MAX: u32 = 4;
 /// Clusters that an admin may name as standbys: they hold the log without voting.
 pub const STANDBYS_MAX: usize = 4;
 /// Failed join attempts of one source (an IPv4 address or a /64) before it has to wait.
@@ -159,8 +161,10 @@ pub const DOOR_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a message on the Unix sockets between the node and its gateways.
 pub const RELAY_TIMEOUT: Duration = Duration::from_secs(3);
-/// Inner handshakes under way; further streams wait.
+/// Inner handshakes of members under way; further streams wait.
 pub const HANDSHAKES_MAX: usize = 64;
+/// Inner handshakes of joiners under way; further streams wait.
+pub const JOIN_HANDSHAKES_MAX: usize = 32;
 /// Streams of peers that wait to be served, of the store and of joining each.
 pub const ARRIVALS_MAX: usize = 64;
 /// HTTP/2 windows between nodes: a stream's.

@@ -20,7 +20,7 @@ use wire::relay::{Preamble, RelayProtocol};
 use super::Shared;
 use super::stream::{BoxedCarrier, FederationPeer, JoinerPeer, PeerInfo, PeerStream, read_message};
 use crate::app::coded;
-use crate::limits::{ARRIVALS_MAX, HANDSHAKES_MAX, RELAY_TIMEOUT};
+use crate::limits::{ARRIVALS_MAX, HANDSHAKES_MAX, JOIN_HANDSHAKES_MAX, RELAY_TIMEOUT};
 use crate::peer::AllowedUsers;
 use crate::socket::{self, Connection};
 
@@ -58,16 +58,20 @@ impl fmt::Debug for PeerStreams {
 pub(super) struct Arrivals {
     store: mpsc::Sender<PeerStream>,
     join: mpsc::Sender<PeerStream>,
-    handshakes: Arc<Semaphore>,
+    store_handshakes: Arc<Semaphore>,
+    /// Of their own: anybody may begin one, and be slow about it, and members must not wait for that.
+    join_handshakes: Arc<Semaphore>,
 }
 
 impl Arrivals {
     pub(super) fn new() -> (Self, Incoming) {
         let (store, store_streams) = mpsc::channel(ARRIVALS_MAX);
         let (join, join_streams) = mpsc::channel(ARRIVALS_MAX);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let store_handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let join_handshakes = Arc::new(Semaphore::new(JOIN_HANDSHAKES_MAX));
         let (store_streams, join_streams) = (PeerStreams(store_streams), PeerStreams(join_streams));
-        (Self { store, join, handshakes }, Incoming { store: store_streams, join: join_streams })
+        let arrivals = Self { store, join, store_handshakes, join_handshakes };
+        (arrivals, Incoming { store: store_streams, join: join_streams })
     }
 }
 
@@ -139,7 +143,7 @@ pub(super) async fn take_reverse(
 }
 
 async fn take_store(shared: &Shared, carrier: BoxedCarrier, outer: &ClusterName) {
-    let Ok(_place) = shared.arrivals.handshakes.acquire().await else { return };
+    let Ok(_place) = shared.arrivals.store_handshakes.acquire().await else { return };
     let (inner, peer) = match Inner::accept_store(carrier, &shared.identity).await {
         Ok(accepted) => accepted,
         Err(problem) => {
@@ -162,7 +166,7 @@ async fn take_store(shared: &Shared, carrier: BoxedCarrier, outer: &ClusterName)
 }
 
 async fn take_join(shared: &Shared, carrier: BoxedCarrier, remote: std::net::SocketAddr) {
-    let Ok(_place) = shared.arrivals.handshakes.acquire().await else { return };
+    let Ok(_place) = shared.arrivals.join_handshakes.acquire().await else { return };
     let accepted = Inner::accept_join(carrier, &shared.identity, &shared.config.ca).await;
     let accepted = accepted.map_err(|error| error.to_string()).and_then(|(inner, key)| {
         let exporter = inner.exporter().map_err(|error| error.to_string())?;
