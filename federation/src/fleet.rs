@@ -191,6 +191,38 @@ impl Fleet {
         self.standbys.as_ref().map_or(0, |standbys| standbys.generation)
     }
 
+    /// Why this state cannot follow one that was verified before, if it cannot: it is another
+    /// federation's, or has lost members, revocations or Heads. A leader whose log was made up looks
+    /// like that. What both share costs next to nothing to compare.
+    pub fn rolls_back(&self, before: &Self) -> Option<String> {
+        if let (Some(was), Some(is)) = (before.federation, self.federation)
+            && was != is
+        {
+            return Some(format!("it is of the federation {is}, and this one is {was}"));
+        }
+        for (cluster, was) in &*before.members {
+            let Some(is) = self.members.get(cluster) else {
+                return Some(format!("it has lost the member {}", was.member().name));
+            };
+            if Arc::ptr_eq(was, is) {
+                continue;
+            }
+            let (old, new) = (was.chain(), is.chain());
+            if !new.links.starts_with(&old.links) || (old.leave.is_some() && new.leave.is_none()) {
+                return Some(format!("it has an older state of {}", was.member().name));
+            }
+            if is.high_water() < was.high_water() {
+                return Some(format!("it has an older Head of {}", was.member().name));
+            }
+        }
+        let lost = |entry: &&RevocationEntry| {
+            !self.revocations().any(|other| other.signed.payload == entry.signed.payload)
+        };
+        let same = Arc::ptr_eq(&before.revocations, &self.revocations);
+        let lost = if same { None } else { before.revocations().find(lost) };
+        lost.map(|entry| format!("it has lost the revocation of {:?}", entry.revocation.target))
+    }
+
     /// The active member whose open key this is.
     pub fn signer(&self, key: &KeyId) -> Option<&Member> {
         self.members().find(|member| member.open_key().id() == *key)

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use model::code::ROLLED_BACK;
 use model::{ClusterId, Resource};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -95,6 +96,10 @@ impl Node {
         // A node that is new in the group catches up first: nobody is led back behind what he has.
         let replaced = self.state_replaced.swap(false, Ordering::Relaxed);
         let newer = replaced || known.is_none_or(|known| revision > known);
+        if let Some(problem) = self.distrusted(fleet).filter(|_| !replaced) {
+            tracing::error!(code = %ROLLED_BACK, problem, "the store's log is not taken over");
+            return;
+        }
         if newer || (in_group && was_relayed && known == Some(revision)) {
             let fleet = Arc::new(fleet.clone());
             self.observer.hold(&fleet, self.own.id, Now::read());
@@ -106,6 +111,13 @@ impl Node {
         if in_group && quorum {
             self.observer.quorum_heard(Now::read());
         }
+    }
+
+    /// What is here was verified up from the federation's root, and nobody leads back behind it: the
+    /// log that a leader hands to a new voter is no better than the leader.
+    fn distrusted(&self, fleet: &Fleet) -> Option<String> {
+        let (_, known) = self.state().filter(|(known, _)| fleet.revision() > *known)?;
+        fleet.rolls_back(&known)
     }
 
     /// While this node is not in the group, or has heard of no leader for long, it watches others.

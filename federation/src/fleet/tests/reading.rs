@@ -7,10 +7,12 @@ use model::code::{
     SIGNATURE_REFUSED,
 };
 use model::{ClusterId, FederationId, Resource, Revision};
-use wire::store::{Entry, FleetUpdate, NamespaceUpdate, RecordEntry, StoreKey, WatchEvent};
+use wire::store::{
+    Change, Command, Entry, FleetUpdate, NamespaceUpdate, RecordEntry, StoreKey, WatchEvent,
+};
 
 use super::fixture::{Cluster, World, allow, domain, export, grant_namespace};
-use crate::fleet::{Fleet, VerifiedView, View, ViewError, ViewStep, serving};
+use crate::fleet::{Fleet, FleetState, VerifiedView, View, ViewError, ViewStep, serving};
 
 /// A reader, and what it has been sent.
 #[derive(Debug, Clone)]
@@ -153,6 +155,40 @@ fn a_reader_follows_by_deltas() {
     world.accept(east.revoke(&west, &[]));
     reader.read(&world);
     assert!(reader.view.fleet().member(&west.id()).is_none());
+}
+
+/// What a new voter is handed as the log is laid beside what it has verified as a reader.
+#[test]
+fn a_log_that_was_made_up_is_told_from_one_that_goes_on() {
+    let (mut world, mut east, west, mut reader) = scene();
+    reader.read(&world);
+    let short = world.state.fleet().clone();
+    world.publish(&mut east, &[export("shop/new", 80)]);
+    let published = world.state.fleet().clone();
+    let south = world.admit(&east, "south");
+    let joined = world.state.fleet().clone();
+    world.accept(east.revoke(&south, &[]));
+    let revoked = world.state.fleet().clone();
+    world.accept(west.leave(&west));
+    let left = world.state.fleet().clone();
+    let all = [&short, &published, &joined, &revoked, &left];
+    for (n, earlier) in all.iter().enumerate() {
+        for later in &all[n..] {
+            assert_eq!(later.rolls_back(earlier), None);
+        }
+        assert_eq!(left.rolls_back(reader.view.fleet()), None, "a reader's part of it");
+    }
+    let lost = |now: &Fleet, before: &Fleet| now.rolls_back(before).unwrap();
+    assert_eq!(lost(&short, &published), "it has an older Head of east");
+    assert_eq!(lost(&published, &joined), "it has lost the member south");
+    assert!(lost(&joined, &revoked).starts_with("it has lost the revocation of Cluster("));
+    assert_eq!(lost(&revoked, &left), "it has an older state of west");
+    let forged = Cluster::root("mallory");
+    let mut other = FleetState::empty();
+    let found = Change::Found(forged.root_link());
+    let command = Command { request_id: [1; 16], proposed_at_unix_ms: 1, change: found };
+    other.apply(Revision { epoch: 9, index: 9 }, &command.encode()).unwrap();
+    assert!(lost(other.fleet(), &short).starts_with("it is of the federation "));
 }
 
 /// An export that a hidden one keeps from serving has to go from the view; a delta could not say so.
@@ -442,7 +478,7 @@ fn a_revocation_counts_by_any_path_and_stays() {
     }
     assert!(reader.view.fleet().owner(&west.id()).is_none(), "and it changes nothing");
     reader.sent = Some(reader.offered(world.state.fleet()));
-    world.accept(wire::store::Change::Revoke(signed));
+    world.accept(Change::Revoke(signed));
     reader.read(&world);
     assert_eq!(reader.view.fleet().revocations().count(), 1, "it came a second time");
 }
