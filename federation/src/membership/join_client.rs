@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use identity::Inviter;
 use model::ResourceSet;
-use model::code::{NAME_TAKEN, TOKEN_REFUSED};
+use model::code::{FEDERATION_JOINED, NAME_TAKEN, TOKEN_REFUSED};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use wire::store::join_proto::join_service_client::JoinServiceClient;
@@ -38,10 +38,7 @@ impl Node {
     ) -> Result<Joined, MembershipError> {
         let Ok(_one) = self.changing.try_lock() else { return Err(MembershipError::Busy) };
         let token = parse(text)?;
-        if let Some(federation) = self.federation() {
-            // A join that was interrupted after everything had been stored.
-            let member = self.own_member().ok().filter(|_| federation == token.federation);
-            let member = member.ok_or(MembershipError::AlreadyMember { federation })?;
+        if let Some(member) = self.joined_by(&token)? {
             return self.finish(&token, &member, &progress).await;
         }
         self.check_name(&token)?;
@@ -64,11 +61,27 @@ impl Node {
             None => Err((model::code::JOIN_UNREACHABLE, "no address answered".to_string())),
             Some(connection) => self.ask_verdict(&token, connection).await,
         };
-        let verdict = match self.check_name(&token) {
-            Err(error) => Err((error.code(), error.to_string())),
-            Ok(()) => verdict,
-        };
+        let own = self.joined_by(&token).and_then(|_| self.check_name(&token));
+        let verdict = own.map_err(|error| (error.code(), error.to_string())).and(verdict);
         Ok(JoinCheck { facts: facts(&token), addresses, verdict })
+    }
+
+    /// Who is in a federation already may only end the very join that brought it there, and was
+    /// interrupted after everything had been stored.
+    fn joined_by(&self, token: &JoinToken) -> Result<Option<Member>, MembershipError> {
+        let Some(federation) = self.federation() else { return Ok(None) };
+        let member = self.own_member()?;
+        if federation == token.federation && member.token_id == Some(token.token_id) {
+            return Ok(Some(member));
+        }
+        if token.issuer == self.own.id {
+            return Err(MembershipError::NotAllowed {
+                code: FEDERATION_JOINED,
+                problem: format!("this cluster issued the token itself, for {}", token.name),
+                fix: "run `fedctl join` at the cluster that it is for",
+            });
+        }
+        Err(MembershipError::AlreadyMember { federation })
     }
 
     /// The name in the token is the one thing that the joiner cannot choose.
