@@ -47,8 +47,8 @@ use self::network::{Links, Network};
 use self::receive::Receiver;
 use self::record::{EPOCH_KEY, NODE_KEY};
 pub use self::recover::{
-    RecoverError, Recovered, SnapshotInfo, inspect_snapshot, recover, reseed, restore_snapshot,
-    verify_snapshot,
+    RecoverError, Recovered, SnapshotInfo, inspect_snapshot, load_snapshot, recover,
+    replace_by_snapshot, reseed, restore_snapshot, verify_snapshot,
 };
 pub use self::rocks::{RocksDisk, set_aside};
 pub use self::seam::{
@@ -420,7 +420,7 @@ async fn start<M: Machine>(
     };
     let raft_config =
         raft_config.validate().map_err(|error| StoreError::Start(error.to_string()))?;
-    let log = Log::new(media.clone());
+    let log = Log::behind(media.clone(), replica.revision());
     let applier = Applier(Arc::clone(replica));
     let network = Network(Arc::clone(links));
     let raft = Raft::new(config.node_id, Arc::new(raft_config), network, log, applier).await;

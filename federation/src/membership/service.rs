@@ -160,6 +160,11 @@ impl Node {
             let text = "this node's log was lost; it waits to be let go, and taken in again".into();
             return ReadReply::Refused(Refusal { code: Some(STORE_FAULT), text });
         }
+        // What it has is of a store that ended; who leads the next one must not wait for it.
+        if self.store().status().fenced_by.is_some() {
+            let text = "the store was recovered without this node; it is fenced off".into();
+            return ReadReply::Refused(Refusal { code: Some(STORE_FAULT), text });
+        }
         if request.linearizable {
             match self.store().linearizable().await {
                 // The feed follows the store; what it does not have yet must not be read as new.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use model::code::{STORE_FAULT, STORE_NO_QUORUM};
+use model::code::{NOT_A_MEMBER, STORE_FAULT, STORE_NO_QUORUM};
 use model::{ClusterId, ClusterName, Revision};
 
 use super::change::unknown;
@@ -14,7 +14,7 @@ use super::types::{MemberRow, Mode, SnapshotFacts, StoreRole, StoreView};
 use crate::fleet::{Fleet, FleetState, MemberStatus, Owner};
 use crate::limits::PROPOSE_TIMEOUT;
 use crate::replica::{self, TransportLinks, VerifyReport};
-use crate::store::{self, Role, SnapshotInfo, recover, restore_snapshot};
+use crate::store::{self, Role, SnapshotInfo, recover, replace_by_snapshot};
 
 impl Node {
     pub(crate) fn members(&self) -> Vec<MemberRow> {
@@ -145,6 +145,7 @@ impl Node {
         &self,
         path: &Path,
     ) -> Result<SnapshotFacts, MembershipError> {
+        self.fleet()?;
         if !self.in_group() {
             return Err(MembershipError::NotAllowed {
                 code: STORE_FAULT,
@@ -171,17 +172,22 @@ impl Node {
         path: &Path,
     ) -> Result<Revision, MembershipError> {
         let Ok(_one) = self.changing.try_lock() else { return Err(MembershipError::Busy) };
-        Self::verify_snapshot(path).await?;
-        let (path, node) = (path.to_path_buf(), self.own.node);
-        self.begin_store(move |disk| {
-            let families = [store::Family::Log, store::Family::Meta, store::Family::Machine];
-            let clear = families.map(|family| store::Step::DeleteRange {
-                family,
-                from: Vec::new(),
-                to: None,
+        let (path, own) = (path.to_path_buf(), self.own.id);
+        let file = path.clone();
+        let load = move || store::load_snapshot::<FleetMachine>(&file);
+        let loaded = tokio::task::spawn_blocking(load).await.map_err(|error| failed(&error))?;
+        let (_, machine) = loaded.map_err(|error| failed(&error))?;
+        if machine.0.fleet().member(&own).is_none() {
+            return Err(MembershipError::NotAllowed {
+                code: NOT_A_MEMBER,
+                problem: "this cluster, by its federation key, is no active member in the snapshot"
+                    .into(),
+                fix: "restore it at a cluster that was a member when it was saved",
             });
-            disk.write(clear.into(), true).map_err(|error| error.to_string())?;
-            let restored = restore_snapshot::<FleetMachine>(&path, disk, node);
+        }
+        let node = self.own.node;
+        self.begin_store(move |disk| {
+            let restored = replace_by_snapshot::<FleetMachine>(&path, disk, node);
             restored.map(|_| ()).map_err(|error| error.to_string())
         })
         .await
@@ -190,6 +196,7 @@ impl Node {
     /// Goes on from what this node has, in a new store epoch, with this node as the one voter.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<Revision, MembershipError> {
         let Ok(_one) = self.changing.try_lock() else { return Err(MembershipError::Busy) };
+        self.fleet()?;
         if !self.in_group() {
             return Err(MembershipError::NotAllowed {
                 code: STORE_FAULT,

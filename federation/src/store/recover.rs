@@ -149,9 +149,14 @@ pub fn inspect_snapshot(path: &Path) -> Result<SnapshotInfo, RecoverError> {
 
 /// Checks every byte of a file, and that the machine accepts its state.
 pub fn verify_snapshot<M: Machine>(path: &Path) -> Result<SnapshotInfo, RecoverError> {
+    load_snapshot::<M>(path).map(|(info, _)| info)
+}
+
+/// As [`verify_snapshot`], with the state.
+pub fn load_snapshot<M: Machine>(path: &Path) -> Result<(SnapshotInfo, M), RecoverError> {
     let (info, _, body) = read_file(path)?;
-    read_body::<M>(path, &info, &body)?;
-    Ok(info)
+    let (_, machine) = read_body::<M>(path, &info, &body)?;
+    Ok((info, machine))
 }
 
 fn read_file(path: &Path) -> Result<(SnapshotInfo, Applied, Vec<u8>), RecoverError> {
@@ -192,7 +197,7 @@ fn read_body<M: Machine>(
     path: &Path,
     info: &SnapshotInfo,
     body: &[u8],
-) -> Result<Vec<Pair>, RecoverError> {
+) -> Result<(Vec<Pair>, M), RecoverError> {
     let refuse = |text: String| RecoverError::Snapshot { path: path.into(), text };
     if <[u8; 32]>::from(Sha256::digest(body)) != info.digest {
         return Err(refuse("its hash is not the one in its header: it was altered".into()));
@@ -205,8 +210,9 @@ fn read_body<M: Machine>(
             info.pairs
         )));
     }
-    M::load(pairs.clone()).map_err(|text| refuse(format!("the state was refused: {text}")))?;
-    Ok(pairs)
+    let machine = M::load(pairs.clone());
+    let machine = machine.map_err(|text| refuse(format!("the state was refused: {text}")))?;
+    Ok((pairs, machine))
 }
 
 /// Makes a store from a snapshot file, with this node as its only voter and the next epoch. The disk
@@ -219,9 +225,36 @@ pub fn restore_snapshot<M: Machine>(
     if !check::<M>(disk, node_id)?.blank {
         return Err(RecoverError::NotEmpty);
     }
+    let (batch, restored) = restored::<M>(path, node_id, 0)?;
+    disk.write(batch, true)?;
+    Ok(restored)
+}
+
+/// As [`restore_snapshot`], in place of what is on the disk, all at once: after a crash, either is
+/// there. The epoch is above that of both, because the others may know either. The store must be
+/// closed.
+pub fn replace_by_snapshot<M: Machine>(
+    path: &Path,
+    disk: &dyn Disk,
+    node_id: u64,
+) -> Result<Recovered, RecoverError> {
+    // One that cannot be read is not in force anywhere.
+    let epoch = read_number(disk, EPOCH_KEY).ok().flatten().unwrap_or(0);
+    let (steps, restored) = restored::<M>(path, node_id, epoch)?;
+    let mut batch = emptied();
+    batch.extend(steps);
+    disk.write(batch, true)?;
+    Ok(restored)
+}
+
+fn restored<M: Machine>(
+    path: &Path,
+    node_id: u64,
+    known_epoch: u64,
+) -> Result<(Vec<Step>, Recovered), RecoverError> {
     let (info, applied, body) = read_file(path)?;
-    let pairs = read_body::<M>(path, &info, &body)?;
-    let (epoch, term) = (info.revision.epoch + 1, info.term + 1);
+    let (pairs, _) = read_body::<M>(path, &info, &body)?;
+    let (epoch, term) = (info.revision.epoch.max(known_epoch) + 1, info.term + 1);
     let mut batch = Vec::new();
     let last = applied.log_id;
     let applied = Applied { log_id: last, membership: StoredMembership::default() };
@@ -231,8 +264,13 @@ pub fn restore_snapshot<M: Machine>(
     }
     batch.extend(sole_voter(node_id, term, last));
     batch.extend(numbers(node_id, epoch));
-    disk.write(batch, true)?;
-    Ok(Recovered { epoch, index: info.revision.index })
+    Ok((batch, Recovered { epoch, index: info.revision.index }))
+}
+
+/// Nothing of the store is left; what a Replica keeps is none of it.
+fn emptied() -> Vec<Step> {
+    let families = [Family::Log, Family::Meta, Family::Machine];
+    families.map(|family| Step::DeleteRange { family, from: Vec::new(), to: None }).into()
 }
 
 /// Makes a store from this node's own data when the other voters are lost for good: all entries that
@@ -257,9 +295,7 @@ pub fn recover<M: Machine>(disk: &dyn Disk, node_id: u64) -> Result<Recovered, R
 /// [`Store::readmit`] finds that the members have let it go: it may have promised votes and
 /// acknowledged entries that it no longer knows of.
 pub fn reseed(disk: &dyn Disk, node_id: u64) -> Result<(), DiskError> {
-    let families = [Family::Log, Family::Meta, Family::Machine];
-    let clear = |family| Step::DeleteRange { family, from: Vec::new(), to: None };
-    let mut batch: Vec<Step> = families.map(clear).into();
+    let mut batch = emptied();
     batch.push(put_meta(NODE_KEY, record::encode_number(NODE_KEY, node_id)));
     batch.push(put_meta(RESEED_KEY, record::encode_number(RESEED_KEY, 1)));
     disk.write(batch, true)?;
