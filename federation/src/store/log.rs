@@ -7,14 +7,16 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
+use model::Revision;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, LogState, RaftLogReader, StorageIOError};
+use tokio::sync::watch;
 
 use super::format::FormatError;
 use super::record::{self, PURGED_KEY, VOTE_KEY, entry_key};
 use super::seam::{Disk, DiskError, Family, Pair, Step};
 use super::types::{Entry, LogId, StorageError, Types, Vote};
-use crate::limits::STORE_APPEND_BYTES_MAX;
+use crate::limits::{STORE_APPEND_BYTES_MAX, STORE_CATCH_UP_TIMEOUT};
 
 /// The disk, with its calls kept off the async threads, and the first damage that was seen on it.
 #[derive(Clone)]
@@ -89,11 +91,31 @@ impl From<FormatError> for DiskError {
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     media: Media,
+    applied: Option<watch::Receiver<Revision>>,
 }
 
 impl Log {
     pub(super) fn new(media: Media) -> Self {
-        Self { media }
+        Self { media, applied: None }
+    }
+
+    /// A log of which nothing goes before the state on the disk has it.
+    pub(super) fn behind(media: Media, applied: watch::Receiver<Revision>) -> Self {
+        Self { media, applied: Some(applied) }
+    }
+
+    /// openraft purges what a snapshot has while the snapshot is still being written: a crash between
+    /// would leave neither.
+    async fn await_state(&mut self, index: u64) -> Result<(), DiskError> {
+        let Some(applied) = &mut self.applied else { return Ok(()) };
+        let reached = applied.wait_for(|revision| revision.index >= index);
+        match tokio::time::timeout(STORE_CATCH_UP_TIMEOUT, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => {
+                let problem = format!("the state did not reach entry {index}");
+                Err(DiskError::Io { verb: "purge", problem })
+            }
+        }
     }
 }
 
@@ -223,6 +245,8 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let there = self.await_state(log_id.index).await;
+        there.map_err(|error| log_error(ErrorVerb::Delete, &error))?;
         // Synced, so that the machine's own writes, which came before it, are on the device too.
         let batch = purge_steps(&log_id).into();
         let done = self.media.run(|disk| disk.write(batch, true)).await;

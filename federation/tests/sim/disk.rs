@@ -150,14 +150,14 @@ impl Platter {
         self.lock().doom = None;
     }
 
-    /// Flips one bit of one value of a dead node's log or machine; `false` if there is none.
+    /// Flips one bit of one value of a dead node; `false` if there is none.
     pub(crate) fn flip(&self) -> bool {
         let mut state = self.lock();
         let state = &mut *state;
         let keys: Vec<_> = state
             .view
             .iter()
-            .filter(|((family, _), value)| *family != Family::Meta && !value.is_empty())
+            .filter(|(_, value)| !value.is_empty())
             .map(|(key, _)| key.clone())
             .collect();
         if keys.is_empty() {

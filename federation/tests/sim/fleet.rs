@@ -19,6 +19,7 @@ use wire::store::{
 
 use super::dice::Dice;
 use super::plant::{self, Plant};
+use super::reader::Reader;
 use super::subject::{Clients, Subject};
 use super::trace::digest;
 
@@ -126,12 +127,15 @@ pub(crate) struct FleetClients {
     signed: BTreeMap<(ClusterId, Mark), Hash>,
     /// What each owner published first: it needs nothing that was before.
     first: BTreeMap<ClusterId, Publish>,
+    readers: Vec<Reader>,
 }
 
 impl Clients<Fleet> for FleetClients {
     fn new(seed: u64) -> Self {
         let dice = Dice::new(seed, "fleet");
-        Self { requests: 0, dice, signed: BTreeMap::new(), first: BTreeMap::new() }
+        let federation = key(1, 0).federation_id();
+        let readers = (2..=3).map(|client| Reader::new(id(client), federation)).collect();
+        Self { requests: 0, dice, signed: BTreeMap::new(), first: BTreeMap::new(), readers }
     }
 
     fn first(&mut self) -> Vec<u8> {
@@ -166,6 +170,13 @@ impl Clients<Fleet> for FleetClients {
         let mut command = Command::decode(request).unwrap();
         command.proposed_at_unix_ms += 1;
         command.encode()
+    }
+
+    fn watch(&mut self, node: u64, machine: &Fleet) -> Result<(), String> {
+        for reader in &mut self.readers {
+            reader.follow(node, machine.state.fleet(), self.dice.chance(50))?;
+        }
+        Ok(())
     }
 
     /// The owner rule: whatever an owner has in the store, it has signed, whole and under that mark.

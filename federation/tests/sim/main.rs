@@ -16,6 +16,7 @@ mod net;
 mod node;
 mod plant;
 mod planted;
+mod reader;
 mod register;
 mod scene;
 mod subject;

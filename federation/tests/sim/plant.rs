@@ -29,6 +29,8 @@ pub(crate) enum Plant {
     ForgottenHighWater,
     /// A retried request of the fleet takes effect again.
     ForgottenRequests,
+    /// A watcher is not told of some changes.
+    WatchGap,
 }
 
 thread_local! {

@@ -43,4 +43,5 @@ planted! {
     a_skipped_verification_is_found: SkippedVerification, 4;
     a_forgotten_high_water_mark_is_found: ForgottenHighWater, 4;
     a_forgotten_request_is_found: ForgottenRequests, 8;
+    a_gap_in_a_watch_is_found: WatchGap, 4;
 }

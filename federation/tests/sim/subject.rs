@@ -26,6 +26,11 @@ pub(crate) trait Clients<S>: Sized {
     /// The same request again, in other bytes if that is how retries can be told apart.
     fn retry(&mut self, request: &[u8]) -> Vec<u8>;
 
+    /// A node has this state now; those who watch it learn of it.
+    fn watch(&mut self, _node: u64, _machine: &S) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Whether the state of some node is one that may be.
     fn judge(&self, machine: &S) -> Result<(), String>;
 }

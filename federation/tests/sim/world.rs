@@ -286,6 +286,8 @@ impl<S: Subject> World<S> {
         };
         self.bus.check(judged);
         self.bus.check(self.subject.judge(&machine));
+        let watched = self.subject.watch(id, &machine);
+        self.bus.check(watched);
     }
 
     pub(super) fn birth(&mut self) -> Birth {
