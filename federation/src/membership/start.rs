@@ -60,13 +60,13 @@ impl Ground {
     pub(crate) async fn start(&self) -> anyhow::Result<Arc<Node>> {
         self.finish_leaving()?;
         let key = self.load_key()?;
-        let disk = self.open_disk(node_id(&key.cluster_id()))?;
-        self.begin(key, disk).await
+        let disk = Arc::new(self.open_disk(node_id(&key.cluster_id()))?);
+        self.begin(key, disk.clone(), Some(disk)).await
     }
 
     /// Opens the store's disk. One that is damaged is moved out of the way: the node then takes part
     /// in nothing until the members have let it go, and its gateways keep what they have.
-    fn open_disk(&self, node: u64) -> anyhow::Result<Arc<dyn Disk>> {
+    fn open_disk(&self, node: u64) -> anyhow::Result<RocksDisk> {
         let folder = self.data_dir.join("store");
         let failed = |error: DiskError| {
             anyhow::Error::new(error)
@@ -76,7 +76,9 @@ impl Ground {
         let disk = match RocksDisk::open(&folder) {
             Ok(disk) => disk,
             Err(error @ DiskError::Damaged(_)) => {
-                let kept = store::set_aside(&folder).context("set the damaged store aside")?;
+                let kept = store::set_aside(&folder)
+                    .context("set the damaged store aside")
+                    .context(model::code::STORE_FAULT.to_string())?;
                 tracing::error!(%error, kept = %kept.display(), "the store is damaged; re-seeding");
                 let disk = RocksDisk::open(&folder).map_err(failed)?;
                 store::reseed(&disk, node).map_err(failed)?;
@@ -84,11 +86,17 @@ impl Ground {
             }
             Err(error) => return Err(failed(error)),
         };
-        Ok(Arc::new(disk))
+        Ok(disk)
     }
 
-    /// Starts a node on a disk. Nobody else is needed for that: it serves what it has.
-    async fn begin(&self, key: FederationKey, disk: Arc<dyn Disk>) -> anyhow::Result<Arc<Node>> {
+    /// Starts a node on a disk, which has a folder if anything on it may be of worth. Nobody else is
+    /// needed for that: it serves what it has.
+    async fn begin(
+        &self,
+        key: FederationKey,
+        disk: Arc<dyn Disk>,
+        folder: Option<Arc<RocksDisk>>,
+    ) -> anyhow::Result<Arc<Node>> {
         let id = key.cluster_id();
         let own = Own {
             id,
@@ -101,7 +109,7 @@ impl Ground {
             ca: self.ca.clone(),
         };
         let raft_peers = Arc::new(RaftPeers::new(self.transport.clone()));
-        let store = self.open(own.node, disk.clone(), raft_peers.clone()).await?;
+        let store = self.open(own.node, disk.clone(), raft_peers.clone(), folder).await?;
         let replica = Replica::open(ReplicaConfig {
             own: id,
             disk: disk.clone(),
@@ -155,12 +163,14 @@ impl Ground {
         Ok(node)
     }
 
-    /// A store whose log does not hold what it should is emptied, and re-seeded from its peers.
+    /// A store whose log does not hold what it should is emptied, and re-seeded from its peers. What
+    /// was in it is kept beside it: on a federation's one voter it may be all that is left.
     async fn open(
         &self,
         node: u64,
         disk: Arc<dyn Disk>,
         peers: Arc<RaftPeers>,
+        folder: Option<Arc<RocksDisk>>,
     ) -> anyhow::Result<Store<FleetMachine>> {
         let failed = |error: StoreError| {
             anyhow::Error::new(error).context(model::code::STORE_FAULT.to_string())
@@ -170,8 +180,17 @@ impl Ground {
             Err(StoreError::Disk(error @ DiskError::Damaged(_))) => {
                 tracing::error!(%error, "the store is damaged; it is emptied and re-seeded");
                 let emptied = disk.clone();
-                let reseed = move || store::reseed(&*emptied, node);
-                tokio::task::spawn_blocking(reseed).await?.context("empty the store")?;
+                let reseed = move || {
+                    if let Some(folder) = folder {
+                        let kept = folder.keep_beside()?;
+                        tracing::error!(kept = %kept.display(), "the damaged store is kept there");
+                    }
+                    store::reseed(&*emptied, node)
+                };
+                let reseeded = tokio::task::spawn_blocking(reseed).await?;
+                reseeded
+                    .context("keep the damaged store and empty it")
+                    .context(model::code::STORE_FAULT.to_string())?;
                 open_store(node, self.profile, disk, peers).await.map_err(failed)
             }
             Err(error) => Err(failed(error)),
@@ -186,7 +205,8 @@ impl Ground {
         old.store().shutdown().await;
         let (ground, disk) = (self.clone(), old.disk.clone());
         tokio::task::spawn_blocking(move || ground.forget(&*disk)).await??;
-        self.begin(self.load_key()?, old.disk.clone()).await
+        // It was just emptied.
+        self.begin(self.load_key()?, old.disk.clone(), None).await
     }
 
     /// There while the old federation is being forgotten: a start in between goes on with that.

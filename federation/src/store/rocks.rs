@@ -4,12 +4,14 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Direction, ErrorKind, IteratorMode,
     LogLevel, Options, WriteBatch, WriteOptions,
 };
 
 use super::seam::{Disk, DiskError, Family, Pair, Step};
+use crate::limits::STORES_KEPT_MAX;
 
 /// Bytes of a family's memory table.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
@@ -49,6 +51,16 @@ impl RocksDisk {
         });
         let db = DB::open_cf_descriptors(&options, folder, families);
         Ok(Self { db: db.map_err(|error| disk_error("open", &error))?, folder: folder.into() })
+    }
+
+    /// Keeps what is in the folder beside it, before a damaged store is emptied in place; returns
+    /// where. The files are links, so that this costs neither time nor space.
+    pub fn keep_beside(&self) -> Result<PathBuf, DiskError> {
+        let failed = |problem: String| DiskError::Io { verb: "keep beside itself", problem };
+        let target = place_beside(&self.folder).map_err(|error| failed(error.to_string()))?;
+        let kept = Checkpoint::new(&self.db).and_then(|point| point.create_checkpoint(&target));
+        kept.map_err(|error| failed(error.to_string()))?;
+        Ok(target)
     }
 
     fn family(&self, family: Family) -> &ColumnFamily {
@@ -134,11 +146,23 @@ impl Disk for RocksDisk {
 /// Moves a damaged store's folder out of the way, so that a new one can be made there; returns where
 /// it went. It is kept, because it may be all that is left.
 pub fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let free = (1u32..).map(|number| folder.with_file_name(format!("{name}.damaged-{number}")));
-    let target = free.into_iter().find(|path| !path.exists()).unwrap_or_else(|| folder.into());
+    let target = place_beside(folder)?;
     std::fs::rename(folder, &target)?;
     Ok(target)
+}
+
+/// A name for a damaged store. No older one is given up for it: the first may be the one that counts.
+fn place_beside(folder: &Path) -> std::io::Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut places = (1..=STORES_KEPT_MAX)
+        .map(|number| folder.with_file_name(format!("{name}.damaged-{number}")));
+    places.find(|path| !path.exists()).ok_or_else(|| {
+        std::io::Error::other(format!(
+            "{STORES_KEPT_MAX} damaged stores are kept beside {} already, so that this disk is not \
+             to be trusted; replace it, or move them ({name}.damaged-1 and so on) elsewhere",
+            folder.display()
+        ))
+    })
 }
 
 fn disk_error(verb: &'static str, error: &rocksdb::Error) -> DiskError {
