@@ -97,7 +97,14 @@ fn the_operator_api_has_the_procedures_of_its_schema() {
         procedures.map(|line| line.split('(').next().unwrap_or_default().to_owned()).collect();
     assert!(procedures.len() >= 6, "{procedures:?}");
     let page = repo.text("docs/reference/operator-api.md").unwrap();
-    assert_eq!(first_column(page, "Procedures"), procedures);
+    // A row may be about several procedures that belong together.
+    let tables = ["Procedures that look", "Procedures that change something"];
+    let cells = tables.iter().flat_map(|heading| first_column(page, heading));
+    let mut named = BTreeSet::new();
+    for cell in cells {
+        named.extend(cell.split(", ").map(|name| name.trim_matches('`').to_owned()));
+    }
+    assert_eq!(named, procedures);
 }
 
 #[test]
