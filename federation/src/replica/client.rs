@@ -180,6 +180,7 @@ impl Follower {
             tokio::select! {
                 event = events.message() => {
                     turn.heard = Instant::now();
+                    self.replica.source_heard();
                     let event = match event {
                         Ok(Some(event)) => event,
                         Ok(None) => return Ended::Broken("the source ended the stream".into()),

@@ -174,7 +174,7 @@ impl Replica {
         &self.0.observer
     }
 
-    /// Who feeds this node at the moment, and since when.
+    /// Who feeds this node at the moment, and when something last came from it.
     pub fn source(&self) -> Option<(ClusterId, Instant)> {
         *self.0.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,6 +206,14 @@ impl Replica {
     pub(super) fn set_source(&self, source: Option<ClusterId>) {
         let mut known = self.0.source.lock().unwrap_or_else(PoisonError::into_inner);
         *known = source.map(|cluster| (cluster, Instant::now()));
+    }
+
+    /// Something came from the source.
+    pub(super) fn source_heard(&self) {
+        let mut known = self.0.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, heard)) = known.as_mut() {
+            *heard = Instant::now();
+        }
     }
 
     /// `None` outside of a federation.
