@@ -76,6 +76,13 @@ accessLog: {{path: {data}/access.log}}
         Ok(Self { spec, federation: None, gateway: None })
     }
 
+    /// Adds fields to the federation node's configuration.
+    pub fn configure_federation(&self, yaml: &str) -> anyhow::Result<()> {
+        let path = self.spec.folder.join("federation.yaml");
+        let text = std::fs::read_to_string(&path)? + yaml;
+        Ok(std::fs::write(path, text)?)
+    }
+
     /// Starts the federation node and waits until its operator API answers.
     pub fn start_federation(&mut self) -> anyhow::Result<()> {
         self.federation = Some(self.start("fedgate-federation", "federation")?);
@@ -124,6 +131,12 @@ accessLog: {{path: {data}/access.log}}
         let output = command.args(["--server", &server]).args(arguments).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The same as a JSON document.
+    pub fn json(&self, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let text = self.fedctl(&[arguments, &["-o", "json"]].concat())?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     pub fn log(&self, part: &str) -> String {

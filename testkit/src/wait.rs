@@ -20,7 +20,28 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>
     }
 }
 
-/// The same where looking takes an await.
+/// Tries until it works.
+///
+/// # Panics
+/// When it does not work in time; says what was tried, and what the last problem was.
+pub fn until_ok<T, E: std::fmt::Display>(
+    what: &str,
+    limit: Duration,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(problem) if begun.elapsed() >= limit => {
+                panic!("waited {limit:?} for {what}: {problem:#}")
+            }
+            Err(_) => std::thread::park_timeout(POLL),
+        }
+    }
+}
+
+/// The same as [`until`] where looking takes an await.
 ///
 /// # Panics
 /// When there is none in time; says what was waited for.

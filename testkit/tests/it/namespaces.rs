@@ -1,21 +1,23 @@
 //! Three sites of real processes in three network namespaces, one of them IPv6-only, 40 ms and 1 %
 //! loss apart: curl and redis-benchmark in east reach a real nginx in west and a real Redis in south
-//! by name, while all federation nodes are killed and a gateway is restarted.
+//! by name, while all federation nodes are killed and a gateway is restarted. The sites know each other
+//! and their exports from the federation's store.
 
-use std::net::{IpAddr, SocketAddr};
+mod federation;
+mod load;
+mod network;
+mod world;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Process, Site, SiteSpec, site, wait};
-use wan::netns::{self, Netns};
-use wan::{Impairment, PortConfig, TunConfig, TunRouter};
+use testkit::{Process, Site, wait};
+use wan::netns;
 
-const EAST_V4: &str = "198.18.1.1";
-const EAST_V6: &str = "2001:db8:1::1";
-const WEST_V6: &str = "2001:db8:2::1";
-const SOUTH_V4: &str = "198.18.3.1";
-const SOUTH_V6: &str = "2001:db8:3::1";
+use network::{EAST, SOUTH, WEST};
+use world::{World, output_of, start_nginx};
+
 const WEB: &str = "web.shop.svc.clusterset.local";
 const CACHE: &str = "cache.shop.svc.clusterset.local";
 const BODY: &str = "hello from west";
@@ -29,79 +31,46 @@ fn real_applications_talk_across_namespaces_while_control_dies() {
         );
         return;
     }
-    let mut world = World::build();
-    world.curl_speaks_every_http();
-    world.redis_answers(500);
-    world.survives_without_federation_nodes();
-    world.restarted_gateway_needs_nobody();
-    world.both_sides_logged();
+    let mut stage = Stage::build();
+    stage.curl_speaks_every_http();
+    stage.redis_answers(500);
+    stage.survives_without_federation_nodes();
+    stage.restarted_gateway_needs_nobody();
+    stage.both_sides_logged();
 }
 
-/// Fields are dropped in this order: processes first, then the network under them.
-struct World {
-    _applications: Vec<Process>,
-    sites: Vec<Site>,
-    _router: TunRouter,
-    east: Netns,
-    _west: Netns,
-    _south: Netns,
-    _folder: tempfile::TempDir,
-}
+/// East calls a real nginx in west and a real Redis in south.
+struct Stage(World);
 
-impl World {
+impl Stage {
     fn build() -> Self {
-        let folder = tempfile::Builder::new().prefix("fg-ns-").tempdir().unwrap();
-        let [east, west, south] =
-            ["east", "west", "south"].map(|name| Netns::create(name).unwrap());
-        let router = TunRouter::start(TunConfig {
-            ports: vec![
-                PortConfig::new("east", east.name())
-                    .address(format!("{EAST_V4}/24"))
-                    .address(format!("{EAST_V6}/64")),
-                PortConfig::new("west", west.name()).address(format!("{WEST_V6}/64")),
-                PortConfig::new("south", south.name())
-                    .address(format!("{SOUTH_V4}/24"))
-                    .address(format!("{SOUTH_V6}/64")),
-            ],
-            impairment: Impairment::delayed(Duration::from_millis(20)).with_loss(0.01),
-            seed: 3,
-        })
-        .unwrap();
-        east.write_etc("hosts", &format!("{EAST_V4} {WEB} {CACHE}\n")).unwrap();
-        let mut sites = vec![
-            prepare("east", &east, EAST_V4, EAST_V6, folder.path()),
-            prepare("west", &west, WEST_V6, WEST_V6, folder.path()),
-            prepare("south", &south, SOUTH_V4, SOUTH_V6, folder.path()),
-        ];
-        for site in &mut sites {
-            site.start_federation().unwrap();
+        let mut world = World::build(&[EAST, WEST, SOUTH]);
+        let address = EAST.addresses[0];
+        let hosts = format!("{address} {WEB} {CACHE}\n");
+        world.network.netns("east").write_etc("hosts", &hosts).unwrap();
+        let [west, south] = ["west", "south"].map(|site| world.network.netns(site).name());
+        let folder = world.folder.path();
+        let applications = vec![nginx(folder, west), start_redis(folder, south)];
+        world.applications.extend(applications);
+        world.start_everything();
+        world.federate();
+        for (site, intent) in [
+            ("east", include_str!("namespaces/east.yaml")),
+            ("west", include_str!("namespaces/west.yaml")),
+            ("south", include_str!("namespaces/south.yaml")),
+        ] {
+            world.site(site).write_manifest("intent", intent).unwrap();
         }
-        site::introduce(&sites).unwrap();
-        write_intent(&sites);
-        let applications =
-            vec![start_nginx(folder.path(), west.name()), start_redis(folder.path(), south.name())];
-        for site in &mut sites {
-            site.start_gateway().unwrap();
-        }
-        Self {
-            _applications: applications,
-            sites,
-            _router: router,
-            east,
-            _west: west,
-            _south: south,
-            _folder: folder,
-        }
+        let [east, west, south] = &*world.sites else { panic!("three sites") };
+        east.fedctl(&["namespace", "grant", "shop", "--clusters", "west,south"]).unwrap();
+        west.fedctl(&["export", "shop/web", "--to", "cluster=east"]).unwrap();
+        south.fedctl(&["export", "shop/cache", "--to", "trust-domain=east.example"]).unwrap();
+        Self(world)
     }
 
     fn curl(&self, arguments: &[&str]) -> Result<String, String> {
-        let output = self.east.command("curl").args(["-sS", "-m", "10"]).args(arguments).output();
-        let output = output.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        match output.status.success() {
-            true => Ok(text),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
-        }
+        let mut curl = self.0.network.netns("east").command("curl");
+        output_of(curl.args(["-sS", "-m", "10"]).args(arguments))
     }
 
     fn page(&self) -> Option<()> {
@@ -138,7 +107,7 @@ impl World {
     }
 
     fn redis_benchmark(&self, requests: usize) -> Command {
-        let mut command = self.east.command("redis-benchmark");
+        let mut command = self.0.network.netns("east").command("redis-benchmark");
         let requests = requests.to_string();
         command.args([
             "-h", CACHE, "-p", "6379", "-c", "50", "-t", "set,get", "--csv", "-n", &requests,
@@ -155,7 +124,7 @@ impl World {
     /// Under load; traffic does not notice.
     fn survives_without_federation_nodes(&mut self) {
         let load = self.redis_benchmark(4000).spawn().unwrap();
-        for site in &mut self.sites {
+        for site in &mut self.0.sites {
             site.kill_federation().unwrap();
         }
         for _ in 0..5 {
@@ -167,7 +136,7 @@ impl World {
     /// No federation node runs any more: SVID, snapshot and bundles come from the disk.
     fn restarted_gateway_needs_nobody(&mut self) {
         let load = self.redis_benchmark(4000).spawn().unwrap();
-        let west = &mut self.sites[1];
+        let west = &mut self.0.sites[1];
         west.stop_gateway().unwrap();
         west.start_gateway().unwrap();
         wait::until("west's page after the restart", LIMIT, || self.page());
@@ -187,8 +156,8 @@ impl World {
             assert_eq!(lines.next(), None, "more than one record for one request");
             Some(found)
         };
-        let east = wait::until("east's record", LIMIT, || record(&self.sites[0]));
-        let west = wait::until("west's record", LIMIT, || record(&self.sites[1]));
+        let east = wait::until("east's record", LIMIT, || record(&self.0.sites[0]));
+        let west = wait::until("west's record", LIMIT, || record(&self.0.sites[1]));
         assert!(east["request_id"].is_string(), "{east}");
         assert_eq!(east["request_id"], west["request_id"]);
     }
@@ -204,49 +173,15 @@ fn assert_benchmark(output: &std::process::Output) {
     assert!(!told.contains("Error") && !error.contains("Error"), "{told}\n{error}");
 }
 
-fn prepare(name: &str, netns: &Netns, address: &str, advertise: &str, folder: &Path) -> Site {
-    let [address, advertise]: [IpAddr; 2] = [address, advertise].map(|text| text.parse().unwrap());
-    Site::prepare(SiteSpec {
-        name: name.into(),
-        folder: folder.join(name),
-        namespace: Some(netns.name().into()),
-        advertise: SocketAddr::new(advertise, 8443),
-        tunnel: "[::]:8443".parse().unwrap(),
-        routes: address,
-        admin: "127.0.0.1:9901".parse().unwrap(),
-        workers: 2,
-    })
-    .unwrap()
-}
-
-fn write_intent(sites: &[Site]) {
-    let [east, west, south] = sites else { panic!("three sites") };
-    east.write_manifest("intent", include_str!("namespaces/east.yaml")).unwrap();
-    west.write_manifest("intent", include_str!("namespaces/west.yaml")).unwrap();
-    south.write_manifest("intent", include_str!("namespaces/south.yaml")).unwrap();
-}
-
-fn start_nginx(folder: &Path, namespace: &str) -> Process {
-    let home = folder.join("nginx");
-    for path in ["html/grpc/sized", "html/grpc/stream", "temp"] {
-        std::fs::create_dir_all(home.join(path)).unwrap();
-    }
-    std::fs::write(home.join("html/index.html"), format!("{BODY}\n")).unwrap();
-    std::fs::write(home.join("html/find-me"), "found\n").unwrap();
-    for call in ["sized", "stream"] {
-        std::fs::write(home.join("html/grpc").join(call).join("call"), "a message\n").unwrap();
-    }
-    let configuration =
-        include_str!("namespaces/nginx.conf").replace("HOME", home.to_str().unwrap());
-    std::fs::write(home.join("nginx.conf"), configuration).unwrap();
-    // Workers give up root, and must still be able to read what root wrote here.
-    for path in [folder, &home] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(path, mode).unwrap();
-    }
-    let arguments = ["-p", home.to_str().unwrap(), "-c", "nginx.conf", "-e", "error.log"];
-    Process::start("nginx", "nginx", &arguments, Some(namespace), &folder.join("nginx.log"))
-        .unwrap()
+fn nginx(folder: &Path, namespace: &str) -> Process {
+    let files = [
+        ("index.html", &*format!("{BODY}\n")),
+        ("find-me", "found\n"),
+        ("grpc/sized/call", "a message\n"),
+        ("grpc/stream/call", "a message\n"),
+    ];
+    let configuration = include_str!("namespaces/nginx.conf");
+    start_nginx(&folder.join("nginx"), configuration, &files, namespace)
 }
 
 fn start_redis(folder: &Path, namespace: &str) -> Process {
@@ -254,7 +189,7 @@ fn start_redis(folder: &Path, namespace: &str) -> Process {
         "--port",
         "6379",
         "--bind",
-        SOUTH_V4,
+        SOUTH.addresses[0],
         "--save",
         "",
         "--protected-mode",
