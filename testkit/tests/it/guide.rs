@@ -33,7 +33,7 @@ fn every_command_of_the_guide_works() {
     let told = guide.output();
     assert!(told.contains("the guide ends here"), "{told}");
     // The page that the web server in west serves, the link and the service that fedctl shows.
-    for sign in ["web.yaml", "quic fast", "shop/web"] {
+    for sign in ["founded.", "Joined", "web.yaml", "quic fast", "shop/web"] {
         assert!(told.contains(sign), "{sign} is missing:\n{told}");
     }
 }
