@@ -95,6 +95,8 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// For openraft's own tests, which purge without applying.
+    #[cfg(test)]
     pub(super) fn new(media: Media) -> Self {
         Self { media, applied: None }
     }
