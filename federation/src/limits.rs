@@ -129,6 +129,7 @@ pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PROPOSE_CALL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Pause between two rounds of asking who leads: the first one, doubled up to the longest.
 pub const PROPOSE_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest of these pauses.
 pub const PROPOSE_PAUSE_MAX: Duration = Duration::from_millis(800);
 /// How often the leader looks whether the right clusters vote.
 pub const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,6 +145,7 @@ pub const HEAD_INTERVAL: Duration = Duration::from_secs(30);
 pub const APPLIED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a publication is tried again: the first one, doubled up to the longest.
 pub const PUBLISH_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest of these pauses.
 pub const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Clusters that a node speaks with.
 pub const TRANSPORT_PEERS_MAX: usize = 4096;
