@@ -137,6 +137,8 @@ pub const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
 pub const EXCLUSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change of the group may take.
 pub const GROUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause while another such change ends.
+pub const GROUP_CHANGE_PAUSE: Duration = Duration::from_millis(50);
 /// How long a member may take to show that it is up.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a cluster signs its Head anew.

@@ -15,8 +15,10 @@ use super::error::MembershipError;
 use super::node::{Node, node_id};
 use super::voters::{Eligible, Group, plan};
 use crate::limits::{
-    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_TIMEOUT, PROBE_TIMEOUT, PROBES_MAX,
+    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_PAUSE, GROUP_CHANGE_TIMEOUT, PROBE_TIMEOUT,
+    PROBES_MAX,
 };
+use crate::store::MembersError;
 
 impl Node {
     /// Keeps the group as it should be while this node leads. A change is made when two looks in a
@@ -30,13 +32,19 @@ impl Node {
                 wished = None;
                 continue;
             };
+            // Who is waited for may be long in coming; who leaves does not wait for that.
+            let mut outgoing = std::pin::pin!(self.outgoing.notified());
+            outgoing.as_mut().enable();
             let wanted = self.plan_group(&now).await;
             if wanted == now {
                 wished = None;
             } else if wished.as_ref() == Some(&wanted) {
                 wished = None;
-                if let Err(problem) = self.change_group(wanted).await {
-                    tracing::warn!(%problem, "the store's voters were not changed yet");
+                tokio::select! {
+                    changed = self.change_group(wanted) => if let Err(problem) = changed {
+                        tracing::warn!(%problem, "the store's voters were not changed yet");
+                    },
+                    () = outgoing => {}
                 }
             } else {
                 wished = Some(wanted);
@@ -53,6 +61,7 @@ impl Node {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(leaving, Instant::now() + EXCLUSION_TIMEOUT);
+        self.outgoing.notify_waiters();
         if !now.voters.contains(&node) && !now.standbys.contains(&node) {
             return Ok(());
         }
@@ -108,7 +117,15 @@ impl Node {
         };
         let (voters, standbys) = (named(&group.voters), named(&group.standbys));
         let store = self.store();
-        let changing = store.set_members(group.voters, group.standbys);
+        let changing = async {
+            loop {
+                match store.set_members(group.voters.clone(), group.standbys.clone()).await {
+                    // Its end is near: it is given up for this one, or is another such.
+                    Err(MembersError::InProgress) => tokio::time::sleep(GROUP_CHANGE_PAUSE).await,
+                    done => return done,
+                }
+            }
+        };
         let changed = tokio::time::timeout(GROUP_CHANGE_TIMEOUT, changing).await;
         let changed = changed.map_err(|_| MembershipError::NoQuorum {
             detail: format!("the voters were not changed to {voters} in time"),

@@ -33,7 +33,7 @@ use super::types::Mode;
 use crate::fleet::Fleet;
 use crate::gateways::Gateways;
 use crate::intake;
-use crate::limits::APPLIED_TIMEOUT;
+use crate::limits::{APPLIED_TIMEOUT, LEADER_SILENCE_MAX};
 use crate::replica::{Feed, Observer, Replica, WatchServer};
 use crate::store::{Disk, Peers, Profile, Role, Store, StoreConfig};
 use crate::transport::{Transport, TransportPeer};
@@ -81,6 +81,8 @@ pub(crate) struct Node {
     pub(super) own_findings: Mutex<Vec<Diagnostic>>,
     /// On the leader: clusters on their way out, and until when they are kept out of the group.
     pub(super) excluded: Mutex<BTreeMap<ClusterId, Instant>>,
+    /// One more was added to these.
+    pub(super) outgoing: Notify,
     pub(super) leader: Mutex<Option<ClusterId>>,
     /// Whom the transport speaks with, and until when if it leaves now.
     pub(super) peers: Mutex<BTreeMap<ClusterId, (TransportPeer, Instant)>>,
@@ -137,9 +139,17 @@ impl Node {
         self.store().status().role == Role::Reseeding
     }
 
+    /// Whether this node votes or stands by. The log does not tell a node that it was taken out; who
+    /// hears no leader, is fed by others, and does not vote according to them, is out.
     pub(crate) fn in_group(&self) -> bool {
         let status = self.store().status();
-        status.voters.contains(&self.own.node) || status.standbys.contains(&self.own.node)
+        let listed =
+            status.voters.contains(&self.own.node) || status.standbys.contains(&self.own.node);
+        if status.silence.is_none_or(|silence| silence < LEADER_SILENCE_MAX) {
+            return listed;
+        }
+        let told = self.feed.standpoint();
+        listed && (!told.relayed || told.voters.contains(&self.own.id))
     }
 
     pub(crate) fn mode(&self) -> Mode {

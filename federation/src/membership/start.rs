@@ -143,6 +143,7 @@ impl Ground {
             withdrawn: AtomicBool::new(false),
             own_findings: Mutex::default(),
             excluded: Mutex::default(),
+            outgoing: Notify::new(),
             leader: Mutex::default(),
             peers: Mutex::default(),
             grants: grants.map_err(|e| coded(e.code(), e))?,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use model::code::ROLLED_BACK;
 use model::{ClusterId, Resource};
@@ -77,7 +77,8 @@ impl Node {
     pub(super) fn take_own_state(&self) {
         let status = self.store().status();
         let own = self.own.node;
-        let in_group = status.voters.contains(&own) || status.standbys.contains(&own);
+        let listed = status.voters.contains(&own) || status.standbys.contains(&own);
+        let heard = status.silence.is_none_or(|silence| silence < LEADER_SILENCE_MAX);
         let machine = self.store().state();
         let (revision, fleet) = (machine.0.revision(), machine.0.fleet());
         if fleet.federation().is_none() {
@@ -85,7 +86,7 @@ impl Node {
         }
         let quorum = match status.role {
             Role::Leader => status.quorum_ack_age.is_some_and(|age| age < LEADER_SILENCE_MAX),
-            _ => status.leader.is_some(),
+            _ => status.leader.is_some() && heard,
         };
         let voters = status.voters.iter().filter_map(|node| {
             fleet.members().map(|member| member.cluster).find(|id| node_id(id) == *node)
@@ -100,15 +101,15 @@ impl Node {
             tracing::error!(code = %ROLLED_BACK, problem, "the store's log is not taken over");
             return;
         }
-        if newer || (in_group && was_relayed && known == Some(revision)) {
+        if newer || (listed && heard && was_relayed && known == Some(revision)) {
             let fleet = Arc::new(fleet.clone());
             self.observer.hold(&fleet, self.own.id, Now::read());
             self.feed.set_standpoint(standpoint);
             self.feed.publish(fleet);
-        } else if in_group && known == Some(revision) {
+        } else if listed && (heard || !was_relayed) && known == Some(revision) {
             self.feed.set_standpoint(standpoint);
         }
-        if in_group && quorum {
+        if listed && quorum {
             self.observer.quorum_heard(Now::read());
         }
     }
@@ -124,20 +125,16 @@ impl Node {
     async fn follow_others(self: Arc<Self>, links: Arc<dyn Links>) {
         let mut ticks = tokio::time::interval(FOLLOW_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut leaderless = Duration::ZERO;
         let mut following: Option<CancellationToken> = None;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.stop.cancelled() => return,
             }
-            leaderless = match self.store().status().leader {
-                None => leaderless.saturating_add(FOLLOW_INTERVAL),
-                Some(_) => Duration::ZERO,
-            };
+            let silence = self.store().status().silence.unwrap_or_default();
             let wanted = match self.state() {
                 None => false,
-                Some(_) => !self.in_group() || leaderless >= LEADER_SILENCE_MAX,
+                Some(_) => !self.in_group() || silence >= LEADER_SILENCE_MAX,
             };
             if self.has_lost_its_log() {
                 self.ask_to_come_back().await;

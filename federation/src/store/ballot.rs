@@ -96,6 +96,11 @@ impl Ballot {
         self.times().hear(Instant::now(), self.profile);
     }
 
+    /// How long ago a leader was heard.
+    pub(super) fn silence(&self) -> Duration {
+        self.times().heard.elapsed()
+    }
+
     /// A leader that goes on leading has an election time to gather its followers again.
     pub(super) fn end_transfer(&self) {
         if let Some((_, since)) = &mut self.times().leading {

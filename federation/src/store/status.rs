@@ -54,6 +54,9 @@ pub struct StoreStatus {
     pub snapshot: Option<u64>,
     pub voters: Vec<u64>,
     pub standbys: Vec<u64>,
+    /// On others than a leader: how long ago one was heard, or how long ago this node started.
+    /// `leader` stays who it was, also for a node that was taken out of the group and not told so.
+    pub silence: Option<Duration>,
     /// On a leader: how long ago a quorum followed it.
     pub quorum_ack_age: Option<Duration>,
     /// On a leader: the other members.
@@ -110,6 +113,7 @@ impl<M: Machine> Store<M> {
             applied: self.state_at().0,
             purged: metrics.purged.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
+            silence: (metrics.state != ServerState::Leader).then(|| inner.ballot.silence()),
             quorum_ack_age: inner.ballot.quorum_age(&metrics),
             peers,
             fault,
