@@ -71,6 +71,8 @@ pub const EARLY_REVOCATIONS_MAX: usize = 128;
 pub const NEWS_HEADS_MAX: usize = 64;
 /// Bytes of a joiner's message: a Member, and its first records.
 pub const JOIN_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// Calls of a joiner on one connection; each may hold one message of it in memory.
+pub const JOIN_CALLS_PER_CONNECTION_MAX: u32 = 2;
 /// Joins that wait for a person.
 pub const PENDING_JOINS_MAX: usize = 32;
 

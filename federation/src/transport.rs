@@ -28,8 +28,8 @@ use tonic::transport::{Channel, Server};
 use tunnel::NodeEndpoint;
 
 use crate::limits::{
-    CALLS_PER_CONNECTION_MAX, STORE_CONNECTION_WINDOW_BYTES, STORE_PING_INTERVAL,
-    STORE_PING_TIMEOUT, STORE_STREAM_WINDOW_BYTES, TRANSPORT_PEERS_MAX,
+    CALLS_PER_CONNECTION_MAX, JOIN_CALLS_PER_CONNECTION_MAX, STORE_CONNECTION_WINDOW_BYTES,
+    STORE_PING_INTERVAL, STORE_PING_TIMEOUT, STORE_STREAM_WINDOW_BYTES, TRANSPORT_PEERS_MAX,
 };
 
 pub use doors::RelayDoors;
@@ -230,6 +230,11 @@ pub fn server() -> Server {
         .initial_stream_window_size(STORE_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(STORE_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+}
+
+/// The same for [`Incoming::join`]: a joiner asks one thing after the other, and nobody knows it.
+pub fn join_server() -> Server {
+    server().max_concurrent_streams(JOIN_CALLS_PER_CONNECTION_MAX)
 }
 
 impl fmt::Debug for Transport {

@@ -120,7 +120,7 @@ pub(super) fn serve_peers(
         .add_service(raft)
         .add_service(store)
         .serve_with_incoming_shutdown(incoming.store, until(stop));
-    let join = transport::server()
+    let join = transport::join_server()
         .add_service(join)
         .serve_with_incoming_shutdown(incoming.join, until(stop));
     tasks.spawn(async move {
