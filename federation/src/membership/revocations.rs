@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::{ClusterId, Role, TrustDomain};
 use wire::store::{Change, Domain, Revocation, RevocationTarget, Signed};
 
+use super::error::MembershipError;
 use super::node::Node;
 use crate::fleet::{Fleet, verify};
-use crate::limits::EARLY_REVOCATIONS_MAX;
+use crate::limits::{EARLY_REVOCATIONS_MAX, PROPOSE_PAUSE_MAX};
 
 /// Verified revocations that the state does not have yet.
 #[derive(Debug, Default)]
@@ -41,16 +42,27 @@ impl Node {
             early.insert(signed.payload.to_vec(), (signed.clone(), revocation));
             drop(early);
             news = true;
-            let (node, signed) = (self.clone(), signed.clone());
             // Most likely somebody else proposes it too: the log takes it once.
-            self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(async move {
-                if let Err(problem) = node.propose(Change::Revoke(signed)).await {
-                    tracing::info!(%problem, "the revocation is not logged by this node");
-                }
-            }));
+            let node = self.clone();
+            let stop = self.stop.clone();
+            self.tasks.spawn(stop.run_until_cancelled_owned(node.log_revocation(signed.clone())));
         }
         if news {
             self.enforce();
+        }
+    }
+
+    /// Until the log has it: what is in force in memory alone would be forgotten with the nodes that
+    /// have heard of it.
+    async fn log_revocation(self: Arc<Self>, signed: Signed) {
+        loop {
+            let proposed = self.propose(Change::Revoke(signed.clone())).await;
+            let Err(problem) = proposed else { return };
+            tracing::warn!(%problem, "the revocation is not logged by this node");
+            if !matches!(problem, MembershipError::NoQuorum { .. }) {
+                return;
+            }
+            tokio::time::sleep(PROPOSE_PAUSE_MAX).await;
         }
     }
 
