@@ -1,5 +1,6 @@
 //! What people decide about the federation: founding it, taking members out, shutting them out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -18,8 +19,9 @@ use wire::store::{
 
 use super::error::MembershipError;
 use super::machine::decode_reply;
-use super::node::{Node, unix_ms};
+use super::node::{Node, node_id, unix_ms};
 use super::types::{Founded, LeaveRequest, RevokeRequest, RevokeTarget, Revoked};
+use super::voters::loses_quorum;
 use crate::limits::{DRAIN_MAX, LEAVE_TIMEOUT, TELL_TIMEOUT};
 
 impl Node {
@@ -234,12 +236,22 @@ impl Node {
         };
         let mut next = state.revision();
         next.index += 1;
-        match state.apply(next, &command.encode()) {
-            Ok(_) => Ok(()),
-            Err(refusal) => {
-                Err(MembershipError::Refused { code: refusal.code, text: refusal.text })
-            }
+        if let Err(refusal) = state.apply(next, &command.encode()) {
+            return Err(MembershipError::Refused { code: refusal.code, text: refusal.text });
         }
+        let stays: BTreeSet<u64> =
+            state.fleet().members().map(|member| node_id(&member.cluster)).collect();
+        if !loses_quorum(&self.store().status().voters, |node| stays.contains(&node)) {
+            return Ok(());
+        }
+        Err(MembershipError::NotAllowed {
+            code: LEAVE_UNSAFE,
+            problem: "most of the store's voters would be shut out at once, and without them it \
+                      could never be changed again"
+                .into(),
+            fix: "re-anchor the members that the target admitted, or revoke one voter after the \
+                  other; `fedctl store peers` lists them",
+        })
     }
 
     async fn tell_all(

@@ -63,6 +63,11 @@ pub(crate) fn plan(own: u64, eligible: &[Eligible], now: &Group, named: &[u64]) 
     Group { voters: chosen.into_iter().collect(), standbys }
 }
 
+/// Whether the voters that stay are too few to let the others go.
+pub(crate) fn loses_quorum(voters: &[u64], stays: impl Fn(u64) -> bool) -> bool {
+    voters.iter().filter(|node| stays(**node)).count() * 2 <= voters.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +161,21 @@ mod tests {
         for (what, (there, voters, standbys, named, wanted, spare)) in rows {
             let got = plan(1, &members(there), &group(voters, standbys), named);
             assert_eq!(got, group(wanted, spare), "{what}");
+        }
+    }
+
+    #[test]
+    fn most_of_the_voters_must_stay() {
+        let rows: [(&[u64], &[u64], bool); 6] = [
+            (&[1], &[], false),
+            (&[1], &[1], true),
+            (&[1, 2, 3], &[2], false),
+            (&[1, 2, 3], &[2, 3], true),
+            (&[1, 2, 3, 4, 5], &[2, 3, 9], false),
+            (&[1, 2, 3, 4, 5], &[2, 3, 4], true),
+        ];
+        for (voters, gone, lost) in rows {
+            assert_eq!(loses_quorum(voters, |node| !gone.contains(&node)), lost, "{gone:?}");
         }
     }
 
