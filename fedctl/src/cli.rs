@@ -114,7 +114,7 @@ pub enum Certs {
 
 #[derive(Debug, Subcommand)]
 pub enum Demo {
-    /// Start east, west and south, show them talk, fail over and recover
+    /// Start four clusters, let them form a federation, and show faults and what they cost
     Up(DemoUp),
     /// Where the running demo's parts are
     Status(DemoFolder),
@@ -147,7 +147,7 @@ pub struct DemoFolder {
 
 #[derive(Debug, Args)]
 pub struct DemoCluster {
-    /// east, west or south
+    /// east, west, south or north
     pub cluster: String,
     #[command(flatten)]
     pub folder: DemoFolder,
