@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use identity::FederationPublicKey;
 use model::code::{
     Code, FEDERATION_NONE, JOIN_DENIED, JOIN_RATE_LIMITED, SIGNATURE_REFUSED, STORE_NO_QUORUM,
-    TOKEN_EXPIRED, TOKEN_MISMATCH, TOKEN_UNKNOWN,
+    TOKEN_EXPIRED, TOKEN_MISMATCH, TOKEN_REVOKED, TOKEN_UNKNOWN, TOKEN_USED,
 };
 use model::{ClusterId, Revision};
 use tokio::sync::mpsc;
@@ -156,9 +156,13 @@ impl Session {
         let member = Member::decode(&request.member);
         let member = member.map_err(|error| no(TOKEN_MISMATCH, error.to_string()))?;
         check_member(&grant, &member, key.spki())?;
-        let revoked = self.token_state(&grant.token_id) == TokenState::Revoked;
-        if revoked {
-            return Err(no(model::code::TOKEN_REVOKED, "the token was revoked"));
+        match self.token_state(&grant.token_id) {
+            TokenState::Revoked => return Err(no(TOKEN_REVOKED, "the token was revoked")),
+            // Nobody is asked to approve what the log would refuse.
+            TokenState::Used if self.admitted_before(&member).is_none() => {
+                return Err(no(TOKEN_USED, "another cluster has redeemed the token"));
+            }
+            _ => {}
         }
         let now = unix_ms(SystemTime::now());
         if grant.expires_at_unix_ms <= now && self.admitted_before(&member).is_none() {
