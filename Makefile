@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --workspace --locked
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke fuzz-smoke
+.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke bench-store fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ setup-build:
 build: setup-build ## Build every program, for debugging
 	$(BUILD) --bins
 
-demo: setup-build ## Build and run four clusters on this machine, with three faults
+demo: setup-build ## Build and run three clusters on this machine, with a fault
 	$(BUILD) --bin fedctl
 	@exec $(TARGET)/debug/fedctl demo up
 
@@ -46,6 +46,10 @@ bench-smoke: setup-build ## Measure a pair of gateways beside a direct connectio
 	$(BUILD) --release --bins
 	@$(TARGET)/release/bench smoke
 	@$(TARGET)/release/bench wan
+
+bench-store: setup-build ## Measure the store of three clusters: joins, changes, writes, leaders that die
+	$(BUILD) --release --bins
+	@$(TARGET)/release/bench store
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bench::{smoke, wan};
+use bench::{smoke, store, wan};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -17,6 +17,8 @@ enum Command {
     Smoke(smoke::Options),
     /// Small requests beside a long download at 40 ms
     Wan(wan::Options),
+    /// The store of three real clusters: joins, changes, writes, and the deaths of leaders
+    Store(store::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -25,6 +27,7 @@ fn main() -> anyhow::Result<()> {
     let report = match command {
         Command::Smoke(options) => runtime.block_on(smoke::run(&options)),
         Command::Wan(options) => runtime.block_on(wan::run(&options)),
+        Command::Store(options) => runtime.block_on(store::run(&options)),
     }?;
     std::io::stdout().write_all(report.as_bytes())?;
     Ok(())

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use fedctl::operator::Operator;
+use wan::Impairment;
+use wan::relay::{LinkConfig, RelayConfig, UdpRelay};
 use wire::operator::proto::join_event::Event;
 use wire::operator::proto::{FoundRequest, GetStoreRequest, IssueTokenRequest, Store};
 
@@ -90,4 +92,27 @@ pub async fn settled(sites: &[Site], voters: usize) -> anyhow::Result<(u64, Stri
         (leaders.len() == 1).then(|| leaders.remove(0))
     });
     Ok(looking.await)
+}
+
+/// Where all others reach the gateways of these sites: packets between two of them take so long one
+/// way. Works until it is dropped.
+pub fn relay(sites: &[Site], one_way: Duration) -> anyhow::Result<UdpRelay> {
+    let mut links = Vec::new();
+    for to in sites {
+        for from in sites {
+            // A cluster tries its own public address when it makes a token.
+            let (name, delay) = match from.spec.name == to.spec.name {
+                true => (format!("{}-itself", to.spec.name), Duration::ZERO),
+                false => (from.spec.name.clone(), one_way),
+            };
+            links.push(
+                LinkConfig::new(name, &to.spec.name)
+                    .listen(to.spec.advertise)
+                    .client(from.spec.tunnel.ip())
+                    .target(to.spec.tunnel)
+                    .impaired(Impairment::delayed(delay)),
+            );
+        }
+    }
+    UdpRelay::spawn_thread(RelayConfig { links, seed: 1 }).context("start the relay")
 }
