@@ -241,7 +241,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The secret is the message's field 11, 32 bytes.
-fn secret_of(text: &TokenText) -> [u8; 32] {
+pub(crate) fn secret_of(text: &TokenText) -> [u8; 32] {
     let body = text.expose().strip_prefix("fedgate1.").unwrap();
     let digit = |c: u8| match c {
         b'A'..=b'Z' => c - b'A',

@@ -64,6 +64,10 @@ impl Cluster {
     }
 
     pub(crate) async fn start_node(&mut self) {
+        self.try_start_node().await.unwrap();
+    }
+
+    pub(crate) async fn try_start_node(&mut self) -> anyhow::Result<()> {
         let Self { name, address, port, trust_domain, .. } = &*self;
         let yaml = format!(
             "\
@@ -79,7 +83,8 @@ advertise:
 "
         );
         let config = FederationConfig::from_yaml(&yaml, &self.path("federation.yaml")).unwrap();
-        self.federation = Some(federation::app::build(config).await.unwrap());
+        self.federation = Some(federation::app::build(config).await?);
+        Ok(())
     }
 
     pub(crate) async fn stop_node(&mut self) {
