@@ -12,10 +12,7 @@ use wire::store::{ReadReply, ReadRequest};
 
 use super::error::MembershipError;
 use super::node::Node;
-use crate::limits::{
-    PROPOSE_CALL_TIMEOUT, PROPOSE_PAUSE_MAX, PROPOSE_PAUSE_MIN, PROPOSE_TARGETS_MAX,
-    PROPOSE_TIMEOUT,
-};
+use crate::limits::{PROPOSE_PAUSE_MAX, PROPOSE_PAUSE_MIN, PROPOSE_TARGETS_MAX, PROPOSE_TIMEOUT};
 
 impl Node {
     /// Waits until this node's store has everything that was acknowledged before the call. Only in
@@ -51,7 +48,7 @@ impl Node {
             if let Some(revision) = self.ask_everybody().await {
                 return revision;
             }
-            tokio::time::sleep(pause).await;
+            self.pause(pause).await;
             pause = (pause * 2).min(PROPOSE_PAUSE_MAX);
         }
     }
@@ -85,9 +82,8 @@ impl Node {
         }
         let gone = || Status::unavailable("it is no peer any more");
         let mut client = StoreServiceClient::new(self.channel(&target).ok_or_else(gone)?);
-        let asked = tokio::time::timeout(PROPOSE_CALL_TIMEOUT, client.read(request.encode())).await;
-        let late = |_| Status::deadline_exceeded("no answer in time");
-        let reply = asked.map_err(late)??.into_inner();
+        let asked = self.unless_led_anew(client.read(request.encode())).await;
+        let reply = asked?.into_inner();
         ReadReply::decode(reply).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -66,8 +66,17 @@ impl Node {
             if Instant::now() + pause >= deadline {
                 return Err(MembershipError::NoQuorum { detail });
             }
-            tokio::time::sleep(pause).await;
+            self.pause(pause).await;
             pause = (pause * 2).min(PROPOSE_PAUSE_MAX);
+        }
+    }
+
+    /// Until it is worth asking again: when somebody else leads, at once.
+    pub(crate) async fn pause(&self, pause: Duration) {
+        let mut leadership = self.store().leadership();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            Ok(()) = leadership.changed() => {}
         }
     }
 
@@ -125,10 +134,24 @@ impl Node {
         let channel = self.channel(&target).ok_or_else(gone)?;
         let mut client = StoreServiceClient::new(channel);
         let request = ProposeRequest { command: command.clone() };
-        let asked = tokio::time::timeout(PROPOSE_CALL_TIMEOUT, client.propose(request)).await;
-        let reply = asked.map_err(|_| no_answer(PROPOSE_CALL_TIMEOUT))??;
+        let reply = self.unless_led_anew(client.propose(request)).await?;
         let malformed = |error: wire::WireError| Status::internal(error.to_string());
         ProposeReply::decode(reply.into_inner()).map_err(malformed)
+    }
+
+    /// A leader that has died answers nobody, so nobody waits for its answer once there is another.
+    pub(crate) async fn unless_led_anew<T>(
+        &self,
+        asking: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut leadership = self.store().leadership();
+        leadership.mark_unchanged();
+        tokio::select! {
+            asked = tokio::time::timeout(PROPOSE_CALL_TIMEOUT, asking) => {
+                asked.map_err(|_| no_answer(PROPOSE_CALL_TIMEOUT))?
+            }
+            Ok(()) = leadership.changed() => Err(Status::unavailable("another one leads now")),
+        }
     }
 
     /// Proposes to this node's own store, and nowhere else.
