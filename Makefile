@@ -7,7 +7,7 @@ BUILD := $(CARGO) build --workspace --locked
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke bench-store fuzz-smoke
+.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,11 @@ bench-smoke: setup-build ## Measure a pair of gateways beside a direct connectio
 bench-store: setup-build ## Measure the store of three clusters: joins, changes, writes, leaders that die
 	$(BUILD) --release --bins
 	@$(TARGET)/release/bench store
+
+bench-scale: setup-build ## Measure a federation of 1,000 simulated clusters, and the store beside etcd
+	$(BUILD) --release --bins
+	@$(TARGET)/release/bench scale
+	@$(TARGET)/release/bench etcd --etcd "$$(scripts/etcd.sh)"
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use bench::{smoke, store, wan};
+use bench::scale::{node, reader};
+use bench::{etcd, scale, smoke, store, wan};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -19,7 +20,20 @@ enum Command {
     Wan(wan::Options),
     /// The store of three real clusters: joins, changes, writes, and the deaths of leaders
     Store(store::Options),
+    /// A federation of many simulated clusters: memory, bytes, egress
+    Scale(scale::Options),
+    /// Writes to the store beside writes to etcd
+    Etcd(etcd::Options),
+    /// A node of the store, started by other measurements
+    #[command(hide = true)]
+    Node(node::Options),
+    /// A Replica, started by other measurements
+    #[command(hide = true)]
+    Reader(reader::Options),
 }
+
+/// As many as the product's node has.
+const NODE_THREADS: usize = 2;
 
 fn main() -> anyhow::Result<()> {
     let command = Cli::parse().command;
@@ -28,7 +42,17 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(options) => runtime.block_on(smoke::run(&options)),
         Command::Wan(options) => runtime.block_on(wan::run(&options)),
         Command::Store(options) => runtime.block_on(store::run(&options)),
+        Command::Scale(options) => runtime.block_on(scale::run(&options)),
+        Command::Etcd(options) => runtime.block_on(etcd::run(&options)),
+        Command::Node(options) => as_node(async { node::run(&options).await }),
+        Command::Reader(options) => as_node(async { reader::run(&options).await }),
     }?;
     std::io::stdout().write_all(report.as_bytes())?;
     Ok(())
+}
+
+fn as_node(running: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(NODE_THREADS).enable_all().build()?;
+    runtime.block_on(running).map(|()| String::new())
 }
