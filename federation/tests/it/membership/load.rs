@@ -1,12 +1,12 @@
 //! Writes through every node, while leadership is handed over and leaders are stopped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use federation::membership::{Membership, Mode, StoreRole, TokenRequest};
+use federation::membership::{Membership, Mode, StoreRole, TokenRequest, TokenState};
 use tokio::task::JoinHandle;
 use wire::store::TokenId;
 
@@ -21,12 +21,19 @@ const WRITES: usize = 6;
 /// What all writers were told is written, and where each of them writes at the moment.
 #[derive(Default)]
 struct Load {
-    acknowledged: Mutex<BTreeSet<TokenId>>,
+    /// Tokens that were issued, and whether it was acknowledged that they were revoked.
+    acknowledged: Mutex<BTreeMap<TokenId, bool>>,
     count: AtomicUsize,
     ended: AtomicBool,
 }
 
 impl Load {
+    fn note(&self, id: TokenId, revoked: bool) {
+        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(all.insert(id, revoked).is_some(), revoked);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn writer(self: &Arc<Self>, membership: Membership, name: &'static str) -> JoinHandle<()> {
         let load = self.clone();
         tokio::spawn(async move {
@@ -37,10 +44,11 @@ impl Load {
             };
             while !load.ended.load(Ordering::Relaxed) {
                 // What is not acknowledged may be there or not.
-                if let Ok(token) = membership.issue_token(wanted.clone()).await {
-                    let mut all = load.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-                    assert!(all.insert(token.id));
-                    load.count.fetch_add(1, Ordering::Relaxed);
+                let Ok(token) = membership.issue_token(wanted.clone()).await else { continue };
+                load.note(token.id, false);
+                // So that there are never too many open ones.
+                if membership.revoke_token(token.id).await.is_ok() {
+                    load.note(token.id, true);
                 }
             }
         })
@@ -107,13 +115,17 @@ async fn no_acknowledged_write_is_lost_while_leaders_change() {
     }
     assert_eq!(terms.len(), ROUNDS, "leaders did change: {terms:?}");
     let acknowledged = load.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert!(acknowledged.len() >= ROUNDS * 3 * WRITES);
+    assert!(acknowledged.values().filter(|revoked| **revoked).count() >= ROUNDS * WRITES);
     for cluster in &clusters {
         let membership = cluster.membership();
         let missing = || async {
             let rows = membership.tokens().unwrap_or_default();
-            let there: BTreeSet<TokenId> = rows.into_iter().map(|row| row.id).collect();
-            acknowledged.difference(&there).count()
+            let state = |id| rows.iter().find(|row| row.id == id).map(|row| row.state);
+            let is_missing = |(id, revoked): &(&TokenId, &bool)| match state(**id) {
+                Some(state) => **revoked && state != TokenState::Revoked,
+                None => true,
+            };
+            acknowledged.iter().filter(is_missing).count()
         };
         until(&format!("every write at {}", cluster.name), missing, |count| *count == 0).await;
     }
