@@ -158,6 +158,8 @@ struct Inner<M> {
     reseeding: AtomicBool,
     /// A higher epoch that another node spoke of, 0 for none: the federation was recovered without us.
     fenced: AtomicU64,
+    /// Why a leader's last snapshot was not taken over.
+    distrusted: Mutex<Option<String>>,
     receiver: Mutex<Receiver>,
     proposals: Semaphore,
     calls: Semaphore,
@@ -167,6 +169,14 @@ struct Inner<M> {
     gate: tokio::sync::RwLock<()>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<M> Inner<M> {
+    /// What was set before.
+    fn set_distrusted(&self, problem: Option<String>) -> Option<String> {
+        let mut known = self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut known, problem)
+    }
 }
 
 /// Calls from other nodes that are worked on at the same time.
@@ -213,6 +223,7 @@ impl<M: Machine> Store<M> {
             resumed: loaded.resumed,
             reseeding: AtomicBool::new(loaded.reseeding),
             fenced: AtomicU64::new(0),
+            distrusted: Mutex::default(),
             receiver: Mutex::default(),
             proposals: Semaphore::new(STORE_PROPOSALS_MAX),
             calls: Semaphore::new(CALLS_MAX),

@@ -8,7 +8,7 @@ use wire::store::TokenId;
 
 use super::Fleet;
 use super::requests::{RequestId, Requests};
-use super::token::TokenEntry;
+use super::token::{TokenEntry, TokenUse};
 
 /// What the log has led to. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,18 @@ impl FleetState {
 
     pub fn token(&self, id: &TokenId) -> Option<&TokenEntry> {
         self.tokens.get(id).map(|token| &**token)
+    }
+
+    /// As [`Fleet::rolls_back`]; besides, a token that was redeemed or revoked opens no more.
+    pub fn rolls_back(&self, before: &Self) -> Option<String> {
+        let reopened = |was: &&TokenEntry| {
+            let is = self.token(&was.grant.token_id);
+            was.used != TokenUse::Open && is.is_some_and(|is| is.used == TokenUse::Open)
+        };
+        self.fleet.rolls_back(&before.fleet).or_else(|| {
+            let reopened = before.tokens().find(reopened)?;
+            Some(format!("the token {} is open in it again", reopened.grant.token_id))
+        })
     }
 
     /// Where a request took effect, while it is remembered.

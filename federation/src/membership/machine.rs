@@ -37,6 +37,10 @@ impl Machine for FleetMachine {
             }
         }
     }
+
+    fn follows(&self, before: &Self) -> Result<(), String> {
+        self.0.rolls_back(&before.0).map_or(Ok(()), Err)
+    }
 }
 
 fn encode(reply: &ProposeReply) -> Vec<u8> {

@@ -40,6 +40,13 @@ pub trait Machine: Clone + Send + Sync + 'static {
     fn to_kv(&self) -> Vec<Pair>;
     /// Never fails: a command that cannot be done changes nothing and says so in its reply.
     fn apply(&mut self, revision: Revision, command: &[u8]) -> Outcome;
+    /// Whether this state can have come of `before` by commands. A leader's snapshot takes the place
+    /// of what is here only then; the text of an error says what it has lost. A machine in which
+    /// nothing is for ever follows any other.
+    fn follows(&self, before: &Self) -> Result<(), String> {
+        let _ = before;
+        Ok(())
+    }
 }
 
 /// Where on the disk a key lies.

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use model::code::ROLLED_BACK;
 use openraft::ServerState;
 use openraft::raft::{AppendEntriesResponse, VoteRequest, VoteResponse};
 
@@ -58,6 +59,10 @@ impl<M: Machine> Store<M> {
                 let reply = reply.map_err(|error| (Refusal::Stopped, error.to_string()))?;
                 if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
                     inner.ballot.hear();
+                }
+                if matches!(reply, AppendEntriesResponse::Success) {
+                    // The log here goes on: whoever leads now has what is here.
+                    inner.set_distrusted(None);
                 }
                 Ok(Reply::Append(reply))
             }
@@ -160,21 +165,40 @@ impl<M: Machine> Store<M> {
         meta: SnapshotMeta,
         bytes: Vec<u8>,
     ) -> Result<Reply, (Refusal, String)> {
+        let (applied, before) = self.inner.replica.position();
+        // An older one is not put in place of anything.
+        let is_newer = meta.last_log_id > applied.log_id;
         // The machine verifies the state before any of it is put in place of the old one.
         let loaded = self.inner.media.compute(move || {
             let pairs = decode_pairs(&bytes).map_err(|error| error.to_string());
-            pairs.and_then(M::load).map_err(DiskError::Damaged)
+            let machine = pairs.and_then(M::load).map_err(DiskError::Damaged)?;
+            let follows = if is_newer { machine.follows(&before) } else { Ok(()) };
+            Ok(follows.map(|()| machine))
         });
-        let machine = loaded.await.map_err(|error| {
+        let loaded = loaded.await.map_err(|error| {
             (Refusal::Malformed, format!("the snapshot's state was refused: {error}"))
         })?;
+        let machine = loaded.map_err(|lost| (Refusal::Malformed, self.distrust(&vote, lost)))?;
         let snapshot =
             Snapshot { meta, snapshot: Box::new(Image::of(std::sync::Arc::new(machine))) };
         let installed = self.inner.raft.install_full_snapshot(vote, snapshot).await;
         let installed =
             installed.map_err(|error| (Refusal::Stopped, closed(&error).to_string()))?;
+        self.inner.set_distrusted(None);
         self.inner.ballot.hear();
         Ok(Reply::Part(PartReply::Done(installed.vote)))
+    }
+
+    /// A leader is believed what was signed, not that what was agreed on never was. It may send the
+    /// same again and again; that is said once.
+    fn distrust(&self, leader: &Vote, lost: String) -> String {
+        let node = leader.leader_id.node_id;
+        let text = format!("the snapshot of node {node:016x} does not follow what is here: {lost}");
+        let known = self.inner.set_distrusted(Some(text.clone()));
+        if known.as_ref() != Some(&text) {
+            tracing::error!(code = %ROLLED_BACK, problem = text, "the store's state is kept");
+        }
+        text
     }
 
     /// Only a leader that a quorum confirms can say who is a member.
@@ -222,8 +246,9 @@ mod tests {
     use model::Revision;
     use openraft::raft::AppendEntriesRequest;
 
+    use super::super::network::encode_pairs;
     use super::super::rpc::Request;
-    use super::super::types::{LogId, StoredMembership};
+    use super::super::types::{LogId, Membership, StoredMembership};
     use super::super::{
         CallError, Outcome, Pair, Peers, Profile, RocksDisk, RpcKind, Store, StoreConfig,
     };
@@ -258,6 +283,85 @@ mod tests {
         ) -> BoxFuture<'static, Result<Bytes, CallError>> {
             std::future::ready(Err(CallError::Unreachable("nobody is there".into()))).boxed()
         }
+    }
+
+    /// Of what was agreed on, only how much it was.
+    #[derive(Clone, Debug)]
+    struct Height(u8);
+
+    impl Machine for Height {
+        fn load(pairs: Vec<Pair>) -> Result<Self, String> {
+            Ok(Self(pairs.first().map_or(0, |(_, value)| value[0])))
+        }
+
+        fn to_kv(&self) -> Vec<Pair> {
+            vec![(b"height".to_vec(), vec![self.0])]
+        }
+
+        fn apply(&mut self, _: Revision, _: &[u8]) -> Outcome {
+            Outcome::default()
+        }
+
+        fn follows(&self, before: &Self) -> Result<(), String> {
+            match self.0 < before.0 {
+                true => Err(format!("it has {} of {}", self.0, before.0)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    fn snapshot(leader: u64, voter: u64, index: u64, height: u8) -> Call {
+        let bytes = encode_pairs(Height(height).to_kv());
+        let log_id = LogId::new(openraft::CommittedLeaderId::new(3, leader), index);
+        let voters = std::collections::BTreeSet::from([leader, voter]);
+        Call::Part(SnapshotPart {
+            vote: Vote::new_committed(3, leader),
+            transfer: index,
+            last_log_id: Some(log_id),
+            membership: StoredMembership::new(Some(log_id), Membership::new(vec![voters], None)),
+            offset: 0,
+            total: bytes.len() as u64,
+            digest: <sha2::Sha256 as sha2::Digest>::digest(&bytes).into(),
+            bytes,
+        })
+    }
+
+    /// Each part of an older state was signed once; a leader that was broken into could send it.
+    #[tokio::test]
+    async fn a_snapshot_that_has_lost_something_is_refused() {
+        const OWN: u64 = 7;
+        const LEADER: u64 = 9;
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RocksDisk::open(folder.path()).unwrap());
+        let config = StoreConfig::new(OWN, 1, Profile::Lan, 1);
+        let store = Store::<Height>::open(config, disk, Arc::new(Nobody)).await.unwrap();
+        let send = async |index, height| {
+            let call = snapshot(LEADER, OWN, index, height);
+            let body = rpc::encode_request(&Request { epoch: 1, call });
+            rpc::decode_reply(&store.handle(LEADER, body).await).unwrap()
+        };
+        let now = || (store.state().0, store.status().applied.index, store.status().distrusted);
+        let reply = send(5, 50).await;
+        assert!(matches!(reply, Reply::Part(PartReply::Done(_))), "{reply:?}");
+        assert_eq!(now(), (50, 5, None));
+        let wanted = "the snapshot of node 0000000000000009 does not follow what is here: it has \
+                      40 of 50";
+        for index in [6, 7] {
+            let reply = send(index, 40).await;
+            let Reply::Refused { refusal: Refusal::Malformed, text } = &reply else {
+                panic!("{reply:?}");
+            };
+            assert_eq!(text, wanted);
+            assert_eq!(now(), (50, 5, Some(wanted.into())));
+        }
+        // One that was long on its way is no longer needed; it proves nothing.
+        let reply = send(4, 40).await;
+        assert!(matches!(reply, Reply::Part(PartReply::Done(_))), "{reply:?}");
+        assert_eq!(now().0, 50);
+        let reply = send(8, 60).await;
+        assert!(matches!(reply, Reply::Part(PartReply::Done(_))), "{reply:?}");
+        assert_eq!(now(), (60, 8, None));
+        store.shutdown().await;
     }
 
     /// A member of the federation that is not in the group reaches a leader with the one question

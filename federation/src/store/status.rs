@@ -1,5 +1,6 @@
 //! How a node of the store is doing, for operators.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct StoreStatus {
     pub fault: Option<String>,
     /// A higher epoch that another node spoke of: the store was recovered without this node.
     pub fenced_by: Option<u64>,
+    /// Why a leader's snapshot was refused, while nothing of a leader has been taken since.
+    pub distrusted: Option<String>,
 }
 
 impl<M: Machine> Store<M> {
@@ -117,6 +120,7 @@ impl<M: Machine> Store<M> {
             quorum_ack_age: inner.ballot.quorum_age(&metrics),
             peers,
             fault,
+            distrusted: inner.distrusted.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             fenced_by: (fenced > self.epoch()).then_some(fenced),
             voters,
             standbys,

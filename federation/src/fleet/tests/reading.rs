@@ -183,6 +183,15 @@ fn a_log_that_was_made_up_is_told_from_one_that_goes_on() {
     assert_eq!(lost(&published, &joined), "it has lost the member south");
     assert!(lost(&joined, &revoked).starts_with("it has lost the revocation of Cluster("));
     assert_eq!(lost(&revoked, &left), "it has an older state of west");
+    let grant = east.grant("north", model::RoleSet::NONE, 0);
+    let signed = east.sign(wire::store::Domain::Token, &grant.encode());
+    world.accept(Change::IssueToken(signed));
+    let open = world.state.clone();
+    world.accept(east.admin(wire::store::AdminChange::RevokeToken(grant.token_id)));
+    let closed = world.state.clone();
+    assert_eq!(closed.rolls_back(&open), None);
+    let text = format!("the token {} is open in it again", grant.token_id);
+    assert_eq!(open.rolls_back(&closed), Some(text));
     let forged = Cluster::root("mallory");
     let mut other = FleetState::empty();
     let found = Change::Found(forged.root_link());
