@@ -21,7 +21,7 @@ setup-build:
 build: setup-build ## Build every program, for debugging
 	$(BUILD) --bins
 
-demo: setup-build ## Build and run three clusters on this machine, with a fault
+demo: setup-build ## Build and run four clusters on this machine, with three faults
 	$(BUILD) --bin fedctl
 	@exec $(TARGET)/debug/fedctl demo up
 

@@ -56,7 +56,7 @@ pub struct Options {
 /// Measures and returns the report as Markdown.
 pub async fn run(options: &Options) -> anyhow::Result<String> {
     let folder = tempfile::Builder::new().prefix("fg-etcd-").tempdir_in(&options.disk)?;
-    let mut text = format!(
+    let mut text = String::from(
         "| nodes, clients | ours p50 / p99, ms | etcd p50 / p99, ms | ours, writes/s | etcd, \
          writes/s | p50, p99, rate: ours to etcd |\n|---|---|---|---|---|---|\n"
     );

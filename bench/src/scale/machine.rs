@@ -44,7 +44,9 @@ const PARTS: usize = 1024;
 
 /// Keys and values, with nothing to verify: what etcd does, too.
 #[derive(Debug, Clone)]
-pub struct Register(Arc<Vec<Arc<BTreeMap<Vec<u8>, Vec<u8>>>>>);
+pub struct Register(Arc<Vec<Part>>);
+
+type Part = Arc<BTreeMap<Vec<u8>, Vec<u8>>>;
 
 impl Register {
     fn part(key: &[u8]) -> usize {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// Clusters whose Heads a node keeps track of.
 pub const OWNERS_MAX: usize = 4096;
-/// An owner's word is marked as stale from this age on, unless configured otherwise.
+/// An owner's word is marked as stale from this age on.
 pub const STALE_AFTER_DEFAULT: Duration = Duration::from_secs(90);
-/// An owner without a live tunnel is withdrawn from this age on, unless configured otherwise.
+/// An owner without a live tunnel is withdrawn from this age on.
 pub const WITHDRAWN_AFTER_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 /// How long a word that the store has a quorum holds; without one no owner's age counts on.
 pub const QUORUM_WORD_LIFETIME: Duration = Duration::from_secs(30);

@@ -50,10 +50,10 @@ impl Peers for RaftPeers {
                 RpcKind::Vote => RaftCall::Vote,
                 RpcKind::Snapshot => RaftCall::Snapshot,
             };
-            let mut request = Request::new(RaftRequest { call: call.into(), body: body.into() });
+            let mut request = Request::new(RaftRequest { call: call.into(), body });
             request.set_timeout(timeout);
             match tokio::time::timeout(timeout, client.call(request)).await {
-                Ok(Ok(reply)) => Ok(reply.into_inner().body.into()),
+                Ok(Ok(reply)) => Ok(reply.into_inner().body),
                 Ok(Err(status)) => Err(call_error(&status, timeout)),
                 Err(_) => Err(CallError::Timeout(timeout)),
             }

@@ -203,7 +203,10 @@ fn operators_are_listed_by_role() {
     assert!(lists.iter().flatten().eq(&[1, 2, 3, 4]));
     assert_eq!(parse(FULL).unwrap().operators, federation::config::OperatorUids::default());
     for (lists, wanted) in [
-        ("admins: [1], viewers: [2, 1]", "operators.viewers[1] = 1: it is listed twice; remove one"),
+        (
+            "admins: [1], viewers: [2, 1]",
+            "operators.viewers[1] = 1: it is listed twice; remove one",
+        ),
         ("operators: []", "operators.operators = 0 entries: list 1 to 64 Unix users, or leave the"),
         ("viewers: [-1]", "operators.viewers[0] = -1: a Unix user's number is 0 to 4294967295"),
         ("root: [0]", "unknown field `root`"),

@@ -148,12 +148,7 @@ impl Gateway {
         Self::subscribe_as(node, cluster, name, None).await
     }
 
-    async fn subscribe_as(
-        node: &App,
-        cluster: &str,
-        name: &str,
-        resume: Option<Revision>,
-    ) -> Self {
+    async fn subscribe_as(node: &App, cluster: &str, name: &str, resume: Option<Revision>) -> Self {
         let subscribe = Subscribe {
             gateway: ObjectName::parse(name).unwrap(),
             cluster: ClusterName::parse(cluster).unwrap(),

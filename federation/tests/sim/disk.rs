@@ -314,7 +314,10 @@ impl SimDisk {
     }
 
     fn plant(&self, batch: Vec<Step>, sync: &mut bool, state: &mut State) -> Vec<Step> {
-        let is_meta = |step: &Step, wanted: &[u8]| matches!(step, Step::Put { family: Family::Meta, key, .. } if key == wanted);
+        let is_meta = |step: &Step, wanted: &[u8]| match step {
+            Step::Put { family: Family::Meta, key, .. } => key == wanted,
+            _ => false,
+        };
         let mut batch = batch;
         match self.plant {
             Some(Plant::AckBeforeSync) if batch.iter().any(puts_in_log) => *sync = false,

@@ -52,7 +52,7 @@ pub const CRATES: &[CrateRule] = &[
     },
     CrateRule {
         name: "bench",
-        uses: &["model", "wire", "gateway", "federation", "fedctl", "testkit"],
+        uses: &["model", "wire", "identity", "gateway", "federation", "fedctl", "testkit"],
         tests_use: &[],
     },
     CrateRule { name: "xtask", uses: &["model"], tests_use: &["gateway", "federation", "fedctl"] },
@@ -119,13 +119,13 @@ pub const WRAPPERS: &[Wrapper] = &[
     },
     Wrapper {
         package: "tonic",
-        ours: &["wire", "gateway", "federation", "fedctl"],
+        ours: &["wire", "gateway", "federation", "fedctl", "bench"],
         others: &["tonic-prost"],
-        reason: "services are declared in wire and served or called by processes",
+        reason: "services are declared in wire and served or called by processes and load generators",
     },
     Wrapper {
         package: "prost",
-        ours: &["wire", "gateway", "federation"],
+        ours: &["wire", "gateway", "federation", "bench"],
         others: &["prost-build", "prost-reflect", "prost-types", "protox", "tonic-prost"],
         reason: "messages are declared in wire",
     },
