@@ -90,7 +90,7 @@ registry! {
     1006 AUDIT_BROKEN "AuditBroken":
         "The chain of the audit record is broken.",
         "A line was changed, removed or added by something else than the node, or a disk lost it.",
-        "`fedctl audit verify` names each place; compare with a copy kept elsewhere: who could write there?";
+        "`fedctl audit verify` names each place; compare with a copy kept elsewhere, and find who could write.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
