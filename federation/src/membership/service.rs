@@ -1,5 +1,6 @@
 //! What other members' nodes ask of this one: Raft's calls, proposals, reads, the watch, Heads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::ClusterId;
@@ -121,13 +122,12 @@ impl StoreServer {
 
 impl Node {
     /// Whether Raft calls of this member are listened to: it is in the group as this node knows it,
-    /// or as those say who feed this node. A node that knows of no group yet listens to any member.
+    /// or as those say who feed this node. A node that knows of no group yet listens to nobody: the
+    /// leader calls again, and it takes a moment only until a watch has said who votes.
     fn may_be_in_group(&self, caller: &ClusterId) -> bool {
         let status = self.store().status();
-        let told = self.feed.standpoint().voters;
-        let number = node_id(caller);
-        let known = status.voters.contains(&number) || status.standbys.contains(&number);
-        known || told.contains(caller) || (status.voters.is_empty() && told.is_empty())
+        let group = status.voters.iter().chain(&status.standbys);
+        is_in_group(caller, group, &self.feed.standpoint().voters)
     }
 
     /// Who lost its log asks the leader whether it was let go. A leader that is in its place gives
@@ -196,6 +196,16 @@ impl Node {
     }
 }
 
+/// The first call that a blank node listens to decides of which store it is.
+fn is_in_group<'a>(
+    caller: &ClusterId,
+    mut group: impl Iterator<Item = &'a u64>,
+    told: &BTreeSet<ClusterId>,
+) -> bool {
+    let number = node_id(caller);
+    told.contains(caller) || group.any(|node| *node == number)
+}
+
 /// The log has entries that are no commands; the state counts accepted commands only.
 fn revision_of_log(node: &Node, log: model::Revision) -> model::Revision {
     node.store().state().0.revision().min(log)
@@ -203,4 +213,21 @@ fn revision_of_log(node: &Node, log: model::Revision) -> model::Revision {
 
 fn malformed(error: WireError) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_those_are_listened_to_who_are_known_to_be_in_the_group() {
+        let [leader, other] = [1, 2].map(|byte| ClusterId::from_bytes([byte; 16]));
+        let (nobody, told) = (BTreeSet::new(), BTreeSet::from([leader]));
+        let group = [node_id(&leader)];
+        for caller in [&leader, &other] {
+            assert!(!is_in_group(caller, [].iter(), &nobody), "a blank node was told nothing yet");
+            assert_eq!(is_in_group(caller, [].iter(), &told), *caller == leader);
+            assert_eq!(is_in_group(caller, group.iter(), &nobody), *caller == leader);
+        }
+    }
 }
