@@ -113,7 +113,7 @@ impl Node {
     /// The state, for what makes sense within a federation only.
     pub(crate) fn fleet(&self) -> Result<Arc<Fleet>, MembershipError> {
         let state = self.state().map(|(_, fleet)| fleet);
-        state.ok_or_else(|| match self.has_lost_its_log() {
+        state.ok_or_else(|| match self.has_lost_its_state() {
             true => MembershipError::Store {
                 code: STORE_FAULT,
                 problem: "it was damaged, and nothing of it is left; `fedctl leave --force`, then \
@@ -137,6 +137,21 @@ impl Node {
     /// Its store was damaged and emptied: it neither votes nor serves until it was let go.
     pub(crate) fn has_lost_its_log(&self) -> bool {
         self.store().status().role == Role::Reseeding
+    }
+
+    /// It was in a federation, and nothing of that can be read any more. It is not alone: it neither
+    /// founds nor joins another one before it has left this one.
+    fn has_lost_its_state(&self) -> bool {
+        self.state().is_none() && (self.has_lost_its_log() || self.replica.is_damaged())
+    }
+
+    /// The federation that this node is in; none only if it is alone.
+    pub(super) fn federation_or_alone(&self) -> Result<Option<FederationId>, MembershipError> {
+        match self.fleet() {
+            Ok(fleet) => Ok(fleet.federation()),
+            Err(MembershipError::Alone) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether this node votes or stands by. The log does not tell a node that it was taken out; who
@@ -267,7 +282,7 @@ impl Node {
     pub(crate) fn publish_shared(&self) {
         let Some((_, fleet)) = self.state() else {
             // With the store everything about the federation is lost: gateways keep what they have.
-            let awaited = self.has_lost_its_log();
+            let awaited = self.has_lost_its_state();
             let nothing = Arc::new(intake::Shared { awaited, ..intake::Shared::default() });
             self.shared
                 .send_if_modified(|known| std::mem::replace(known, nothing.clone()) != nothing);

@@ -28,7 +28,7 @@ const FINDING: u8 = b'f';
 pub enum ShelfError {
     #[error(transparent)]
     Disk(#[from] DiskError),
-    #[error("the replica's state is damaged: key {key}: {problem}; it will be fetched anew")]
+    #[error("the replica's state is damaged: key {key}: {problem}")]
     Damaged { key: String, problem: String },
 }
 

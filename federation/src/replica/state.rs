@@ -1,6 +1,7 @@
 //! A Replica's own state: loaded from the disk, moved on by verified events, put on the disk before
 //! anybody sees it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ struct Shared {
     /// `None` outside of a federation.
     kept: Mutex<Option<Kept>>,
     source: Mutex<Option<(ClusterId, Instant)>>,
+    /// There was a state on the disk, and it was refused.
+    damaged: AtomicBool,
 }
 
 /// What is on the disk, and so in service.
@@ -70,7 +73,7 @@ impl std::fmt::Debug for ReplicaConfig {
 
 impl Replica {
     /// Takes the last good state from the disk, verifies it and puts it into service; no other node
-    /// is needed for that. What does not verify is fetched anew.
+    /// is needed for that. What does not verify stays out of service; see [`Self::is_damaged`].
     pub fn open(config: ReplicaConfig) -> Result<Self, ShelfError> {
         let shelf = Shelf::new(config.disk);
         let observer = Observer::open(config.own, shelf.clone(), config.freshness, Now::read())?;
@@ -81,6 +84,7 @@ impl Replica {
             observer,
             kept: Mutex::new(None),
             source: Mutex::new(None),
+            damaged: AtomicBool::new(false),
         }));
         if let Some(federation) = replica.0.shelf.federation()? {
             replica.load(federation);
@@ -104,6 +108,9 @@ impl Replica {
     fn load(&self, federation: FederationId) {
         let loaded = self.0.shelf.state().map_err(|error| error.to_string());
         let verified = loaded.and_then(|(pairs, place)| {
+            if place.is_none() && !pairs.is_empty() {
+                return Err("its place in the stream is missing".to_string());
+            }
             let view = VerifiedView::load(self.0.own, federation, pairs);
             view.map(|view| (view, place)).map_err(|error| error.to_string())
         });
@@ -113,8 +120,15 @@ impl Replica {
             Err(problem) => {
                 tracing::error!(code = %STATE_DAMAGED, %problem, "the replica's state is refused");
                 self.start_with(VerifiedView::new(self.0.own, federation));
+                self.0.damaged.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whether the state was found damaged, and nothing has come in its place: whom to fetch it from
+    /// was part of it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.0.damaged.load(Ordering::Relaxed)
     }
 
     fn start_with(&self, view: VerifiedView) {
@@ -184,6 +198,7 @@ impl Replica {
     pub fn forget(&self) -> Result<(), ShelfError> {
         self.0.shelf.clear()?;
         *self.lock() = None;
+        self.0.damaged.store(false, Ordering::Relaxed);
         self.0.feed.clear();
         Ok(())
     }
@@ -232,6 +247,7 @@ impl Replica {
     fn put(&self, view: VerifiedView, place: KeptPlace, now: Now) {
         let fleet = Arc::new(view.fleet().clone());
         *self.lock() = Some(Kept { view, fleet: fleet.clone(), place: Some(place) });
+        self.0.damaged.store(false, Ordering::Relaxed);
         self.0.observer.hold(&fleet, place.source, now);
         let standpoint = Standpoint { relayed: true, ..self.0.feed.standpoint() };
         self.0.feed.set_standpoint(standpoint);

@@ -1,12 +1,14 @@
 //! The ways back: from a snapshot file, and from one node's own data when the others are lost.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
-use federation::membership::{MembershipError, Mode, StoreRole, StoreView};
+use federation::membership::{LeaveRequest, MembershipError, Mode, StoreRole, StoreView};
 use federation::store::{Disk as _, Family, RocksDisk, Step, inspect_snapshot};
+use tokio::time::timeout;
 
 use super::site::{Cluster, federation, request, stop_all};
-use crate::fixture::{EXPORT, SERVICE, until};
+use crate::fixture::{EXPORT, Gateway, SERVICE, until};
 
 const FENCED: &str = "the store was recovered without this node";
 
@@ -174,4 +176,54 @@ async fn a_damaged_store_is_kept_beside_before_it_is_emptied() {
     let refused = format!("{refused:#}");
     assert!(refused.contains("4 damaged stores are kept"), "{refused}");
     assert!(refused.contains("replace it, or move them"), "{refused}");
+}
+
+/// On a Replica nothing else has the state: who could be asked for it was part of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_a_damaged_state_is_not_alone() {
+    let mut clusters = federation(&["east", "west"]).await;
+    let west = &mut clusters[1];
+    assert_eq!(west.membership().mode(), Mode::Replica);
+    west.stop_node().await;
+    {
+        let disk = RocksDisk::open(&west.path("data/store")).unwrap();
+        let state = disk.scan(Family::Replica, b"s", Some(b"t"), usize::MAX).unwrap();
+        let flip = |(key, mut value): (Vec<u8>, Vec<u8>)| {
+            *value.last_mut().unwrap() ^= 1;
+            Step::Put { family: Family::Replica, key, value }
+        };
+        assert!(!state.is_empty());
+        disk.write(state.into_iter().map(flip).collect(), true).unwrap();
+    }
+    west.start_node().await;
+    let member = west.membership();
+    let token = clusters[0].token(&request("other")).await;
+    let lost = "it was damaged, and nothing of it is left; `fedctl leave --force`, then join anew; \
+                gateways keep what they have till then";
+    let refusals = [
+        member.init().await.map(|_| ()),
+        clusters[1].join(&token.text).await.map(|_| ()),
+        member.issue_token(request("other")).await.map(|_| ()),
+        member.leave(LeaveRequest::default()).await.map(|_| ()),
+    ];
+    for refused in refusals {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(lost), "{refused}");
+    }
+    // A gateway that asks now is told nothing, rather than something without the federation.
+    clusters[1].stop_gateway().await;
+    let mut gateway = Gateway::subscribe_in(clusters[1].node(), "west", "gw-1").await;
+    assert!(timeout(Duration::from_secs(1), gateway.next()).await.is_err());
+
+    member.leave(LeaveRequest { drain: None, force: true }).await.unwrap();
+    assert_eq!(member.mode(), Mode::Alone);
+    gateway.next().await;
+    drop(gateway);
+    clusters[1].start_gateway().await;
+    clusters[0].membership().remove(&clusters[1].name).await.unwrap();
+    let token = clusters[0].token(&request("west")).await;
+    clusters[1].join(&token.text).await.unwrap();
+    clusters[0].until_members(2).await;
+    drop(member);
+    stop_all(clusters).await;
 }
