@@ -52,6 +52,11 @@ impl Ground {
         self.data_dir.join("federation-key")
     }
 
+    /// Those that the log lacks.
+    fn revocations(&self) -> PathBuf {
+        self.data_dir.join("revocations")
+    }
+
     fn load_key(&self) -> anyhow::Result<FederationKey> {
         FederationKey::load_or_create(&self.key_folder()).map_err(|e| coded(e.code(), e))
     }
@@ -97,21 +102,11 @@ impl Ground {
         disk: Arc<dyn Disk>,
         folder: Option<Arc<RocksDisk>>,
     ) -> anyhow::Result<Arc<Node>> {
-        let id = key.cluster_id();
-        let own = Own {
-            id,
-            node: node_id(&id),
-            name: self.name.clone(),
-            trust_domain: self.trust_domain.clone(),
-            spiffe_id: self.spiffe_id.clone(),
-            advertise: self.advertise.clone(),
-            key,
-            ca: self.ca.clone(),
-        };
+        let own = self.own(key);
         let raft_peers = Arc::new(RaftPeers::new(self.transport.clone()));
         let store = self.open(own.node, disk.clone(), raft_peers.clone(), folder).await?;
         let replica = Replica::open(ReplicaConfig {
-            own: id,
+            own: own.id,
             disk: disk.clone(),
             freshness: FreshnessConfig::default(),
         })
@@ -121,6 +116,7 @@ impl Ground {
         let watch =
             WatchServer::new(feed.clone(), observer.clone(), stop.clone(), self.tasks.clone());
         let grants = Grants::open(&self.data_dir.join("grants"));
+        let early = Early::open(&self.revocations());
         let mark = SignedMark::load(&self.data_dir);
         let node = Arc::new(Node {
             own,
@@ -153,15 +149,30 @@ impl Ground {
             watch,
             gateways: self.gateways.clone(),
             news: self.news.clone(),
-            early: Early::default(),
+            early: early.map_err(|e| coded(e.code(), e))?,
             stop,
             tasks: self.tasks.clone(),
         });
         // The last good state is in service before anything else happens.
         node.take_own_state();
+        node.take_kept_revocations();
         node.enforce();
         node.run();
         Ok(node)
+    }
+
+    fn own(&self, key: FederationKey) -> Own {
+        let id = key.cluster_id();
+        Own {
+            id,
+            node: node_id(&id),
+            name: self.name.clone(),
+            trust_domain: self.trust_domain.clone(),
+            spiffe_id: self.spiffe_id.clone(),
+            advertise: self.advertise.clone(),
+            key,
+            ca: self.ca.clone(),
+        }
     }
 
     /// A store whose log does not hold what it should is emptied, and re-seeded from its peers. What
@@ -230,6 +241,8 @@ impl Ground {
         disk.write(clear.into(), true).context("empty the store")?;
         let grants = Grants::open(&self.data_dir.join("grants"));
         grants.and_then(|grants| grants.clear()).map_err(|e| coded(e.code(), e))?;
+        let early = Early::open(&self.revocations());
+        early.and_then(|early| early.clear()).map_err(|e| coded(e.code(), e))?;
         let mark = SignedMark::load(&self.data_dir);
         mark.and_then(|mut mark| mark.reset()).map_err(|e| coded(e.code(), e))?;
         retire(&self.key_folder())?;

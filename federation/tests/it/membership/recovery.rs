@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use federation::membership::{LeaveRequest, MembershipError, Mode, StoreRole, StoreView};
+use federation::membership::{
+    LeaveRequest, MembershipError, Mode, RevokeRequest, RevokeTarget, StoreRole, StoreView,
+};
 use federation::store::{Disk as _, Family, RocksDisk, Step, inspect_snapshot};
 use tokio::time::timeout;
 
@@ -225,5 +227,32 @@ async fn a_replica_with_a_damaged_state_is_not_alone() {
     clusters[1].join(&token.text).await.unwrap();
     clusters[0].until_members(2).await;
     drop(member);
+    stop_all(clusters).await;
+}
+
+/// While no quorum can log it, a revocation is in force on the nodes that have heard of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_is_not_logged_yet_outlasts_a_restart() {
+    let mut clusters = federation(&["east", "west", "south"]).await;
+    until_three_vote(&clusters).await;
+    clusters[1].stop_node().await;
+    clusters[2].stop_node().await;
+    let east = clusters[0].membership();
+    let target = RevokeTarget::Cluster(clusters[2].name.clone());
+    let request = RevokeRequest { target, reason: "stolen".into(), reanchor: Vec::new() };
+    let revoked = east.revoke(request).await.unwrap();
+    assert_eq!((revoked.revision, revoked.told), (None, Vec::new()));
+    drop(east);
+    clusters[0].stop_node().await;
+    let kept = || std::fs::read_dir(clusters[0].path("data/revocations")).unwrap().count();
+    assert_eq!(kept(), 1);
+    clusters[0].start_node().await;
+    // Nobody but the node that was restarted can tell the log.
+    clusters[1].start_node().await;
+    clusters[1].until_members(2).await;
+    clusters[0].until_members(2).await;
+    let kept =
+        || async { std::fs::read_dir(clusters[0].path("data/revocations")).unwrap().count() };
+    until("the file's end", kept, |count| *count == 0).await;
     stop_all(clusters).await;
 }
