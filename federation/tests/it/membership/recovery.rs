@@ -136,7 +136,7 @@ async fn the_last_voter_goes_on_alone_and_old_ones_do_not_depose_it() {
     // There is a way back for them: they leave what is no more, and join anew.
     east.remove(&clusters[1].name).await.unwrap();
     let west = clusters[1].membership();
-    let leave = federation::membership::LeaveRequest { drain: None, force: true };
+    let leave = LeaveRequest { drain: None, force: true };
     west.leave(leave).await.unwrap();
     let token = clusters[0].token(&request("west")).await;
     clusters[1].join(&token.text).await.unwrap();
