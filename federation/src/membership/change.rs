@@ -28,7 +28,7 @@ impl Node {
     /// Founds a federation. Interrupted, it can be done again.
     pub(crate) async fn init(self: &Arc<Self>) -> Result<Founded, MembershipError> {
         let Ok(_one) = self.changing.try_lock() else { return Err(MembershipError::Busy) };
-        if let Some(federation) = self.federation_or_alone()? {
+        if let Some(federation) = self.federation()? {
             return Err(MembershipError::AlreadyMember { federation });
         }
         let root = Member {

@@ -69,7 +69,7 @@ impl Node {
     /// Who is in a federation already may only end the very join that brought it there, and was
     /// interrupted after everything had been stored.
     fn joined_by(&self, token: &JoinToken) -> Result<Option<Member>, MembershipError> {
-        let Some(federation) = self.federation_or_alone()? else { return Ok(None) };
+        let Some(federation) = self.federation()? else { return Ok(None) };
         let member = self.own_member()?;
         if federation == token.federation && member.token_id == Some(token.token_id) {
             return Ok(Some(member));

@@ -130,10 +130,6 @@ impl Node {
         fleet.member(&self.own.id).cloned().ok_or(MembershipError::Excluded)
     }
 
-    pub(crate) fn federation(&self) -> Option<FederationId> {
-        self.state().and_then(|(_, fleet)| fleet.federation())
-    }
-
     /// Its store was damaged and emptied: it neither votes nor serves until it was let go.
     pub(crate) fn has_lost_its_log(&self) -> bool {
         self.store().status().role == Role::Reseeding
@@ -146,7 +142,7 @@ impl Node {
     }
 
     /// The federation that this node is in; none only if it is alone.
-    pub(super) fn federation_or_alone(&self) -> Result<Option<FederationId>, MembershipError> {
+    pub(super) fn federation(&self) -> Result<Option<FederationId>, MembershipError> {
         match self.fleet() {
             Ok(fleet) => Ok(fleet.federation()),
             Err(MembershipError::Alone) => Ok(None),
