@@ -55,7 +55,7 @@ async fn a_canary_never_appears_between_clusters() {
 
     // The same recording does show what is sent in the clear, so the absence above means something.
     let link = fleet.relay().addr("east", "west").unwrap();
-    let eavesdropped = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let eavesdropped = UdpSocket::bind((fleet.cluster("east").address, 0)).unwrap();
     eavesdropped.send_to(CANARY.as_bytes(), link).unwrap();
     wait::until("the plain packet to be recorded", LIMIT, || {
         fleet.relay().flush_recording().unwrap();
