@@ -233,6 +233,9 @@ async fn open_any(shared: &Shared, peer: &Peer) -> Result<PeerStream, String> {
         if let Some(connection) = peer.live() {
             match open_direct(shared, peer, &connection).await {
                 Ok(stream) => return Ok(stream),
+                // Its gateway answers for a node that is away. The doors of a node that was killed
+                // stay open for seconds, and nobody is behind them.
+                Err(problem) if connection.is_live() => return Err(problem),
                 Err(problem) => problems.push(problem),
             }
         }
