@@ -58,7 +58,7 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     let folder = tempfile::Builder::new().prefix("fg-etcd-").tempdir_in(&options.disk)?;
     let mut text = String::from(
         "| nodes, clients | ours p50 / p99, ms | etcd p50 / p99, ms | ours, writes/s | etcd, \
-         writes/s | p50, p99, rate: ours to etcd |\n|---|---|---|---|---|---|\n"
+         writes/s | p50, p99, rate: ours to etcd |\n|---|---|---|---|---|---|\n",
     );
     for nodes in [1, 3] {
         let ours = Group::ours(&folder.path().join(format!("ours-{nodes}")), nodes).await?;

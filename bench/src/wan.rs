@@ -42,7 +42,7 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
         clusters: vec!["east".into(), "west".into()],
         delays: vec![("east".into(), "west".into(), Duration::from_millis(options.rtt_ms) / 2)],
         introduction: Introduction::Manifests,
-            workers: 1,
+        workers: 1,
     };
     let fleet = Fleet::start(spec).await?;
     let target = serve(&fleet).await?;

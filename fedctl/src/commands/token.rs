@@ -104,11 +104,7 @@ fn told(issued: &IssuedView, approve: bool) -> String {
     text
 }
 
-async fn list(
-    linearizable: bool,
-    node: &Operator,
-    printer: &Printer,
-) -> Result<(), CommandError> {
+async fn list(linearizable: bool, node: &Operator, printer: &Printer) -> Result<(), CommandError> {
     let names = Names::of(node).await?;
     let now = Timestamp::now();
     let request = ListTokensRequest { name: String::new(), linearizable };
