@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(early.kept().len(), 2);
         early.forget(&one);
         early.forget(&one);
-        assert_eq!(early.kept(), [two.clone()]);
+        assert_eq!(early.kept(), std::slice::from_ref(&two));
         fs::write(early.path(&one), two.encode()).unwrap();
         fs::write(path.join("other"), b"no revocation").unwrap();
         assert_eq!(early.kept(), [two], "a file is what its name says");
