@@ -55,7 +55,12 @@ pub const CRATES: &[CrateRule] = &[
         uses: &["model", "wire", "identity", "gateway", "federation", "fedctl", "testkit"],
         tests_use: &[],
     },
-    CrateRule { name: "xtask", uses: &["model"], tests_use: &["gateway", "federation", "fedctl"] },
+    CrateRule { name: "kind-e2e", uses: &["model", "wire", "api"], tests_use: &[] },
+    CrateRule {
+        name: "xtask",
+        uses: &["model", "api"],
+        tests_use: &["gateway", "federation", "fedctl"],
+    },
 ];
 
 /// A package that only some others may depend on directly.
@@ -96,7 +101,14 @@ pub const WRAPPERS: &[Wrapper] = &[
     Wrapper {
         package: "rustls",
         ours: &["identity", "tunnel"],
-        others: &["quinn", "quinn-proto", "tokio-rustls"],
+        others: &[
+            "quinn",
+            "quinn-proto",
+            "tokio-rustls",
+            "hyper-rustls",
+            "kube-client",
+            "rustls-platform-verifier",
+        ],
         reason: "one verifier decides who a peer is",
     },
     Wrapper {
@@ -114,7 +126,7 @@ pub const WRAPPERS: &[Wrapper] = &[
     Wrapper {
         package: "hyper",
         ours: &["gateway", "fedctl", "testkit", "bench"],
-        others: &["axum", "hyper-timeout", "hyper-util", "tonic"],
+        others: &["axum", "hyper-rustls", "hyper-timeout", "hyper-util", "kube-client", "tonic"],
         reason: "HTTP is spoken by the data plane and by load generators",
     },
     Wrapper {
@@ -160,6 +172,12 @@ pub const WRAPPERS: &[Wrapper] = &[
         reason: "the data plane never needs Kubernetes",
     },
     Wrapper {
+        package: "k8s-openapi",
+        ours: &["api", "discovery", "federation", "fedctl", "kind-e2e"],
+        others: &["kube", "kube-client", "kube-core", "kube-runtime"],
+        reason: "the data plane never needs Kubernetes",
+    },
+    Wrapper {
         package: "openraft",
         ours: &["federation"],
         others: &[],
@@ -193,15 +211,20 @@ pub const BANNED: &[(&str, &str)] = &[
 pub const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "pem and serde-saphyr are on 0.23, tonic and our own code on 0.22"),
     ("cpufeatures", "sha2 is on 0.2, chacha20 on 0.3"),
+    ("derive_more", "openraft is on 1"),
+    ("derive_more-impl", "comes with derive_more"),
     ("foldhash", "comes with hashbrown"),
     ("getrandom", "comes with rand"),
+    ("granit-parser", "comes with serde-saphyr"),
     ("hashbrown", "petgraph, below protox, is behind indexmap"),
     ("itertools", "bindgen, below rocksdb, is on 0.13"),
     ("linux-raw-sys", "comes with rustix"),
+    ("pem", "kube-client is on 3, rcgen on 4"),
     ("rand", "quinn and proptest are on 0.10, our own code on 0.9, openraft on 0.8"),
     ("rand_chacha", "comes with rand"),
     ("rand_core", "comes with rand"),
     ("rustix", "procfs, below prometheus, is on 0.38"),
+    ("serde-saphyr", "kube-client is on 0.0"),
     ("shlex", "bindgen, below rocksdb, is on 1"),
     ("syn", "derive macros are moving from 2 to 3"),
     ("thiserror", "openraft is on 1"),
