@@ -91,6 +91,66 @@ registry! {
         "The chain of the audit record is broken.",
         "A line was changed, removed or added by something else than the node, or a disk lost it.",
         "`fedctl audit verify` names each place; compare with a copy kept elsewhere, and find who could write.";
+    1101 KUBECONFIG_UNUSABLE "KubeconfigUnusable":
+        "No way to a Kubernetes cluster could be read from the kubeconfig.",
+        "There is no such file, it is damaged, or it has no context of the name that was asked for.",
+        "`kubectl config get-contexts` lists what it has; name one with --kube-context.";
+    1102 API_SERVER_UNREACHABLE "ApiServerUnreachable":
+        "The Kubernetes API server does not answer.",
+        "The cluster is down, the address in the kubeconfig is another one, or a login has expired.",
+        "Try `kubectl version` with the same context; what helps there helps here.";
+    1103 API_SERVER_FORBIDDEN "ApiServerForbidden":
+        "The Kubernetes API server does not allow this.",
+        "The kubeconfig's user lacks an RBAC rule.",
+        "Ask whoever administers the cluster for the rule that the message names.";
+    1104 NOT_INSTALLED "NotInstalled":
+        "Fedgate is not installed in this cluster, or not where it was looked for.",
+        "There is no federation pod, or it runs in another namespace.",
+        "`fedctl install` installs it; --fedgate-namespace names another namespace.";
+    1105 POD_NOT_READY "PodNotReady":
+        "A pod of Fedgate is not ready.",
+        "Its image cannot be pulled, it cannot be scheduled, or its process ends or does not answer yet.",
+        "`kubectl describe pod` and `kubectl logs` of the pod that the message names say why.";
+    1106 TRUST_UNPUBLISHED "TrustUnpublished":
+        "The cluster's trust bundle is not in its ConfigMap.",
+        "The federation node has not started yet, or may not write ConfigMap fedgate-trust.",
+        "Look at the federation pod's log; gateways enrol and fedctl connects once the ConfigMap is there.";
+    1107 KUBERNETES_TOO_OLD "KubernetesTooOld":
+        "The cluster's Kubernetes is older than Fedgate supports.",
+        "The API server's version lacks fields that the charts and the controllers use.",
+        "Upgrade Kubernetes to the version that the message names.";
+    1108 CRDS_MISSING "CrdsMissing":
+        "Custom resource definitions are missing, or older than Fedgate needs.",
+        "Those of Gateway API and of the MCS API are not part of Fedgate's charts.",
+        "Install the release that the message names; without them Fedgate runs, and serves no object of those kinds.";
+    1109 POD_SECURITY_REFUSES "PodSecurityRefuses":
+        "The namespace's Pod Security level would refuse Fedgate's pods, or some of them.",
+        "The values ask for something that the level forbids, such as host ports.",
+        "Use a Service of type LoadBalancer or NodePort, or label the namespace for it.";
+    1110 STORAGE_UNAVAILABLE "StorageUnavailable":
+        "The federation node would get no volume.",
+        "There is no default StorageClass, or the one that is named does not exist.",
+        "Name one: `--set federation.persistence.storageClass=NAME`.";
+    1111 UDP_EXPOSURE_UNSURE "UdpExposureUnsure":
+        "Nothing shows that this cluster can expose a UDP port to other clusters.",
+        "It is of no known cloud and has no load balancer that was found.",
+        "Expose the gateway by NodePort or hostPort, and open that UDP port in firewalls.";
+    1112 CLOCK_SKEW "ClockSkew":
+        "The clock of this machine and that of the API server differ.",
+        "One of the two has no time synchronisation; certificates and tokens go by the clock.",
+        "Turn NTP or chrony on, on the side that is wrong.";
+    1113 GATEWAY_ADDRESS_PENDING "GatewayAddressPending":
+        "The gateway's Service has no address that other clusters could dial.",
+        "The load balancer is not ready, there is none, or the Service is of type ClusterIP.",
+        "`kubectl describe service` shows the load balancer's events; or use NodePort.";
+    1114 WRITER_LEASE_LOST "WriterLeaseLost":
+        "No federation node holds the Lease that lets one write to the cluster.",
+        "The pod is down, or may not update the Lease.",
+        "Look at the federation pod's log; until then status and derived objects stay as they are.";
+    1115 HELM_FAILED "HelmFailed":
+        "Helm is missing, or ended with an error.",
+        "`helm` is not on the PATH, or the API server refused an object of the chart.",
+        "Install Helm 3.14 or newer; `fedctl install --print-values` needs none and gives the values for your own way.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
