@@ -3,9 +3,10 @@
 use model::{Diagnostic, Resource};
 use serde::Deserialize;
 
+use crate::kinds::gateway_class::GatewayClasses;
 use crate::kinds::{self, Kind, Reading};
 use crate::metadata::{self, TypeMeta};
-use crate::report::{FieldRules, Report, Treatment, quoted};
+use crate::report::{FieldRules, Place, Report, Treatment, quoted};
 use crate::tree::{self, Node, SyntaxError, Value};
 
 /// What one manifest file says.
@@ -16,7 +17,7 @@ pub struct Manifest {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// An object that is in service, and the line where it begins.
+/// An object that is in service, and the line where it begins (0 where it stands in no text).
 #[derive(Debug)]
 pub struct Object {
     pub resource: Resource,
@@ -27,17 +28,37 @@ pub struct Object {
 pub fn parse_manifest(file: &str, text: &str) -> Result<Manifest, SyntaxError> {
     let documents = tree::parse_documents(text)?;
     let mut manifest = Manifest::default();
+    let classes = GatewayClasses::default();
     for document in &documents {
-        let mut report = Report::new(file, document);
-        match read_kind(&mut report) {
-            Some(Dispatch::List) => {
-                read_list(file, document, report, &mut manifest);
-            }
-            Some(Dispatch::Kind(kind)) => read_object(document, kind, report, &mut manifest),
-            None => manifest.diagnostics.extend(report.into_diagnostics()),
-        }
+        read_document(Place { file, classes: &classes }, document, &mut manifest);
     }
     Ok(manifest)
+}
+
+/// Reads one object as an API server returns it, as strictly as a document of a file. `name` is what
+/// diagnostics show as its place; there are no lines. The object must have `apiVersion` and `kind`.
+pub fn parse_object(name: &str, object: &serde_json::Value) -> Manifest {
+    parse_object_of(name, object, &GatewayClasses::default())
+}
+
+/// [`parse_object`], where these classes of Gateways are ours.
+pub fn parse_object_of(
+    name: &str,
+    object: &serde_json::Value,
+    classes: &GatewayClasses,
+) -> Manifest {
+    let mut manifest = Manifest::default();
+    read_document(Place { file: name, classes }, &Node::of_object(object), &mut manifest);
+    manifest
+}
+
+fn read_document(place: Place<'_>, document: &Node, manifest: &mut Manifest) {
+    let mut report = Report::new(place, document);
+    match read_kind(&mut report) {
+        Some(Dispatch::List) => read_list(place, document, report, manifest),
+        Some(Dispatch::Kind(kind)) => read_object(document, kind, report, manifest),
+        None => manifest.diagnostics.extend(report.into_diagnostics()),
+    }
 }
 
 enum Dispatch {
@@ -118,14 +139,14 @@ struct List {
 #[derive(Debug, Deserialize)]
 struct Item {}
 
-fn read_list(file: &str, document: &Node, report: Report<'_>, manifest: &mut Manifest) {
+fn read_list(place: Place<'_>, document: &Node, report: Report<'_>, manifest: &mut Manifest) {
     const RULES: FieldRules = &[("items[].*", Treatment::Silent)];
     let mut report = report;
     let list = report.read::<List>(RULES);
     manifest.diagnostics.extend(report.into_diagnostics());
     let (Some(_), Value::List(items)) = (list, &document.nearest("items").value) else { return };
     for item in items {
-        let mut report = Report::new(file, item);
+        let mut report = Report::new(place, item);
         match read_kind(&mut report) {
             Some(Dispatch::Kind(kind)) => read_object(item, kind, report, manifest),
             Some(Dispatch::List) => {
@@ -237,6 +258,70 @@ mod tests {
         let message = manifest.diagnostics[0].to_string();
         assert!(message.contains("gateways would refuse the object"), "{message}");
         assert!(message.contains("at most 1048576"), "{message}");
+    }
+
+    /// All golden files of the file provider, once as text and once as an API server has them.
+    #[test]
+    fn an_object_is_read_as_its_manifest_is() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../discovery/testdata/translate");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let documents = serde_saphyr::from_multiple::<serde_json::Value>(&text);
+            let (Ok(manifest), Ok(documents)) = (parse_manifest("f", &text), documents) else {
+                continue;
+            };
+            let mut found = Manifest::default();
+            for document in documents.iter().filter(|document| !document.is_null()) {
+                let one = parse_object("f", document);
+                found.objects.extend(one.objects);
+                found.diagnostics.extend(one.diagnostics);
+            }
+            let resources = |manifest: &Manifest| -> Vec<_> {
+                manifest.objects.iter().map(|object| object.resource.clone()).collect()
+            };
+            assert_eq!(resources(&found), resources(&manifest), "{path:?}");
+            assert!(found.objects.iter().all(|object| object.line == 0));
+            let without_lines = |text: &str| {
+                let parts = text.split("f:").enumerate().map(|(index, part)| match index {
+                    0 => part,
+                    _ => part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':'),
+                });
+                parts.collect::<Vec<_>>().join("f")
+            };
+            let texts = |manifest: &Manifest| {
+                let each = manifest.diagnostics.iter().map(|it| without_lines(&it.to_string()));
+                let mut all: Vec<_> = each.collect();
+                all.sort();
+                all
+            };
+            assert_eq!(texts(&found), texts(&manifest), "{path:?}");
+            count += found.objects.len() + found.diagnostics.len();
+        }
+        assert!(count > 100, "only {count} objects and findings");
+    }
+
+    #[test]
+    fn managed_fields_are_not_even_looked_at() {
+        let export = |metadata: serde_json::Value| {
+            let (api_version, kind) = ("multicluster.x-k8s.io/v1beta1", "ServiceExport");
+            serde_json::json!({"apiVersion": api_version, "kind": kind, "metadata": metadata})
+        };
+        let object = export(serde_json::json!({
+            "name": "web", "namespace": "shop", "uid": "0d8e", "generation": 1,
+            "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:metadata": {".": {}}}}],
+        }));
+        assert!(!format!("{:?}", Node::of_object(&object)).contains("kubectl"));
+        let manifest = parse_object("kubernetes", &object);
+        assert_eq!((manifest.objects.len(), manifest.diagnostics), (1, vec![]));
+        let manifest = parse_object("kubernetes", &export(serde_json::json!(["web"])));
+        let message = manifest.diagnostics[0].to_string();
+        assert!(
+            message.contains("metadata: a list does not belong here (kubernetes)"),
+            "{message}"
+        );
+        assert_eq!(parse_object("kubernetes", &serde_json::json!(7)).diagnostics.len(), 1);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ pub(crate) mod access_policy;
 pub(crate) mod cluster_peer;
 pub(crate) mod endpoint_slice;
 pub(crate) mod gateway;
+pub(crate) mod gateway_class;
 pub(crate) mod http_route;
 pub(crate) mod namespace_grant;
 pub(crate) mod ports;

@@ -23,6 +23,7 @@ mod document;
 mod document_text;
 pub mod emit;
 mod kinds;
+pub mod kubernetes;
 pub mod limits;
 mod manifest_of;
 mod metadata;
@@ -30,10 +31,11 @@ mod read;
 mod report;
 mod tree;
 
-pub use document::{Manifest, Object, parse_manifest};
+pub use document::{Manifest, Object, parse_manifest, parse_object, parse_object_of};
 pub use document_text::{Document, Stamp};
+pub use kinds::gateway_class::GatewayClasses;
 pub use manifest_of::manifest_of;
 pub use tree::SyntaxError;
 
-/// The class of the Gateways that are ours; those of other classes are left alone.
+/// The class of the Gateways that are ours where no GatewayClass says so, as in files.
 pub const GATEWAY_CLASS: &str = "fedgate";

@@ -5,6 +5,7 @@ use std::fmt;
 use model::{Diagnostic, Severity, code};
 use serde::Deserialize;
 
+use crate::kinds::gateway_class::GatewayClasses;
 use crate::read::{self, Unserved};
 use crate::tree::{Node, Value, shorten};
 
@@ -32,10 +33,25 @@ pub(crate) const COMMON_FIELDS: FieldRules = &[
     ("status.*", Treatment::Silent),
 ];
 
+/// Where an object comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) file: &'a str,
+    /// Whose Gateways are ours there.
+    pub(crate) classes: &'a GatewayClasses,
+}
+
+impl Place<'_> {
+    /// `file:line`, or the name alone of what stands in no text.
+    fn at(self, line: u64) -> String {
+        if line == 0 { self.file.to_string() } else { format!("{}:{line}", self.file) }
+    }
+}
+
 /// Collects diagnostics about one object. Field paths are as [`crate::read`] writes them.
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
-    file: &'a str,
+    place: Place<'a>,
     node: &'a Node,
     object: String,
     /// Parts of which one can be left out alone: `spec.rules[]`.
@@ -46,11 +62,11 @@ pub(crate) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn new(file: &'a str, node: &'a Node) -> Self {
+    pub(crate) fn new(place: Place<'a>, node: &'a Node) -> Self {
         Self {
-            file,
+            place,
             node,
-            object: format!("{file}:{}", node.line),
+            object: place.at(node.line),
             parts: &[],
             diagnostics: Vec::new(),
             failed: false,
@@ -144,6 +160,10 @@ impl<'a> Report<'a> {
         self.left_out.iter().any(|other| other == part)
     }
 
+    pub(crate) fn is_our_class(&self, name: &str) -> bool {
+        self.place.classes.contains(name)
+    }
+
     pub(crate) fn failed(&self) -> bool {
         self.failed
     }
@@ -187,13 +207,13 @@ impl<'a> Report<'a> {
         message: &str,
         fix: &str,
     ) {
-        let line = self.node.nearest(field).line;
+        let place = self.place.at(self.node.nearest(field).line);
         self.diagnostics.push(Diagnostic {
             severity,
             code,
             object: self.object.clone(),
             field: field.to_string(),
-            message: format!("{message} ({}:{line})", self.file),
+            message: format!("{message} ({place})"),
             fix: fix.to_string(),
         });
     }
@@ -245,7 +265,8 @@ mod tests {
     #[test]
     fn a_refused_field_costs_its_part_only() {
         let documents = crate::tree::parse_documents("spec: {rules: [{a: 1},\n {b: 2}]}").unwrap();
-        let mut report = Report::new("f.yaml", &documents[0]);
+        let classes = GatewayClasses::default();
+        let mut report = Report::new(Place { file: "f.yaml", classes: &classes }, &documents[0]);
         report.identify("HTTPRoute/x/y".into(), &["spec.rules[]"]);
         report.refuse("spec.rules[1].b", "the field is not served", "remove it");
         assert!(report.is_left_out("spec.rules[1]") && !report.is_left_out("spec.rules[0]"));

@@ -70,6 +70,43 @@ pub(crate) fn parse_documents(text: &str) -> Result<Vec<Node>, SyntaxError> {
 }
 
 impl Node {
+    /// An object of an API server. It stands in no text, so its nodes have the line 0.
+    pub(crate) fn of_object(object: &serde_json::Value) -> Self {
+        let Some(fields) = object.as_object() else { return Self::of_json(object) };
+        let entries = fields.iter().map(|(key, value)| {
+            let node =
+                if key == "metadata" { Self::of_metadata(value) } else { Self::of_json(value) };
+            (key.clone(), node)
+        });
+        Value::Map(entries.collect()).into()
+    }
+
+    /// Without `managedFields`, which nobody reads and which are often larger than all the rest.
+    fn of_metadata(metadata: &serde_json::Value) -> Self {
+        let Some(fields) = metadata.as_object() else { return Self::of_json(metadata) };
+        let kept = fields.iter().filter(|(key, _)| *key != "managedFields");
+        Value::Map(kept.map(|(key, value)| (key.clone(), Self::of_json(value))).collect()).into()
+    }
+
+    fn of_json(value: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match number.as_i128() {
+                Some(integer) => Value::Integer(integer),
+                None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::of_json).collect()),
+            Json::Object(fields) => {
+                let entries = fields.iter().map(|(key, value)| (key.clone(), Self::of_json(value)));
+                Value::Map(entries.collect())
+            }
+        };
+        value.into()
+    }
+
     /// The node at a path as [`crate::read`] writes them, or its nearest ancestor that exists.
     pub(crate) fn nearest(&self, path: &str) -> &Self {
         let mut node = self;

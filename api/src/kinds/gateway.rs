@@ -1,4 +1,4 @@
-//! `gateway.networking.k8s.io/v1 Gateway` of class `fedgate`, with HTTP and TCP listeners.
+//! `gateway.networking.k8s.io/v1 Gateway` of a class that is ours, with HTTP and TCP listeners.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use model::{AllowedNamespaces, Hostname, ListenerProtocol, ListenerSpec, ObjectN
 use serde::Deserialize;
 
 use super::{GATEWAY_GROUP, Kind, Reading};
+use crate::limits;
 use crate::metadata::Identity;
 use crate::report::Treatment::{Refuse, Silent, Warn};
 use crate::report::{FieldRules, Report, quoted};
-use crate::{GATEWAY_CLASS, limits};
 
 pub(crate) const KIND: Kind = Kind {
     kind: "Gateway",
@@ -88,7 +88,7 @@ struct RouteKind {
 fn read(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Reading {
     const CLASS_ONLY: FieldRules = &[("*", Silent)];
     let Some(ClassDocument { spec }) = report.read(CLASS_ONLY) else { return Reading::Invalid };
-    if spec.gateway_class_name != GATEWAY_CLASS {
+    if !report.is_our_class(&spec.gateway_class_name) {
         return Reading::NotOurs;
     }
     Reading::of(translate(kind, identity, report))
