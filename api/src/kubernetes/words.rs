@@ -39,6 +39,9 @@ words! {
         NoService,
         /// Valid is False: an ExternalName Service cannot be exported.
         InvalidServiceType,
+        /// Valid is False: the export or its Service has a value that is wrong. Not a word of KEP-1645,
+        /// which lets controllers have others.
+        Invalid,
         /// Ready is True: the federation has it.
         Exported,
         /// Ready is True, where importers pull.
@@ -58,13 +61,25 @@ words! {
         InternalTrafficPolicyConflict,
         TrafficDistributionConflict,
         IPFamilyConflict,
+        /// Conflict is True: the namespace is granted to other clusters. Not a word of KEP-1645.
+        NotGranted,
+        /// Conflict is True: another cluster exported the name first. Not a word of KEP-1645.
+        ExportedElsewhere,
     }
 
     /// `ServiceImport.status.conditions[].type` (MCS v1beta1).
     ImportCondition { Ready }
 
     /// Reasons of [`ImportCondition`]s.
-    ImportReason { Ready, Pending, IPFamilyNotSupported }
+    ImportReason {
+        Ready,
+        Pending,
+        IPFamilyNotSupported,
+        /// Ready is False: another object has the name of the derived Service. Not a word of KEP-1645.
+        ServiceNameTaken,
+        /// Ready is False: the gateways have no port left for it. Not a word of KEP-1645.
+        PortsExhausted,
+    }
 
     /// `GatewayClass.status.conditions[].type` (Gateway API).
     GatewayClassCondition { Accepted, SupportedVersion }
