@@ -35,7 +35,7 @@ pub use federation_key::{
 pub use file::FileError;
 pub use joiner::{Inviter, JoinCertificate, JoinCertificateError, self_signed_key};
 pub use owner::{OwnerConflict, TrustDomainOwners};
-pub use profile::certificate_validity;
+pub use profile::{authority_domain, certificate_validity};
 pub use svid::{Svid, SvidError, SvidKeyPair, SvidStore};
 pub use tls::{
     client_config, federation_client_config, federation_server_config, join_client_config,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use model::SpiffeId;
+use model::{SpiffeId, TrustDomain};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -30,6 +30,14 @@ pub(crate) struct Signing {
 /// From when and until when a certificate says it is valid; `None` for what is no certificate.
 pub fn certificate_validity(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
     Some(validity(&parse(0, der).ok()?))
+}
+
+/// The trust domain that a signing certificate says it signs for (X509-SVID §4.1); a bundle document
+/// does not name its own.
+pub fn authority_domain(der: &[u8]) -> Option<TrustDomain> {
+    let certificate = parse(0, der).ok()?;
+    let id = SpiffeId::parse(first_uri(&certificate)?).ok()?;
+    id.path().is_empty().then(|| id.trust_domain().clone())
 }
 
 /// X509-SVID §2, §4, §5.2: exactly one URI SAN, a SPIFFE ID with a path; not a CA, signs no
