@@ -19,15 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::resource::StoreNews;
 
-use crate::applied::merged;
+use crate::applied::{Declared, merged};
 use crate::config::{FederationConfig, StoreProfile};
 use crate::enrol::Enrolment;
 use crate::epoch;
 use crate::folder::DataFolder;
 use crate::gateways::Gateways;
-use crate::intake::{self, Intake};
+use crate::intake::{self, Catalogs, Intake};
+use crate::kubernetes::{Connection, Surroundings};
 use crate::limits::{HEARD_MAX, STOP_TIMEOUT};
-use crate::membership::{self, Ground, Membership};
+use crate::membership::{self, Advertised, Ground, Membership};
 use crate::operator::{Federation, Operator, Started};
 use crate::revisions::Revisions;
 use crate::socket::SocketFile;
@@ -58,22 +59,24 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let base = Base::open(config, started.wall)?;
     // A start that fails half-way leaves nothing running.
     let unfinished = base.stop.clone().drop_guard();
-    let mut intent = Intent::start(&base, started.wall)?;
+    let connection = Connection::open(&base.config).await?;
+    let intent = Intent::start(&base, &connection, started.wall)?;
     let sockets = Sockets::bind(&base)?;
 
     let gateways = Gateways::default();
     let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
     let news = watch::Sender::new(Arc::new(nothing_new()));
     let (transport, incoming) = start_transport(&base, &gateways)?;
-    let ground = ground(&base, transport, &gateways, &intent, (&shared, &news));
+    let advertised = connection.advertised();
+    let ground = ground(&base, transport, &gateways, &intent, (&shared, &news), advertised);
     let membership = start_membership(&base, ground, incoming).await?;
     let (heard_sender, heard) = mpsc::channel(HEARD_MAX);
     let taking = membership::take_heard(membership.current().clone(), heard, base.stop.clone());
     base.tasks.spawn(taking);
 
     // What the federation had said last is in the first revision, whoever can be reached now.
-    let first = intent.catalogs.borrow_and_update().clone();
-    intent.intake.take_up(&first, &shared.borrow());
+    let first = intent.catalogs.borrow().clone();
+    intent.intake.take_up(first.as_deref(), &shared.borrow(), &[]);
     let streams = ResourceStreams {
         cluster: base.config.cluster.clone(),
         trust_domain: base.config.trust_domain.clone(),
@@ -91,11 +94,22 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         gateways: gateways.clone(),
         membership: membership.clone(),
     };
-    let operator = operator(&base, &intent, gateways, started);
+    let operator = operator(&base, &intent, &connection, gateways, started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
     let files = sockets.serve(&base, (streams, enrolment), (operator, federation));
     let Intent { provider, intake, catalogs, .. } = intent;
-    base.tasks.spawn(intake.run(catalogs, added, base.stop.clone()));
+    let derived = connection.derived();
+    base.tasks.spawn(intake.clone().run(catalogs.clone(), added, derived, base.stop.clone()));
+    connection.start(Surroundings {
+        name: base.config.cluster.clone(),
+        ca: base.ca.clone(),
+        membership: membership.clone(),
+        catalogs,
+        shared: shared.subscribe(),
+        findings: intake.watch(),
+        stop: base.stop.clone(),
+        tasks: base.tasks.clone(),
+    });
     let (svid, stop) = (base.svid.clone(), base.stop.clone());
     base.tasks.spawn(async move { svid.keep_renewed(stop).await });
     log_start(&base.config);
@@ -106,7 +120,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
         bundle: base.ca.bundle(),
         stop: base.stop,
         tasks: base.tasks,
-        provider: Some(provider),
+        provider,
         membership,
         held: Some((files, base.folder)),
     })
@@ -161,28 +175,31 @@ impl Drop for App {
 
 /// What this cluster's users want, and what becomes of it.
 struct Intent {
-    provider: FileProvider,
-    /// Of the folder of manifests alone.
-    files: watch::Receiver<Arc<Catalog>>,
+    provider: Option<FileProvider>,
+    declared: Declared,
     /// With what was applied by operators.
-    catalogs: watch::Receiver<Arc<Catalog>>,
+    catalogs: Catalogs,
     revisions: Arc<Revisions>,
     intake: Arc<Intake>,
 }
 
 impl Intent {
-    fn start(base: &Base, now: SystemTime) -> anyhow::Result<Self> {
+    fn start(base: &Base, cluster: &Connection, now: SystemTime) -> anyhow::Result<Self> {
         let config = &base.config;
-        let provider = FileProvider::start(FileProviderConfig::new(&config.manifests))
-            .map_err(|e| coded(FILE_UNREADABLE, e))?;
+        let start = |folder| FileProvider::start(FileProviderConfig::new(folder));
+        let provider = config.manifests.as_ref().map(start).transpose();
+        let provider = provider.map_err(|e| coded(FILE_UNREADABLE, e))?;
         let epoch =
             epoch::begin(&config.data_dir, now).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
         let revisions = Arc::new(Revisions::new(epoch));
         let (cluster, domain) = (config.cluster.clone(), config.trust_domain.clone());
         let intake = Arc::new(Intake::new(cluster, domain, revisions.clone()));
-        let (files, applied) = (provider.subscribe(), base.applied.subscribe());
-        let catalogs = merged(files.clone(), applied, base.stop.clone(), &base.tasks);
-        Ok(Self { provider, files, catalogs, revisions, intake })
+        let no_files = || watch::channel(Arc::new(Catalog::default())).1;
+        let files = provider.as_ref().map_or_else(no_files, FileProvider::subscribe);
+        let declared = Declared { cluster: cluster.catalogs(), files };
+        let applied = base.applied.subscribe();
+        let catalogs = merged(declared.clone(), applied, base.stop.clone(), &base.tasks);
+        Ok(Self { provider, declared, catalogs, revisions, intake })
     }
 }
 
@@ -217,13 +234,14 @@ fn ground(
     gateways: &Gateways,
     intent: &Intent,
     (shared, news): (&watch::Sender<Arc<intake::Shared>>, &watch::Sender<Arc<StoreNews>>),
+    advertise: Advertised,
 ) -> Ground {
     let config = &base.config;
     Ground {
         name: config.cluster.clone(),
         trust_domain: config.trust_domain.clone(),
         spiffe_id: base.svid.current().id().clone(),
-        advertise: config.advertise.clone(),
+        advertise,
         ca: base.ca.clone(),
         data_dir: config.data_dir.clone(),
         profile: match config.store_profile {
@@ -256,10 +274,16 @@ async fn start_membership(
     Ok(membership)
 }
 
-fn operator(base: &Base, intent: &Intent, gateways: Gateways, started: Started) -> Operator {
+fn operator(
+    base: &Base,
+    intent: &Intent,
+    connection: &Connection,
+    gateways: Gateways,
+    started: Started,
+) -> Operator {
     Operator {
         cluster: base.config.cluster.clone(),
-        advertise: base.config.advertise.clone(),
+        advertise: connection.advertised(),
         resource_socket: base.config.resource_socket.clone(),
         ca: base.ca.clone(),
         svid: base.svid.clone(),
@@ -269,7 +293,8 @@ fn operator(base: &Base, intent: &Intent, gateways: Gateways, started: Started) 
         started,
         audit: base.audit.clone(),
         applied: base.applied.clone(),
-        files: intent.files.clone(),
+        declared: intent.declared.clone(),
+        kubernetes: connection.health(),
     }
 }
 

@@ -1,17 +1,25 @@
 //! The bootstrap configuration of a federation node: strict YAML, every error with its place.
 
-use std::collections::BTreeSet;
+mod callers;
+mod kubernetes;
+mod source;
+
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDomain};
 use serde::Deserialize;
-use serde_saphyr::{Error, Spanned};
+use serde_saphyr::Spanned;
 
-use crate::limits::{
-    ADVERTISE_MAX, CONFIG_BYTES_MAX, ENROLMENT_UIDS_MAX, OPERATOR_UIDS_MAX, SOCKET_PATH_BYTES_MAX,
-};
+use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX};
+
+pub use callers::{EnrolmentCallers, OperatorAccounts, OperatorUids, ServiceAccount};
+pub use kubernetes::{GatewayServiceType, KubernetesConfig, PortPool};
+
+use callers::{RawEnrolment, RawOperators};
+use kubernetes::RawKubernetes;
+use source::Source;
 
 pub const API_VERSION: &str = "fedgate.dev/v1alpha1";
 pub const KIND: &str = "FederationConfig";
@@ -28,8 +36,12 @@ pub struct FederationConfig {
     pub cluster: ClusterName,
     pub trust_domain: TrustDomain,
     pub data_dir: PathBuf,
-    /// Folder of Kubernetes manifests.
-    pub manifests: PathBuf,
+    /// Folder of Kubernetes manifests; may be `None` if `kubernetes` is there.
+    pub manifests: Option<PathBuf>,
+    /// The cluster whose API is watched.
+    pub kubernetes: Option<KubernetesConfig>,
+    /// Where gateways and operators in other pods connect.
+    pub listen: Listen,
     pub resource_socket: PathBuf,
     pub operator_socket: PathBuf,
     /// Where gateways hand over the streams of other clusters' federation nodes.
@@ -40,18 +52,30 @@ pub struct FederationConfig {
     pub store_dial_from: Option<IpAddr>,
     /// Where other clusters reach this one's gateways.
     pub advertise: Vec<PeerAddress>,
-    /// Unix users whose gateways may subscribe and enrol; empty means the node's own user alone.
-    pub enrolment_uids: BTreeSet<u32>,
+    /// Whose gateways may enrol.
+    pub enrolment: EnrolmentCallers,
     /// Unix users that may operate the node, besides its own user and root.
     pub operators: OperatorUids,
+    /// ServiceAccounts that may operate the node at `listen.operators`.
+    pub operator_accounts: OperatorAccounts,
 }
 
-/// Unix users by role; nobody is in two of the lists.
+/// TCP ports with TLS, beside the Unix sockets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OperatorUids {
-    pub admins: BTreeSet<u32>,
-    pub operators: BTreeSet<u32>,
-    pub viewers: BTreeSet<u32>,
+pub struct Listen {
+    /// Enrolment and the resource stream.
+    pub gateways: Option<SocketAddr>,
+    /// Where gateways hand over the streams of other clusters' federation nodes.
+    pub relay: Option<SocketAddr>,
+    /// `fedctl`.
+    pub operators: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// Whether tokens of the cluster's ServiceAccounts are to be reviewed.
+    pub fn reviews_tokens(&self) -> bool {
+        self.gateways.is_some() || self.operators.is_some()
+    }
 }
 
 /// What the store's timeouts are made for.
@@ -95,6 +119,10 @@ impl FederationConfig {
         };
         let resource = raw.sockets.resource.as_ref();
         let resource_socket = socket("sockets.resource", resource, "resource.sock")?;
+        let kubernetes = raw.kubernetes.as_ref().map(|raw| source.kubernetes(raw)).transpose()?;
+        let (operators, operator_accounts) = source.operators(&raw.operators)?;
+        let enrolment = source.enrolment(&raw.enrolment)?;
+        let listen = source.listen(&raw.listen, &enrolment, &operator_accounts)?;
         Ok(Self {
             relay_socket: match raw.sockets.relay.as_ref() {
                 Some(text) => source.socket("sockets.relay", text)?,
@@ -106,7 +134,9 @@ impl FederationConfig {
             },
             cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
             trust_domain: source.parse("trustDomain", &raw.trust_domain, TrustDomain::parse)?,
-            manifests: source.path("manifests", &raw.manifests)?,
+            manifests: source.manifests(raw.manifests.as_ref(), kubernetes.is_some())?,
+            kubernetes,
+            listen,
             resource_socket,
             operator_socket: socket(
                 "sockets.operator",
@@ -116,8 +146,9 @@ impl FederationConfig {
             store_profile: source.profile(raw.store.profile.as_ref())?,
             store_dial_from: source.dial_from(raw.store.dial_from.as_ref())?,
             advertise: source.advertise(&raw.advertise)?,
-            enrolment_uids: source.enrolment_uids(&raw.enrolment)?,
-            operators: source.operators(&raw.operators)?,
+            enrolment,
+            operators,
+            operator_accounts,
             data_dir,
         })
     }
@@ -134,9 +165,12 @@ struct Raw {
     cluster: Text,
     trust_domain: Text,
     data_dir: Text,
-    manifests: Text,
+    manifests: Option<Text>,
+    kubernetes: Option<RawKubernetes>,
     #[serde(default)]
     sockets: RawSockets,
+    #[serde(default)]
+    listen: RawListen,
     #[serde(default)]
     advertise: Vec<RawAddress>,
     #[serde(default)]
@@ -172,107 +206,65 @@ struct RawAddress {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct RawEnrolment {
-    uids: Option<Uids>,
-}
-
-type Uids = Spanned<Vec<Spanned<i64>>>;
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct RawOperators {
-    admins: Option<Uids>,
-    operators: Option<Uids>,
-    viewers: Option<Uids>,
-}
-
-/// The file, for messages that point into it.
-struct Source<'a> {
-    text: &'a str,
-    path: &'a Path,
+struct RawListen {
+    gateways: Option<Text>,
+    relay: Option<Text>,
+    operators: Option<Text>,
 }
 
 impl Source<'_> {
-    fn error(&self, line: Option<u64>, problem: String) -> ConfigError {
-        ConfigError { path: self.path.into(), line, problem }
-    }
-
-    fn refuse<T: fmt::Debug>(
+    fn manifests(
         &self,
-        field: &str,
-        value: &Spanned<T>,
-        problem: impl fmt::Display,
-    ) -> ConfigError {
-        let line = value.referenced.line();
-        self.error(Some(line), format!("{field} = {:?}: {problem}", value.value))
-    }
-
-    /// The parser does not always name the field, but it knows the line: that is quoted.
-    fn syntax_error(&self, error: &Error) -> ConfigError {
-        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-        let full = error.without_snippet().to_string();
-        // The parser speaks to programmers in these cases.
-        let problem = match error.without_snippet() {
-            Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
-            Error::NullIntoString { .. } => "the value is missing; write one",
-            Error::MultipleDocuments { .. } => {
-                "a second document begins here; keep one, and give each process a file of its own"
+        value: Option<&Text>,
+        has_kubernetes: bool,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        match value {
+            Some(value) => self.path("manifests", value).map(Some),
+            None if has_kubernetes => Ok(None),
+            None => {
+                let problem = "manifests: it is missing; give the folder of the cluster's \
+                               manifests, or `kubernetes` to watch the cluster's API";
+                Err(self.error(None, problem.into()))
             }
-            _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
+        }
+    }
+
+    /// A port that admits nobody, and a list for a port that is not there, are mistakes.
+    fn listen(
+        &self,
+        raw: &RawListen,
+        enrolment: &EnrolmentCallers,
+        operators: &OperatorAccounts,
+    ) -> Result<Listen, ConfigError> {
+        let address = |field, value: Option<&Text>| {
+            value.map(|value| self.parse(field, value, listened)).transpose()
         };
-        let index = line.and_then(|line| usize::try_from(line - 1).ok());
-        let quoted = index.and_then(|index| self.text.lines().nth(index)).map(str::trim);
-        let fix = "docs/reference/config.md lists the fields";
-        match quoted.filter(|quoted| !quoted.is_empty()) {
-            Some(quoted) => self.error(line, format!("`{quoted}`: {problem}; {fix}")),
-            None => self.error(line, format!("{problem}; {fix}")),
+        let gateways = address("listen.gateways", raw.gateways.as_ref())?;
+        let relay = address("listen.relay", raw.relay.as_ref())?;
+        let listen = Listen {
+            gateways,
+            relay,
+            operators: address("listen.operators", raw.operators.as_ref())?,
+        };
+        for (port, listed, fields) in [
+            (gateways, !enrolment.accounts.is_empty(), ("gateways", "enrolment.serviceAccounts")),
+            (listen.operators, !operators.is_empty(), ("operators", "operators.serviceAccounts")),
+        ] {
+            let (port_field, list_field) = fields;
+            let problem = match (port, listed) {
+                (Some(_), false) => format!(
+                    "listen.{port_field}: nobody could call there; list ServiceAccounts in \
+                     {list_field}"
+                ),
+                (None, true) => format!(
+                    "{list_field}: ServiceAccounts call by TCP; set listen.{port_field}, such as \
+                     0.0.0.0:7443"
+                ),
+                _ => continue,
+            };
+            return Err(self.error(None, problem));
         }
-    }
-
-    fn expect(&self, field: &str, value: &Text, wanted: &str) -> Result<(), ConfigError> {
-        if value.value == wanted {
-            return Ok(());
-        }
-        Err(self.refuse(field, value, format_args!("write {wanted}")))
-    }
-
-    fn parse<T, E: fmt::Display>(
-        &self,
-        field: &str,
-        value: &Text,
-        rule: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, ConfigError> {
-        rule(&value.value).map_err(|error| self.refuse(field, value, error))
-    }
-
-    fn path(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
-        if value.value.is_empty() {
-            return Err(self.refuse(field, value, "it is empty; give a path"));
-        }
-        let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
-        Ok(folder.join(&value.value))
-    }
-
-    fn socket(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
-        let path = self.path(field, value)?;
-        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(self.refuse(field, value, too_long(&path, field)));
-        }
-        Ok(path)
-    }
-
-    fn default_socket(
-        &self,
-        field: &str,
-        data_dir: &Text,
-        folder: &Path,
-        name: &str,
-    ) -> Result<PathBuf, ConfigError> {
-        let path = folder.join("run").join(name);
-        if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(self.refuse("dataDir", data_dir, too_long(&path, field)));
-        }
-        Ok(path)
+        Ok(listen)
     }
 
     fn profile(&self, value: Option<&Text>) -> Result<StoreProfile, ConfigError> {
@@ -321,67 +313,11 @@ impl Source<'_> {
         let host = self.parse(&field("host"), &address.host, dialled_host)?;
         Ok(PeerAddress { transport: Transport::Quic, host, port })
     }
-
-    fn enrolment_uids(&self, enrolment: &RawEnrolment) -> Result<BTreeSet<u32>, ConfigError> {
-        let Some(uids) = &enrolment.uids else { return Ok(BTreeSet::new()) };
-        let meaning = "or leave the field out for the node's own user";
-        let mut taken = BTreeSet::new();
-        self.uids("enrolment.uids", uids, ENROLMENT_UIDS_MAX, meaning, &mut taken)
-    }
-
-    fn operators(&self, raw: &RawOperators) -> Result<OperatorUids, ConfigError> {
-        let meaning = "or leave the field out; the node's own user and root are admins anyway";
-        let mut taken = BTreeSet::new();
-        let mut read = |field: &str, uids: &Option<Uids>| match uids {
-            Some(uids) => self.uids(field, uids, OPERATOR_UIDS_MAX, meaning, &mut taken),
-            None => Ok(BTreeSet::new()),
-        };
-        Ok(OperatorUids {
-            admins: read("operators.admins", &raw.admins)?,
-            operators: read("operators.operators", &raw.operators)?,
-            viewers: read("operators.viewers", &raw.viewers)?,
-        })
-    }
-
-    /// `taken`: users of earlier lists, to which these are added.
-    fn uids(
-        &self,
-        field: &str,
-        uids: &Uids,
-        most: usize,
-        meaning: &str,
-        taken: &mut BTreeSet<u32>,
-    ) -> Result<BTreeSet<u32>, ConfigError> {
-        if uids.value.is_empty() || uids.value.len() > most {
-            let line = uids.referenced.line();
-            let count = uids.value.len();
-            let problem =
-                format!("{field} = {count} entries: list 1 to {most} Unix users, {meaning}");
-            return Err(self.error(Some(line), problem));
-        }
-        let mut converted = BTreeSet::new();
-        for (index, uid) in uids.value.iter().enumerate() {
-            let field = format!("{field}[{index}]");
-            let Ok(number) = u32::try_from(uid.value) else {
-                let problem = "a Unix user's number is 0 to 4294967295; `id -u NAME` prints it";
-                return Err(self.refuse(&field, uid, problem));
-            };
-            if !taken.insert(number) {
-                return Err(self.refuse(&field, uid, "it is listed twice; remove one"));
-            }
-            converted.insert(number);
-        }
-        Ok(converted)
-    }
 }
 
-fn too_long(path: &Path, field: &str) -> String {
-    format!(
-        "the socket's path {} has {} bytes, and Unix allows {SOCKET_PATH_BYTES_MAX}; set {field} \
-         to a shorter one",
-        path.display(),
-        path.as_os_str().len()
-    )
+fn listened(text: &str) -> Result<SocketAddr, &'static str> {
+    let problem = "write an IP address and a port, such as 0.0.0.0:7443 or [::]:7443";
+    text.parse().map_err(|_| problem)
 }
 
 fn dialled_host(host: &str) -> Result<String, String> {

@@ -26,6 +26,12 @@ pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const ADVERTISE_MAX: usize = 64;
 /// Unix users that may enrol gateways.
 pub const ENROLMENT_UIDS_MAX: usize = 64;
+/// ServiceAccounts that one list of the configuration may name.
+pub const SERVICE_ACCOUNTS_MAX: usize = 64;
+/// Ports of the pool for derived Services: a gateway listens on no more.
+pub const IMPORT_PORTS_MAX: u16 = 1024;
+/// Labels by which gateway pods are selected.
+pub const SELECTOR_LABELS_MAX: usize = 16;
 /// `sun_path` on Linux has 108 bytes, one of them for the terminating zero.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -203,3 +209,26 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a member may take to confirm a revocation.
 pub const TELL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a call to the Kubernetes API server may take.
+pub const KUBERNETES_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Writes to the API server that one writer has under way.
+pub const KUBERNETES_WRITES_MAX: usize = 8;
+/// Objects in one page of a list.
+pub const KUBERNETES_LIST_PAGE: u32 = 500;
+/// Changes are collected for this long before a writer looks at them.
+pub const KUBERNETES_SETTLE: Duration = Duration::from_millis(200);
+/// How often a writer looks whether somebody changed what is its own.
+pub const KUBERNETES_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause before a writer tries again: the first one, doubled up to the longest.
+pub const KUBERNETES_RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest of these pauses.
+pub const KUBERNETES_RETRY_MAX: Duration = Duration::from_secs(60);
+/// A Lease whose holder has not renewed it for so long is anybody's.
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
+/// A holder that could not renew it for so long stops writing.
+pub const LEASE_RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// How often it is renewed, and how often others look.
+pub const LEASE_RETRY: Duration = Duration::from_secs(2);
+/// How long giving it back may delay the end.
+pub const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);

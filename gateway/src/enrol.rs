@@ -170,17 +170,17 @@ async fn wait_until_due(identity: &IdentityCell) {
 }
 
 async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<OwnCluster> {
-    let socket = &state.config.federation_socket;
+    let node = &state.config.federation;
     let keys = SvidKeyPair::generate().map_err(coded)?;
     let csr_der = keys.csr_der(&state.own_id).map_err(coded)?;
     let request = EnrolRequest { gateway: state.config.name.clone(), csr_der };
     let call = async {
-        let channel = federation::connect(socket).await?;
+        let channel = federation::connect(node).await?;
         call(channel, request).await
     };
     let response = timeout(FEDERATION_CALL_TIMEOUT, call)
         .await
-        .with_context(|| format!("no answer from {}", socket.display()))??;
+        .with_context(|| format!("no answer from {node}"))??;
     let chain = response.chain_der.into_iter().map(CertificateDer::from).collect();
     let svid = keys.into_svid(chain).map_err(coded)?;
     if *svid.id() != state.own_id {

@@ -10,8 +10,17 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-/// A gRPC channel over the socket.
-pub(crate) async fn connect(socket: &Path) -> anyhow::Result<Channel> {
+use crate::config::FederationLink;
+
+/// A gRPC channel to the node.
+pub(crate) async fn connect(node: &FederationLink) -> anyhow::Result<Channel> {
+    match node {
+        FederationLink::Sockets { resource, .. } => connect_socket(resource).await,
+        FederationLink::Tcp(link) => anyhow::bail!("{} is not dialled by TCP yet", link.address),
+    }
+}
+
+async fn connect_socket(socket: &Path) -> anyhow::Result<Channel> {
     let path: PathBuf = socket.into();
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use gateway::LogLevel;
-use gateway::config::GatewayConfig;
+use gateway::config::{GatewayConfig, Overrides};
 use model::code::CONFIG_INVALID;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
@@ -32,6 +32,12 @@ struct Arguments {
     /// Which log lines there are: a level, or `target=level` pairs.
     #[arg(long, default_value = "info", env = "FEDGATE_LOG")]
     log_level: String,
+    /// The gateway's name, in place of the one in the file.
+    #[arg(long, env = "FEDGATE_NAME")]
+    name: Option<String>,
+    /// What the federation node is told in place of 0.0.0.0 in `listen.relay`: the pod's own address.
+    #[arg(env = "FEDGATE_POD_IP", long, hide = true)]
+    pod_ip: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,7 +52,7 @@ fn main() -> ExitCode {
         Ok(log_level) => log_level,
         Err(error) => return refuse(&error),
     };
-    let config = match read_config(&arguments.config) {
+    let config = match read_config(&arguments) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
@@ -64,10 +70,12 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-fn read_config(path: &Path) -> anyhow::Result<GatewayConfig> {
+fn read_config(arguments: &Arguments) -> anyhow::Result<GatewayConfig> {
+    let path: &Path = &arguments.config;
+    let overrides = Overrides { name: arguments.name.clone(), pod_ip: arguments.pod_ip.clone() };
     let text = fs::read_to_string(path)
         .with_context(|| format!("failed to read --config {}", path.display()))?;
-    Ok(GatewayConfig::from_yaml(&text, path)?)
+    Ok(GatewayConfig::from_yaml_with(&text, path, &overrides)?)
 }
 
 /// Log lines go to standard error: standard output is the access log's by default.

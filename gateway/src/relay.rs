@@ -22,6 +22,7 @@ use wire::resource::limits::SOCKET_PATH_BYTES_MAX;
 use wire::tunnel::ErrorCode;
 use wire::tunnel::limits::RELAY_IDLE_TIMEOUT_MS;
 
+use crate::config::FederationLink;
 use crate::drain::DrainStage;
 use crate::files::create_data_dir;
 use crate::limits::{ACCEPT_ERROR_PAUSE, RELAY_BUFFER_BYTES, RELAY_CALL_TIMEOUT, STOP_MAX};
@@ -124,7 +125,7 @@ fn preamble(connection: &RelayConnection) -> Preamble {
 
 /// A peer's stream, to the node.
 async fn to_node(state: &GatewayState, preamble: Preamble, stream: RelayStream) {
-    let path = &state.config.relay_socket;
+    let FederationLink::Sockets { relay: path, .. } = &state.config.federation else { return };
     let connect = async {
         let mut node = UnixStream::connect(path).await?;
         node.write_all(&preamble.encode()).await?;

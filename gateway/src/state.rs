@@ -236,8 +236,8 @@ impl GatewayState {
         }
         reasons.extend(self.svid_expired(SystemTime::now()));
         if self.revision().is_none() {
-            let socket = self.config.federation_socket.display();
-            let text = format!("no resources yet from {socket}, and none on disk");
+            let node = &self.config.federation;
+            let text = format!("no resources yet from {node}, and none on disk");
             reasons.push((code::FEDERATION_UNREACHABLE, text));
         }
         reasons

@@ -96,7 +96,7 @@ async fn open(
     state: &GatewayState,
     resume: Option<Revision>,
 ) -> anyhow::Result<(ToNodeQueue, Streaming<FederationMessage>)> {
-    let channel = federation::connect(&state.config.federation_socket).await?;
+    let channel = federation::connect(&state.config.federation).await?;
     let mut client = ResourceServiceClient::new(channel).max_decoding_message_size(DELTA_BYTES_MAX);
     let (to_node, messages) = mpsc::channel(REPORT_QUEUE_MAX);
     let (gateway, cluster) = (state.config.name.clone(), state.config.cluster.clone());

@@ -86,10 +86,10 @@ fn open_identity(
 fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<AllowedUsers> {
     let fix = "list it under `enrolment.uids` of the federation node's configuration, or run the \
                gateway as a user that is listed";
-    if config.enrolment_uids.is_empty() {
+    if config.enrolment.uids.is_empty() {
         return Ok(AllowedUsers::new(BTreeSet::from([own]), ENROLMENT_REFUSED, fix));
     }
-    let foreign = config.enrolment_uids.iter().find(|uid| **uid != own && **uid != 0);
+    let foreign = config.enrolment.uids.iter().find(|uid| **uid != own && **uid != 0);
     if let Some(uid) = foreign
         && config.relay_socket.starts_with(&config.data_dir)
         && !config.resource_socket.starts_with(&config.data_dir)
@@ -109,7 +109,7 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
             config.resource_socket.display()
         );
     }
-    Ok(AllowedUsers::new(config.enrolment_uids.clone(), ENROLMENT_REFUSED, fix))
+    Ok(AllowedUsers::new(config.enrolment.uids.clone(), ENROLMENT_REFUSED, fix))
 }
 
 /// Who may operate the node.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use gateway::config::GatewayConfig;
+use gateway::config::{FederationLink, GatewayConfig};
 use identity::{Ca, FederationKey, Inviter, SvidStore};
 use model::spiffe::Part;
 use model::{ClusterPeer, ObjectName, Resource, ResourceSet, SpiffeId, Transport as PeerTransport};
@@ -153,8 +153,9 @@ impl Site {
             data_dir: folder.path().join("gw"),
             tunnel_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             routes_listen: Ipv4Addr::LOCALHOST.into(),
-            federation_socket: resource_socket,
-            relay_socket,
+            federation: FederationLink::Sockets { resource: resource_socket, relay: relay_socket },
+            relay_listen: None,
+            pod_ip: None,
             admin_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             workers: 1,
             access_log: folder.path().join("access.log"),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use federation::config::{FederationConfig, StoreProfile};
+use federation::config::{FederationConfig, GatewayServiceType, PortPool, StoreProfile};
 use model::Transport;
 
 const FULL: &str = "\
@@ -32,13 +32,14 @@ fn every_field_is_read() {
     assert_eq!(config.cluster.as_str(), "east");
     assert_eq!(config.trust_domain.as_str(), "east.example");
     assert_eq!(config.data_dir, Path::new("/data"));
-    assert_eq!(config.manifests, Path::new("/etc/manifests"), "relative to the file's folder");
+    let manifests = config.manifests.as_deref();
+    assert_eq!(manifests, Some(Path::new("/etc/manifests")), "relative to the file's folder");
     assert_eq!(config.resource_socket, Path::new("/run/r.sock"));
     assert_eq!(config.operator_socket, Path::new("/run/o.sock"));
     let addresses = config.advertise.iter().map(|a| (a.transport, a.host.as_str(), a.port));
     let wanted = [(Transport::Quic, "gw.east.example", 8443), (Transport::Quic, "fd00::1", 443)];
     assert!(addresses.eq(wanted));
-    assert!(config.enrolment_uids.iter().eq(&[0, 1000]));
+    assert!(config.enrolment.uids.iter().eq(&[0, 1000]));
     assert_eq!(config.store_profile, StoreProfile::Wan);
     assert_eq!(config.store_dial_from, Some([192, 0, 2, 10].into()));
     assert_eq!(config.relay_socket, Path::new("/run/relay.sock"), "beside the resource socket");
@@ -59,7 +60,7 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(config.relay_socket, Path::new("/data/run/relay.sock"));
     assert_eq!(config.store_profile, StoreProfile::Lan);
     assert_eq!(config.store_dial_from, None);
-    assert!(config.advertise.is_empty() && config.enrolment_uids.is_empty());
+    assert!(config.advertise.is_empty() && config.enrolment.uids.is_empty());
 }
 
 #[test]
@@ -214,4 +215,124 @@ fn operators_are_listed_by_role() {
         let error = with(lists).unwrap_err();
         assert!(error.starts_with("/etc/f.yaml:") && error.contains(wanted), "{error}");
     }
+}
+
+const IN_CLUSTER: &str = "\
+apiVersion: fedgate.dev/v1alpha1
+kind: FederationConfig
+cluster: east
+trustDomain: east.example
+dataDir: /data
+kubernetes:
+  namespace: fedgate-system
+  gatewayService: gw
+  gatewaySelector: {app: gw, example.org/tier: edge}
+  gatewayServiceType: NodePort
+  importPorts: {first: 30000, count: 10}
+  joinTokenFile: join/token
+listen: {gateways: 0.0.0.0:7443, relay: \"[::]:7444\", operators: 0.0.0.0:7445}
+enrolment: {serviceAccounts: [fedgate-system/fedgate-gateway]}
+operators:
+  viewers: [7]
+  serviceAccounts: {admins: [a/b], operators: [a/c, d/b], viewers: [a/d]}
+";
+
+#[test]
+fn a_node_in_a_cluster_is_told_of_it() {
+    let config = parse(IN_CLUSTER).unwrap();
+    assert_eq!(config.manifests, None);
+    let kubernetes = config.kubernetes.unwrap();
+    assert_eq!(kubernetes.namespace.as_str(), "fedgate-system");
+    assert_eq!(kubernetes.gateway_service.as_str(), "gw");
+    let labels = [("app", "gw"), ("example.org/tier", "edge")];
+    let found = kubernetes.gateway_selector.iter().map(|(key, value)| (&**key, &**value));
+    assert!(found.eq(labels));
+    assert_eq!(kubernetes.gateway_service_type, GatewayServiceType::NodePort);
+    assert_eq!(kubernetes.import_ports, PortPool { first: 30000, count: 10 });
+    assert!(kubernetes.import_ports.ports().eq(30000..30010));
+    assert_eq!(kubernetes.join_token_file.as_deref(), Some(Path::new("/etc/join/token")));
+    assert_eq!(config.listen.gateways, Some("0.0.0.0:7443".parse().unwrap()));
+    assert_eq!(config.listen.relay, Some("[::]:7444".parse().unwrap()));
+    assert_eq!(config.listen.operators, Some("0.0.0.0:7445".parse().unwrap()));
+    let shown = |accounts: &std::collections::BTreeSet<federation::config::ServiceAccount>| {
+        accounts.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&config.enrolment.accounts), ["fedgate-system/fedgate-gateway"]);
+    assert_eq!(shown(&config.operator_accounts.admins), ["a/b"]);
+    assert_eq!(shown(&config.operator_accounts.operators), ["a/c", "d/b"]);
+    assert_eq!(shown(&config.operator_accounts.viewers), ["a/d"]);
+    assert!(config.operators.viewers.iter().eq(&[7]));
+}
+
+#[test]
+fn what_a_cluster_leaves_out_has_a_default() {
+    let start = IN_CLUSTER.find("  gatewayService").unwrap();
+    let config = parse(&IN_CLUSTER[..start]).unwrap();
+    let kubernetes = config.kubernetes.unwrap();
+    assert_eq!(kubernetes.gateway_service.as_str(), "fedgate-gateway");
+    assert_eq!(kubernetes.gateway_selector["app.kubernetes.io/component"], "gateway");
+    assert_eq!(kubernetes.gateway_service_type, GatewayServiceType::LoadBalancer);
+    assert_eq!(kubernetes.import_ports, PortPool { first: 20000, count: 1000 });
+    assert_eq!(kubernetes.join_token_file, None);
+    assert_eq!(config.listen, federation::config::Listen::default());
+    assert!(config.enrolment.accounts.is_empty() && config.operator_accounts.is_empty());
+}
+
+#[test]
+fn mistakes_about_a_cluster_are_named() {
+    let whole = "kubernetes:\n  namespace: fedgate-system";
+    for (good, bad, wanted) in [
+        (
+            "namespace: fedgate-system",
+            "namespace: A",
+            "/etc/f.yaml:7: kubernetes.namespace = \"A\"",
+        ),
+        ("gatewayService: gw", "gatewayService: G", "kubernetes.gatewayService = \"G\""),
+        ("NodePort", "nodeport", "= \"nodeport\": write LoadBalancer, NodePort or ClusterIP"),
+        (
+            "first: 30000",
+            "first: 80",
+            "importPorts.first = 80: a port of the pool is 1024 to 65535",
+        ),
+        (
+            "first: 30000",
+            "first: 65530",
+            "importPorts.count = 10: from port 65530 on, the pool has",
+        ),
+        ("count: 10", "count: 1025", "= 1025: from port 30000 on, the pool has 1 to 1024 ports"),
+        ("{app: gw, example.org/tier: edge}", "{}", "give 1 to 16 labels of the gateway pods"),
+        ("app: gw", "app: '-'", "a label is [DNS name/]NAME: VALUE"),
+        ("app: gw", "a/b/c: x", "a label is [DNS name/]NAME: VALUE"),
+        ("0.0.0.0:7443", "7443", "listen.gateways = \"7443\": write an IP address and a port"),
+        ("gateways: 0.0.0.0:7443, ", "", "enrolment.serviceAccounts: ServiceAccounts call by TCP"),
+        (", operators: 0.0.0.0:7445", "", "operators.serviceAccounts: ServiceAccounts call by TCP"),
+        (
+            "enrolment: {serviceAccounts: [fedgate-system/fedgate-gateway]}",
+            "",
+            "listen.gateways: nobody",
+        ),
+        (
+            "[fedgate-system/fedgate-gateway]",
+            "[x]",
+            "enrolment.serviceAccounts[0] = \"x\": write namespace/name",
+        ),
+        (
+            "[fedgate-system/fedgate-gateway]",
+            "[]",
+            "enrolment.serviceAccounts = 0 entries: list 1 to 64",
+        ),
+        (
+            "viewers: [a/d]",
+            "viewers: [a/c]",
+            "operators.serviceAccounts.viewers[0] = \"a/c\": it is listed twice",
+        ),
+        (whole, "store: {}\nx-kubernetes:\n  namespace: a", "unknown field"),
+    ] {
+        assert!(IN_CLUSTER.contains(good), "{good}");
+        let found = parse(&IN_CLUSTER.replacen(good, bad, 1)).unwrap_err();
+        assert!(found.contains(wanted), "{found}\n  is without {wanted}");
+    }
+    let neither = FULL.replacen("manifests: manifests\n", "", 1);
+    let error = parse(&neither).unwrap_err();
+    assert!(error.contains("manifests: it is missing; give the folder"), "{error}");
 }

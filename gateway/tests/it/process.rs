@@ -55,7 +55,7 @@ fn write_config(site: &Site, path: &Path) {
         config.data_dir.display(),
         config.tunnel_listen,
         config.routes_listen,
-        config.federation_socket.display(),
+        config.federation,
         config.admin_listen,
     );
     std::fs::write(path, text).unwrap();

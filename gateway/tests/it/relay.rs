@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use gateway::config::FederationLink;
 use identity::{FederationKey, Identity, IdentityCell, SvidKeyPair};
 use model::spiffe::Part;
 use model::{ClusterId, PeerAddress, SpiffeId, Transport};
@@ -66,8 +67,9 @@ fn address(site: &Site) -> PeerAddress {
 }
 
 fn relay_socket(site: &Site) -> UnixListener {
-    let _ = std::fs::remove_file(&site.config().relay_socket);
-    UnixListener::bind(&site.config().relay_socket).unwrap()
+    let FederationLink::Sockets { relay, .. } = &site.config().federation else { panic!() };
+    let _ = std::fs::remove_file(relay);
+    UnixListener::bind(relay).unwrap()
 }
 
 async fn read_message(stream: &mut UnixStream) -> Vec<u8> {

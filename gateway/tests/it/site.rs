@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use gateway::app::{self, App};
-use gateway::config::GatewayConfig;
+use gateway::config::{FederationLink, GatewayConfig};
 use model::{ClusterName, ObjectName, Resource, TrustDomain};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,8 +45,12 @@ impl Site {
             data_dir: folder.path().join("gateway"),
             tunnel_listen: SocketAddr::new(IpAddr::V4(address), 8443),
             routes_listen: IpAddr::V4(address),
-            federation_socket: node.socket().into(),
-            relay_socket: folder.path().join("relay.sock"),
+            federation: FederationLink::Sockets {
+                resource: node.socket().into(),
+                relay: folder.path().join("relay.sock"),
+            },
+            relay_listen: None,
+            pod_ip: None,
             admin_listen: SocketAddr::new(IpAddr::V4(address), 0),
             workers: 2,
             access_log: folder.path().join("access.log"),

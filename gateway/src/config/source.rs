@@ -1,0 +1,78 @@
+//! The file, for messages that point into it, and how the plainest values are read.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_saphyr::{Error, Spanned};
+
+use super::{ConfigError, Text};
+
+/// The file, for messages that point into it.
+pub(super) struct Source<'a> {
+    pub(super) text: &'a str,
+    pub(super) path: &'a Path,
+}
+
+impl Source<'_> {
+    pub(super) fn error(&self, line: Option<u64>, problem: String) -> ConfigError {
+        ConfigError { path: self.path.into(), line, problem }
+    }
+
+    pub(super) fn refuse<T: fmt::Debug>(
+        &self,
+        field: &str,
+        value: &Spanned<T>,
+        problem: impl fmt::Display,
+    ) -> ConfigError {
+        let line = value.referenced.line();
+        self.error(Some(line), format!("{field} = {:?}: {problem}", value.value))
+    }
+
+    /// The parser does not always name the field, but it knows the line, which is quoted.
+    pub(super) fn syntax_error(&self, error: &Error) -> ConfigError {
+        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
+        let full = error.without_snippet().to_string();
+        // The parser speaks to programmers in these cases.
+        let problem = match error.without_snippet() {
+            Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
+            Error::NullIntoString { .. } => "the value is missing; write one",
+            Error::MultipleDocuments { .. } => {
+                "a second document begins here; keep one, and give each process a file of its own"
+            }
+            _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
+        };
+        let index = line.and_then(|line| usize::try_from(line - 1).ok());
+        let quoted = index.and_then(|index| self.text.lines().nth(index)).map_or("", str::trim);
+        let quoted = if quoted.is_empty() { String::new() } else { format!("`{quoted}`: ") };
+        let fix = "docs/reference/config.md lists the fields";
+        self.error(line, format!("{quoted}{problem}; {fix}"))
+    }
+
+    pub(super) fn expect(
+        &self,
+        field: &str,
+        value: &Text,
+        wanted: &str,
+    ) -> Result<(), ConfigError> {
+        if value.value == wanted {
+            return Ok(());
+        }
+        Err(self.refuse(field, value, format_args!("write {wanted}")))
+    }
+
+    pub(super) fn parse<T, E: fmt::Display>(
+        &self,
+        field: &str,
+        value: &Text,
+        rule: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        rule(&value.value).map_err(|error| self.refuse(field, value, error))
+    }
+
+    pub(super) fn path(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
+        if value.value.is_empty() {
+            return Err(self.refuse(field, value, "it is empty; give a path"));
+        }
+        Ok(self.path.parent().unwrap_or_else(|| Path::new("")).join(&value.value))
+    }
+}
