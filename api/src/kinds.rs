@@ -9,6 +9,7 @@ pub(crate) mod gateway_class;
 pub(crate) mod http_route;
 pub(crate) mod namespace_grant;
 pub(crate) mod ports;
+pub(crate) mod reference_grant;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_export;
@@ -58,6 +59,7 @@ pub(crate) const ALL: &[Kind] = &[
     gateway::KIND,
     http_route::KIND,
     tcp_route::KIND,
+    reference_grant::KIND,
     access_policy::KIND,
     namespace_grant::KIND,
     cluster_peer::KIND,

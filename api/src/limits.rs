@@ -29,6 +29,8 @@ pub const RULES_MAX: usize = 16;
 pub const MATCHES_MAX: usize = 64;
 /// `HTTPRoute.spec.rules[].matches[].path.value` (Gateway API).
 pub const PATH_BYTES_MAX: usize = 1024;
+/// `ReferenceGrant.spec.from` and `ReferenceGrant.spec.to` (Gateway API).
+pub const REFERENCE_GRANT_ENTRIES_MAX: usize = 16;
 /// `ServiceImport.status.clusters`.
 pub const IMPORT_CLUSTERS_MAX: usize = 256;
 /// `AccessPolicy.spec.targetRefs` (GEP-713).

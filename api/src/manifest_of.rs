@@ -68,6 +68,21 @@ fn fields(resource: &Resource) -> Vec<(&'static str, Node)> {
             let targets = list(x.targets.iter().map(target));
             vec![("spec", map([("targetRefs", targets), ("allow", allow)]))]
         }
+        Resource::ReferenceGrant(x) => {
+            let source = |source: &model::ReferenceSource| {
+                let kind = text(source.kind.as_str());
+                let namespace = text(&source.namespace);
+                map([("group", text(GATEWAY_GROUP)), ("kind", kind), ("namespace", namespace)])
+            };
+            let target = |target: &model::ReferenceTarget| {
+                let group = text(backend_group(target.kind));
+                let mut fields = vec![("group", group), ("kind", text(target.kind.as_str()))];
+                fields.extend(target.name.as_ref().map(|name| ("name", text(name))));
+                map(fields)
+            };
+            let (from, to) = (list(x.from.iter().map(source)), list(x.to.iter().map(target)));
+            vec![("spec", map([("from", from), ("to", to)]))]
+        }
         Resource::NamespaceGrant(x) => {
             let entry = |entry: &NamespaceMatch| match entry {
                 NamespaceMatch::Name(name) => map([("name", text(name))]),
@@ -165,17 +180,20 @@ fn parent(parent: &ParentTarget) -> Node {
 }
 
 fn backend(backend: &BackendTarget) -> Node {
-    let group = match backend.kind {
-        model::BackendKind::Service => "",
-        model::BackendKind::ServiceImport => MCS_GROUP,
-    };
     map([
-        ("group", text(group)),
+        ("group", text(backend_group(backend.kind))),
         ("kind", text(backend.kind.as_str())),
         ("name", text(&backend.service.name)),
         ("namespace", text(&backend.service.namespace)),
         ("port", number(backend.port)),
     ])
+}
+
+fn backend_group(kind: model::BackendKind) -> &'static str {
+    match kind {
+        model::BackendKind::Service => "",
+        model::BackendKind::ServiceImport => MCS_GROUP,
+    }
 }
 
 fn allow_entry(entry: &AllowEntry) -> Node {

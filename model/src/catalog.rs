@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::name::{ClusterName, Hostname, Namespace, NamespacePrefix, ObjectName, ServiceName};
+use crate::reference::ReferenceGrant;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Kinds have registered numbers: they are in store keys and on the wire, and are never reused.
@@ -25,10 +26,11 @@ pub enum ResourceKind {
     TcpRoute = 8,
     AccessPolicy = 9,
     NamespaceGrant = 10,
+    ReferenceGrant = 11,
 }
 
 impl ResourceKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ClusterPeer,
         Self::Service,
         Self::EndpointSlice,
@@ -39,6 +41,7 @@ impl ResourceKind {
         Self::TcpRoute,
         Self::AccessPolicy,
         Self::NamespaceGrant,
+        Self::ReferenceGrant,
     ];
 
     pub fn number(self) -> u16 {
@@ -62,6 +65,7 @@ impl ResourceKind {
             Self::TcpRoute => "TCPRoute",
             Self::AccessPolicy => "AccessPolicy",
             Self::NamespaceGrant => "NamespaceGrant",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
@@ -101,6 +105,7 @@ pub enum Resource {
     TcpRoute(TcpRoute),
     AccessPolicy(AccessPolicy),
     NamespaceGrant(NamespaceGrant),
+    ReferenceGrant(ReferenceGrant),
 }
 
 impl Resource {
@@ -126,6 +131,7 @@ impl Resource {
             Self::HttpRoute(x) => key(ResourceKind::HttpRoute, &x.namespace, &x.name),
             Self::TcpRoute(x) => key(ResourceKind::TcpRoute, &x.namespace, &x.name),
             Self::AccessPolicy(x) => key(ResourceKind::AccessPolicy, &x.namespace, &x.name),
+            Self::ReferenceGrant(x) => key(ResourceKind::ReferenceGrant, &x.namespace, &x.name),
             Self::NamespaceGrant(grant) => ResourceKey {
                 kind: ResourceKind::NamespaceGrant,
                 namespace: None,
@@ -494,7 +500,7 @@ mod tests {
     #[test]
     fn kinds_have_their_numbers_for_ever() {
         let numbers: Vec<u16> = ResourceKind::ALL.into_iter().map(ResourceKind::number).collect();
-        assert_eq!(numbers, (1..=10).collect::<Vec<u16>>());
+        assert_eq!(numbers, (1..=11).collect::<Vec<u16>>());
         for kind in ResourceKind::ALL {
             assert_eq!(ResourceKind::from_number(kind.number()), Some(kind));
         }

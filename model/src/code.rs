@@ -151,6 +151,14 @@ registry! {
         "Helm is missing, or ended with an error.",
         "`helm` is not on the PATH, or the API server refused an object of the chart.",
         "Install Helm 3.14 or newer; `fedctl install --print-values` needs none and gives the values for your own way.";
+    1116 API_SERVER_REFUSED "ApiServerRefused":
+        "The Kubernetes API server refused what the federation node wrote.",
+        "An admission policy or webhook forbids it, or the custom resource definitions are of another version.",
+        "The message is the API server's own; it says which policy or field. The node tries again by itself.";
+    1117 OBJECT_FOREIGN "ObjectForeign":
+        "An object that the federation node would make is there already, and is somebody else's.",
+        "It has the name that Fedgate uses, without the label `app.kubernetes.io/managed-by: fedgate`.",
+        "Rename or remove the object that the message names; Fedgate leaves it alone.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
@@ -241,8 +249,8 @@ registry! {
         "Leave it with the cluster that owns it; give each cluster a trust domain of its own.";
     4009 MASS_DELETE_HELD "MassDeleteHeld":
         "Most of the cluster's objects vanished at once; the removal is held for a while.",
-        "An empty or unmounted manifest folder looks like a mass delete.",
-        "Bring the files back; if the removal is meant, it takes effect when the confirm window ends.";
+        "An unmounted manifest folder, a namespace or CRD deleted by mistake, and an emptied API server look like that.",
+        "Bring the files or objects back; if the removal is meant, it takes effect when the confirm window ends.";
     4010 FILE_UNREADABLE "FileUnreadable":
         "A manifest file or folder could not be read; what was last read from it stays in service.",
         "The file is not YAML, not UTF-8, too large, or not readable by the process.",
@@ -255,6 +263,10 @@ registry! {
         "Manifests were not taken, and nothing was changed.",
         "One of them is not YAML, has a field or kind that is not served, or is there twice.",
         "Mend what the messages name; `fedctl diff -f FILE` tries without changing anything.";
+    4013 OBJECTS_LEFT_OUT "ObjectsLeftOut":
+        "Kubernetes objects are not taken up, because a limit was reached.",
+        "There are more objects of a kind, or larger ones, than docs/reference/limits.md has for discovery.",
+        "Remove what is not needed; the others are taken up within some minutes.";
     5001 ACCESS_DENIED "AccessDenied":
         "The destination cluster's policy does not allow this caller.",
         "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",
@@ -495,6 +507,10 @@ registry! {
         "The destination has not yet heard of a change that the source already serves.",
         "A route or export is younger than a second or two.",
         "Nothing: the gateway retries by itself.";
+    7011 REF_NOT_PERMITTED "RefNotPermitted":
+        "A route leads to a backend of another namespace, and no ReferenceGrant there permits it.",
+        "The backend's namespace has no ReferenceGrant, or it names another kind, namespace or backend.",
+        "The owner of the backend's namespace creates a ReferenceGrant, or the route moves there.";
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Three callers use it: proxies, status conditions, and `fedctl analyze`.
 
 mod backends;
+mod grants;
 mod listeners;
 mod peers;
 

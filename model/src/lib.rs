@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod id;
 pub mod name;
 pub mod policy;
+pub mod reference;
 pub mod role;
 pub mod route;
 pub mod snapshot;
@@ -31,6 +32,7 @@ pub use name::{
     ClusterName, Hostname, NameError, Namespace, NamespacePrefix, ObjectName, ServiceName,
 };
 pub use policy::{Caller, Decision};
+pub use reference::{ReferenceGrant, ReferenceSource, ReferenceTarget, RouteKind};
 pub use role::{Role, RoleError, RoleSet};
 pub use snapshot::Snapshot;
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

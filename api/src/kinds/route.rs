@@ -96,12 +96,10 @@ pub(crate) fn backend(
     };
     let at = format!("{field}[0]");
     let kind = backend_kind(report, &at, backend)?;
-    if backend.namespace.as_deref().is_some_and(|namespace| namespace != own.as_str()) {
-        let message = "a backend in another namespace needs a ReferenceGrant, which is not served";
-        let fix = "put the route into the backend's namespace";
-        report.refuse(&format!("{at}.namespace"), message, fix);
-        return None;
-    }
+    // Whether another namespace lets itself be used is for compile to say (ReferenceGrant).
+    let namespace = backend.namespace.as_deref().unwrap_or(own.as_str());
+    let fix = format!("write the namespace of a {}", kind.as_str());
+    let namespace = report.parse(&format!("{at}.namespace"), namespace, Namespace::parse, &fix);
     match backend.weight {
         None | Some(1..) => {}
         Some(weight) => {
@@ -117,7 +115,7 @@ pub(crate) fn backend(
         return None;
     };
     let port = report.port(&format!("{at}.port"), port)?;
-    Some(BackendTarget { kind, service: ServiceName::new(own.clone(), name?), port })
+    Some(BackendTarget { kind, service: ServiceName::new(namespace?, name?), port })
 }
 
 fn backend_kind(report: &mut Report<'_>, at: &str, backend: &BackendRef) -> Option<BackendKind> {

@@ -137,6 +137,16 @@ fn facts(resource: &Resource) -> Vec<String> {
             let targets = policy.targets.iter().map(|name| format!("target {name}"));
             targets.chain(policy.allow.iter().map(allow)).collect()
         }
+        Resource::ReferenceGrant(grant) => {
+            let from = grant.from.iter().map(|source| {
+                format!("from {} in {}", source.kind.as_str(), source.namespace)
+            });
+            let to = grant.to.iter().map(|target| match &target.name {
+                Some(name) => format!("to {} {name}", target.kind.as_str()),
+                None => format!("to every {}", target.kind.as_str()),
+            });
+            from.chain(to).collect()
+        }
         Resource::NamespaceGrant(grant) => {
             let namespaces = grant.namespaces.iter().map(|entry| match entry {
                 model::NamespaceMatch::Name(name) => format!("namespace {name}"),

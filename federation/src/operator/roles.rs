@@ -92,6 +92,7 @@ pub(crate) fn role_for_kind(kind: ResourceKind) -> Role {
         | ResourceKind::Gateway
         | ResourceKind::HttpRoute
         | ResourceKind::TcpRoute
+        | ResourceKind::ReferenceGrant
         | ResourceKind::AccessPolicy => Role::Operator,
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::Findings;
 use super::backends::Backends;
+use super::grants::Grants;
 use crate::catalog::{
     AllowedNamespaces, BackendTarget, GatewaySpec, HttpPathPrefix, HttpRoute, ListenerProtocol,
     ListenerSpec, ParentTarget, Resource, ResourceSet, TcpRoute,
 };
 use crate::code;
-use crate::name::{Hostname, Namespace};
+use crate::name::{Hostname, Namespace, ServiceName};
 use crate::route::{RouteEntry, RouteTable};
 use crate::snapshot::{Backend, Listener, ListenerRouting, TcpTarget};
 
@@ -22,18 +23,25 @@ pub(super) fn compile(
     findings: &mut Findings,
 ) -> Listeners {
     let (mut listeners, accepted) = open_ports(resources, findings);
+    let targets = Targets { backends, grants: Grants::of(resources) };
     for resource in resources.values() {
         match resource {
             Resource::HttpRoute(route) => {
-                add_http_route(resource, route, &accepted, backends, &mut listeners, findings);
+                add_http_route(resource, route, &accepted, &targets, &mut listeners, findings);
             }
             Resource::TcpRoute(route) => {
-                add_tcp_route(resource, route, &accepted, backends, &mut listeners, findings);
+                add_tcp_route(resource, route, &accepted, &targets, &mut listeners, findings);
             }
             _ => {}
         }
     }
     listeners
+}
+
+/// What routes may lead to.
+struct Targets<'a> {
+    backends: &'a Backends,
+    grants: Grants<'a>,
 }
 
 /// A listener that was given its port, and the Gateway that it is of.
@@ -87,7 +95,7 @@ fn add_http_route(
     resource: &Resource,
     route: &HttpRoute,
     accepted: &[Accepted<'_>],
-    backends: &Backends,
+    targets: &Targets<'_>,
     listeners: &mut Listeners,
     findings: &mut Findings,
 ) {
@@ -96,7 +104,7 @@ fn add_http_route(
         attach(resource, from, &route.parents, ListenerProtocol::Http, accepted, findings);
     let attached = fit_hosts(resource, &parents, &route.hostnames, findings);
     for (rule, spec) in route.rules.iter().enumerate() {
-        let Some(backend) = find_backend(resource, rule, &spec.backend, backends, findings) else {
+        let Some(backend) = find_backend(resource, rule, &spec.backend, targets, findings) else {
             continue;
         };
         if !backend.protocol.is_http() {
@@ -159,13 +167,13 @@ fn add_tcp_route(
     resource: &Resource,
     route: &TcpRoute,
     accepted: &[Accepted<'_>],
-    backends: &Backends,
+    targets: &Targets<'_>,
     listeners: &mut Listeners,
     findings: &mut Findings,
 ) {
     let from = &route.namespace;
     let parents = attach(resource, from, &route.parents, ListenerProtocol::Tcp, accepted, findings);
-    let Some(backend) = find_backend(resource, 0, &route.backend, backends, findings) else {
+    let Some(backend) = find_backend(resource, 0, &route.backend, targets, findings) else {
         return;
     };
     for listener in parents {
@@ -252,13 +260,25 @@ fn find_backend(
     resource: &Resource,
     rule: usize,
     target: &BackendTarget,
-    backends: &Backends,
+    targets: &Targets<'_>,
     findings: &mut Findings,
 ) -> Option<Arc<Backend>> {
-    if let Some(backend) = backends.get(target) {
+    // Before anything else: who may not use a namespace is not told what is in it (GEP-709).
+    if !targets.grants.permit(resource, target) {
+        let field = format!("spec.rules[{rule}].backendRefs[0].namespace");
+        let ServiceName { namespace, name } = &target.service;
+        let kind = target.kind.as_str();
+        let message =
+            format!("namespace {namespace} does not let this route use its {kind} {name}");
+        let fix = "create a ReferenceGrant there, or put the route into the backend's namespace";
+        findings.error(resource, &field, code::REF_NOT_PERMITTED, message, fix);
+        return None;
+    }
+    if let Some(backend) = targets.backends.get(target) {
         return Some(backend.clone());
     }
-    let mut ports: Vec<u16> = backends
+    let mut ports: Vec<u16> = targets
+        .backends
         .keys()
         .filter(|known| known.kind == target.kind && known.service == target.service)
         .map(|known| known.port)

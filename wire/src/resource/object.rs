@@ -5,8 +5,9 @@ use model::{
     AccessPolicy, AllowEntry, BackendKind, BackendTarget, ClusterName, ClusterPeer, EndpointSlice,
     GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule, ListenerSpec, Namespace,
     NamespaceGrant, NamespaceMatch, NamespacePrefix, ObjectName, ParentTarget, PeerAddress,
-    Resource, ResourceKey, ResourceKind, Service, ServiceExport, ServiceImport, ServiceName,
-    ServicePort, SliceEndpoint, SlicePort, SpiffeId, TcpRoute, TrustBundle, TrustDomain,
+    ReferenceGrant, ReferenceSource, ReferenceTarget, Resource, ResourceKey, ResourceKind,
+    RouteKind, Service, ServiceExport, ServiceImport, ServiceName, ServicePort, SliceEndpoint,
+    SlicePort, SpiffeId, TcpRoute, TrustBundle, TrustDomain,
 };
 use prost::Message as _;
 
@@ -91,6 +92,9 @@ fn decode_spec(at: &At<'_>, key: ResourceKey, spec: Spec) -> Result<Resource, Wi
         (Kind::NamespaceGrant, Spec::NamespaceGrant(x)) => {
             let name = name.key.name;
             Resource::NamespaceGrant(namespace_grant(at.field("namespace_grant"), name, x)?)
+        }
+        (Kind::ReferenceGrant, Spec::ReferenceGrant(x)) => {
+            Resource::ReferenceGrant(reference_grant(at.field("reference_grant"), name, x)?)
         }
         (kind, _) => {
             let problem = "the spec is of another kind than the key says";
@@ -290,18 +294,19 @@ fn tcp_route(at: At<'_>, name: Name<'_>, route: proto::TcpRoute) -> Result<TcpRo
 
 fn backend(at: At<'_>, target: Option<proto::BackendTarget>) -> Result<BackendTarget, WireError> {
     let target = target.ok_or_else(|| at.missing("a route names one backend"))?;
-    let kind = match proto::BackendKind::try_from(target.kind) {
-        Ok(proto::BackendKind::Service) => BackendKind::Service,
-        Ok(proto::BackendKind::ServiceImport) => BackendKind::ServiceImport,
-        _ => {
-            let problem = "use SERVICE (1) or SERVICE_IMPORT (2)";
-            return Err(at.field("kind").refuse(target.kind, problem));
-        }
-    };
+    let kind = backend_kind(&at, target.kind)?;
     let namespace = parse(at.field("namespace"), &target.namespace, Namespace::parse)?;
     let name = parse(at.field("name"), &target.name, ObjectName::parse)?;
     let port = convert::port(at.field("port"), target.port)?;
     Ok(BackendTarget { kind, service: ServiceName::new(namespace, name), port })
+}
+
+fn backend_kind(at: &At<'_>, kind: i32) -> Result<BackendKind, WireError> {
+    match proto::BackendKind::try_from(kind) {
+        Ok(proto::BackendKind::Service) => Ok(BackendKind::Service),
+        Ok(proto::BackendKind::ServiceImport) => Ok(BackendKind::ServiceImport),
+        _ => Err(at.field("kind").refuse(kind, "use SERVICE (1) or SERVICE_IMPORT (2)")),
+    }
 }
 
 fn access_policy(
@@ -339,6 +344,37 @@ fn namespace_grant(
         name,
         namespaces: list(&at, "namespaces", grant.namespaces, LIST_ENTRIES_MAX, namespace)?,
         clusters: list(&at, "clusters", grant.clusters, LIST_ENTRIES_MAX, cluster)?,
+    })
+}
+
+fn reference_grant(
+    at: At<'_>,
+    name: Name<'_>,
+    grant: proto::ReferenceGrant,
+) -> Result<ReferenceGrant, WireError> {
+    let (namespace, name) = name.object()?;
+    let source = |at: At<'_>, source: proto::ReferenceSource| {
+        let kind = match proto::RouteKind::try_from(source.kind) {
+            Ok(proto::RouteKind::Http) => RouteKind::Http,
+            Ok(proto::RouteKind::Tcp) => RouteKind::Tcp,
+            _ => return Err(at.field("kind").refuse(source.kind, "use HTTP (1) or TCP (2)")),
+        };
+        let namespace = parse(at.field("namespace"), &source.namespace, Namespace::parse)?;
+        Ok(ReferenceSource { kind, namespace })
+    };
+    let target = |at: At<'_>, target: proto::ReferenceTarget| {
+        let kind = backend_kind(&at, target.kind)?;
+        let name = match target.name.as_str() {
+            "" => None,
+            name => Some(parse(at.field("name"), name, ObjectName::parse)?),
+        };
+        Ok(ReferenceTarget { kind, name })
+    };
+    Ok(ReferenceGrant {
+        namespace,
+        name,
+        from: list(&at, "from", grant.from, LIST_ENTRIES_MAX, source)?,
+        to: list(&at, "to", grant.to, LIST_ENTRIES_MAX, target)?,
     })
 }
 

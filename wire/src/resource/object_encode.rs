@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use model::catalog::AllowedNamespaces;
 use model::{
     AllowEntry, BackendKind, BackendTarget, ClusterPeer, EndpointSlice, HttpRoute, ListenerSpec,
-    NamespaceMatch, ParentTarget, PeerAddress, Resource, ServicePort, SliceEndpoint, TrustBundle,
+    NamespaceMatch, ParentTarget, PeerAddress, ReferenceSource, ReferenceTarget, Resource,
+    RouteKind, ServicePort, SliceEndpoint, TrustBundle,
 };
 
 use super::convert::{encode_app_protocol, encode_listener_protocol, encode_transport};
@@ -42,6 +43,10 @@ pub fn encode_resource(resource: &Resource) -> proto::Resource {
         Resource::NamespaceGrant(x) => Spec::NamespaceGrant(proto::NamespaceGrant {
             namespaces: x.namespaces.iter().map(namespace_match).collect(),
             clusters: x.clusters.iter().map(ToString::to_string).collect(),
+        }),
+        Resource::ReferenceGrant(x) => Spec::ReferenceGrant(proto::ReferenceGrant {
+            from: x.from.iter().map(reference_source).collect(),
+            to: x.to.iter().map(reference_target).collect(),
         }),
     };
     let key = Some(encode_key(&resource.key()));
@@ -148,15 +153,18 @@ fn http_route(route: &HttpRoute) -> proto::HttpRoute {
 }
 
 fn backend(target: &BackendTarget) -> proto::BackendTarget {
-    let kind = match target.kind {
-        BackendKind::Service => proto::BackendKind::Service,
-        BackendKind::ServiceImport => proto::BackendKind::ServiceImport,
-    };
     proto::BackendTarget {
-        kind: kind.into(),
+        kind: backend_kind(target.kind).into(),
         namespace: target.service.namespace.to_string(),
         name: target.service.name.to_string(),
         port: target.port.into(),
+    }
+}
+
+fn backend_kind(kind: BackendKind) -> proto::BackendKind {
+    match kind {
+        BackendKind::Service => proto::BackendKind::Service,
+        BackendKind::ServiceImport => proto::BackendKind::ServiceImport,
     }
 }
 
@@ -175,4 +183,19 @@ fn namespace_match(entry: &NamespaceMatch) -> proto::NamespaceMatch {
         NamespaceMatch::Prefix(prefix) => Match::Prefix(prefix.to_string()),
     };
     proto::NamespaceMatch { r#match: Some(r#match) }
+}
+
+fn reference_source(source: &ReferenceSource) -> proto::ReferenceSource {
+    let kind = match source.kind {
+        RouteKind::Http => proto::RouteKind::Http,
+        RouteKind::Tcp => proto::RouteKind::Tcp,
+    };
+    proto::ReferenceSource { kind: kind.into(), namespace: source.namespace.to_string() }
+}
+
+fn reference_target(target: &ReferenceTarget) -> proto::ReferenceTarget {
+    proto::ReferenceTarget {
+        kind: backend_kind(target.kind).into(),
+        name: target.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
 }

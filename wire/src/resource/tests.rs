@@ -6,9 +6,10 @@ use model::{
     AccessPolicy, AllowEntry, AppProtocol, BackendKind, BackendTarget, ClusterName, ClusterPeer,
     Diagnostic, EndpointSlice, GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule,
     ListenerProtocol, ListenerSpec, Namespace, NamespaceGrant, NamespaceMatch, NamespacePrefix,
-    ObjectName, ParentTarget, PeerAddress, Resource, ResourceKind, ResourceSet, Revision, Service,
-    ServiceExport, ServiceImport, ServiceName, ServicePort, Severity, SliceEndpoint, SlicePort,
-    SpiffeId, TcpRoute, Transport, TrustBundle, TrustDomain,
+    ObjectName, ParentTarget, PeerAddress, ReferenceGrant, ReferenceSource, ReferenceTarget,
+    Resource, ResourceKind, ResourceSet, Revision, RouteKind, Service, ServiceExport,
+    ServiceImport, ServiceName, ServicePort, Severity, SliceEndpoint, SlicePort, SpiffeId,
+    TcpRoute, Transport, TrustBundle, TrustDomain,
 };
 use proptest::prelude::*;
 use prost::Message as _;
@@ -105,6 +106,18 @@ fn samples() -> Vec<Resource> {
                 NamespaceMatch::Prefix(NamespacePrefix::parse("shop-").unwrap()),
             ],
             clusters: vec![cluster("west"), cluster("south")],
+        }),
+        Resource::ReferenceGrant(ReferenceGrant {
+            namespace: namespace(),
+            name: object("api"),
+            from: vec![
+                ReferenceSource { kind: RouteKind::Http, namespace: namespace() },
+                ReferenceSource { kind: RouteKind::Tcp, namespace: namespace() },
+            ],
+            to: vec![
+                ReferenceTarget { kind: BackendKind::Service, name: Some(object("api")) },
+                ReferenceTarget { kind: BackendKind::ServiceImport, name: None },
+            ],
         }),
     ]);
     samples
@@ -501,6 +514,18 @@ fn refused_catalog_objects_name_field_value_and_rule() {
             "Resource.namespace_grant.clusters[0] = \"W\": cluster name \"W\" is not valid",
         ),
         (
+            refused(10, |o| spec!(o, ReferenceGrant).from[0].kind = 3),
+            "Resource.reference_grant.from[0].kind = 3: use HTTP (1) or TCP (2)",
+        ),
+        (
+            refused(10, |o| spec!(o, ReferenceGrant).to[1].kind = 0),
+            "Resource.reference_grant.to[1].kind = 0: use SERVICE (1) or SERVICE_IMPORT (2)",
+        ),
+        (
+            refused(10, |o| spec!(o, ReferenceGrant).to[0].name = "A".into()),
+            "Resource.reference_grant.to[0].name = \"A\": name \"A\" is not valid",
+        ),
+        (
             refused(4, |o| spec!(o, Service).ports[0].name = "a".repeat(1 << 20)),
             "bytes: at most 1048576 bytes are allowed",
         ),
@@ -548,7 +573,7 @@ fn refused_messages_name_field_value_and_rule() {
         ),
         (
             delta(|d| d.upserts.push(d.upserts[0].clone())),
-            "Delta.upserts[10].key = Gateway/shop/edge: the delta names this object twice",
+            "Delta.upserts[11].key = Gateway/shop/edge: the delta names this object twice",
         ),
         (
             delta(|d| d.removes.push(d.upserts[0].key.clone().unwrap())),
