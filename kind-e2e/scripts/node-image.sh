@@ -15,6 +15,10 @@ packages+=,nftables,conntrack,iproute2,ethtool,socat,ca-certificates,curl,jq
 main() {
     key=$(content_key node scripts/node-image.sh)
     image=fedgate-kind/node:$KUBERNETES_VERSION-$(basename "$cache" | cut -d- -f2)-$key
+    mkdir -p "$cache"
+    # Clusters that are made side by side ask for it at once.
+    exec 7>"$cache/node-image.lock"
+    flock 7
     if ! docker image inspect "$image" >/dev/null 2>&1; then
         "$kind_e2e/scripts/tools.sh" >/dev/null
         local started=$SECONDS

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Removes the clusters, and the engine if engine.sh started it. What was built stays in the cache.
+#
+# usage: kind-e2e/scripts/down.sh
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+if docker info >/dev/null 2>&1; then
+    for name in east west south; do
+        # Another person's cluster of that name, about which it complains, is no reason to stop.
+        "$kind_e2e/scripts/cluster.sh" down "$name" || true
+    done
+fi
+"$kind_e2e/scripts/engine.sh" down

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Prints where things are, for programs: one NAME=VALUE a line.
+#   TOOLS     the folder of kubectl, helm and kind; empty if those of the machine are used
+#   CACHE     the folder of kubeconfigs (kubeconfig/NAME), logs and programs of this version
+#   DOCKER_HOST, NETWORK   the engine, and the Docker network of the nodes
+#
+# usage: kind-e2e/scripts/paths.sh
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+tools=$bin
+if has_system_tools; then tools=; fi
+printf '%s\n' "TOOLS=$tools" "CACHE=$cache" "DOCKER_HOST=${DOCKER_HOST:-}" "NETWORK=$KIND_EXPERIMENTAL_DOCKER_NETWORK"

@@ -1,0 +1,123 @@
+//! The machine that the clusters run on: where the scripts, the tools and our programs are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
+
+use crate::command::Command;
+use crate::limits::{DOWN_TIMEOUT, IMAGES_TIMEOUT, UP_TIMEOUT};
+
+/// The clusters' names, as `scripts/cluster.sh` knows them.
+pub const CLUSTERS: [&str; 3] = ["east", "west", "south"];
+
+/// Where things are. `scripts/paths.sh` says it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Of kubectl, helm and kind; empty if they are the machine's own.
+    tools: PathBuf,
+    /// Of kubeconfigs and logs.
+    pub cache: PathBuf,
+    /// Empty for the default of the docker command.
+    docker_host: String,
+    /// The Docker network of the nodes.
+    pub network: String,
+    /// Of fedctl and the other programs.
+    programs: PathBuf,
+}
+
+/// Our images, by the names that clusters know them by.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// fedgate-federation, fedgate-gateway and fedctl.
+    pub fedgate: String,
+    /// The test application.
+    pub testapp: String,
+}
+
+impl Machine {
+    /// Starts an engine where none answers, and makes the clusters that are not there. Nothing that is
+    /// there already is made again.
+    pub async fn up(programs: &Path) -> Result<Self> {
+        script("engine.sh").args(["up"]).timeout(UP_TIMEOUT).with_progress().text().await?;
+        let clusters = CLUSTERS.map(|name| {
+            script("cluster.sh").args(["up", name]).timeout(UP_TIMEOUT).with_progress().text()
+        });
+        try_join_all(clusters).await?;
+        Self::find(programs).await
+    }
+
+    /// Removes the clusters, and an engine that [`Self::up`] started.
+    pub async fn down() -> Result<()> {
+        script("down.sh").timeout(DOWN_TIMEOUT).with_progress().text().await.map(drop)
+    }
+
+    /// Asks where things are.
+    pub async fn find(programs: &Path) -> Result<Self> {
+        let paths = script("paths.sh").text().await?;
+        Ok(Self {
+            tools: value(&paths, "TOOLS")?.into(),
+            cache: value(&paths, "CACHE")?.into(),
+            docker_host: value(&paths, "DOCKER_HOST")?.to_owned(),
+            network: value(&paths, "NETWORK")?.to_owned(),
+            programs: programs.to_owned(),
+        })
+    }
+
+    /// Makes our images of the programs as they are built now, and loads them into every cluster.
+    pub async fn images(&self) -> Result<Images> {
+        let call = script("images.sh").args([&self.programs]).args(CLUSTERS);
+        let lines = call.timeout(IMAGES_TIMEOUT).with_progress().text().await?;
+        Ok(Images {
+            fedgate: value(&lines, "FEDGATE")?.to_owned(),
+            testapp: value(&lines, "TESTAPP")?.to_owned(),
+        })
+    }
+
+    /// A call of kubectl, helm or kind.
+    pub fn tool(&self, name: &str) -> Command {
+        self.with_engine(Command::new(self.tools.join(name)))
+    }
+
+    /// A call of docker.
+    pub fn docker(&self) -> Command {
+        self.with_engine(Command::new("docker"))
+    }
+
+    /// A call of one of our programs on this machine, such as fedctl.
+    pub fn program(&self, name: &str) -> Command {
+        Command::new(self.programs.join(name))
+    }
+
+    fn with_engine(&self, command: Command) -> Command {
+        if self.docker_host.is_empty() {
+            command
+        } else {
+            command.env("DOCKER_HOST", &self.docker_host)
+        }
+    }
+}
+
+/// A call of a script of this folder.
+fn script(name: &str) -> Command {
+    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name))
+}
+
+/// The value of a line `NAME=VALUE`.
+fn value<'a>(lines: &'a str, name: &str) -> Result<&'a str> {
+    let found = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    found.with_context(|| format!("a script did not print {name}; it printed: {lines}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_their_whole_name() {
+        let lines = "TOOLS_OLD=no\nTOOLS=\nCACHE=/some/where=else\n";
+        assert_eq!(value(lines, "TOOLS").unwrap(), "");
+        assert_eq!(value(lines, "CACHE").unwrap(), "/some/where=else");
+        assert!(value(lines, "NETWORK").unwrap_err().to_string().contains("did not print NETWORK"));
+    }
+}

@@ -1,0 +1,63 @@
+//! The suites. To add one: a file with `pub(super) async fn run(run: &Run) -> Result<()>`, and a line
+//! in the table.
+
+mod clusters;
+
+use anyhow::{Result, bail};
+use futures_util::future::LocalBoxFuture;
+
+use crate::run::Run;
+
+/// What is run on the clusters as a whole.
+#[derive(Debug)]
+pub struct Suite {
+    pub name: &'static str,
+    /// What it shows, in a few words.
+    pub about: &'static str,
+    /// Whether every submission must pass it.
+    pub ci: bool,
+    pub run: for<'a> fn(&'a Run) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+/// In the order in which they run: what others stand on comes first.
+pub const ALL: &[Suite] = &[Suite {
+    name: "clusters",
+    about: "three clusters work, reach each other's nodes and share nothing else",
+    ci: true,
+    run: |run| Box::pin(clusters::run(run)),
+}];
+
+/// The suite of a name, those with `ci` for that name, all for none.
+pub fn choose(name: Option<&str>) -> Result<Vec<&'static Suite>> {
+    let chosen: Vec<_> = match name {
+        None => ALL.iter().collect(),
+        Some("ci") => ALL.iter().filter(|suite| suite.ci).collect(),
+        Some(name) => ALL.iter().filter(|suite| suite.name == name).collect(),
+    };
+    if chosen.is_empty() {
+        let names: Vec<&str> = ALL.iter().map(|suite| suite.name).collect();
+        bail!(
+            "there is no suite {}; the suites are: {}",
+            name.unwrap_or_default(),
+            names.join(", ")
+        );
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suites_are_chosen_by_name() {
+        assert_eq!(choose(None).unwrap().len(), ALL.len());
+        assert_eq!(choose(Some("clusters")).unwrap()[0].name, "clusters");
+        assert!(choose(Some("ci")).unwrap().iter().all(|suite| suite.ci));
+        let error = choose(Some("clutsers")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no suite clutsers; the suites are: clusters"),
+            "{error}"
+        );
+    }
+}
