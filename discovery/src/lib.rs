@@ -1,9 +1,12 @@
 //! Providers: they watch where users declare intent, translate it (pure), and publish a [`Catalog`].
 //!
-//! There is one so far, the folder of manifests ([`file::FileProvider`]).
+//! There are two: the folder of manifests ([`file::FileProvider`]) and the cluster's API server
+//! ([`kubernetes::KubernetesProvider`]).
 
 mod catalog;
 pub mod file;
+mod guard;
+pub mod kubernetes;
 pub mod limits;
 mod translate;
 

@@ -12,20 +12,17 @@ use model::{Diagnostic, ResourceKey, ResourceSet, Severity, code};
 
 use super::folder::Scan;
 use crate::catalog::Catalog;
-use crate::limits;
+use crate::guard::{Guard, Verdict};
 use crate::translate;
 
 /// The state between two readings of the folder.
 #[derive(Debug)]
 pub(super) struct Keeper {
     confirm_window: Duration,
+    guard: Guard,
     files: BTreeMap<String, KeptFile>,
     catalog: Catalog,
     published: bool,
-    /// Since the folder was last known to hold something, it could not be read.
-    after_error: bool,
-    /// When a removal that is held now takes effect.
-    confirm_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -41,11 +38,11 @@ impl Keeper {
     pub(super) fn new(confirm_window: Duration) -> Self {
         Self {
             confirm_window,
+            // A folder is read as a whole: there are no single removals to be counted together.
+            guard: Guard::new(confirm_window, Duration::ZERO),
             files: BTreeMap::new(),
             catalog: Catalog::default(),
             published: false,
-            after_error: false,
-            confirm_at: None,
         }
     }
 
@@ -57,9 +54,7 @@ impl Keeper {
                 None
             }
             Err(problem) => {
-                self.after_error = true;
-                // Nothing is confirmed by the passing of time while nobody can see the folder.
-                self.confirm_at = self.confirm_at.map(|_| now + self.confirm_window);
+                self.guard.cannot_see(now);
                 Some(folder_diagnostic(&problem))
             }
         };
@@ -69,7 +64,7 @@ impl Keeper {
         let wanted: ResourceSet = resources.into_iter().collect();
         let resources = match &folder_problem {
             Some(_) => self.catalog.resources.clone(),
-            None => self.guard(wanted, now, &mut diagnostics),
+            None => self.hold(wanted, now, &mut diagnostics),
         };
         diagnostics.extend(folder_problem);
         diagnostics.sort();
@@ -78,7 +73,7 @@ impl Keeper {
 
     /// When [`Self::apply`] is next worth a call although nothing happened.
     pub(super) fn confirm_at(&self) -> Option<Instant> {
-        self.confirm_at
+        self.guard.confirm_at()
     }
 
     fn read_files(&mut self, scan: Scan) {
@@ -106,7 +101,7 @@ impl Keeper {
     }
 
     /// What is in service: `wanted`, and what has vanished from it as long as that is held.
-    fn guard(
+    fn hold(
         &mut self,
         wanted: ResourceSet,
         now: Instant,
@@ -118,13 +113,8 @@ impl Keeper {
             .filter(|(key, _)| wanted.get(key).is_none())
             .map(|(key, _)| key.clone())
             .collect();
-        let most = vanished.len() * 2 > current.len();
-        let mass = most && vanished.len() >= limits::MASS_DELETE_OBJECTS_MIN;
-        let emptied = self.after_error && wanted.is_empty() && !vanished.is_empty();
-        let confirm_at = *self.confirm_at.get_or_insert(now + self.confirm_window);
-        if !(mass || emptied) || now >= confirm_at {
-            self.confirm_at = None;
-            self.after_error = false;
+        let verdict = self.guard.judge(vanished.len(), current.len(), wanted.len(), now);
+        if verdict == Verdict::Remove {
             return wanted;
         }
         let (count, of) = (vanished.len(), current.len());

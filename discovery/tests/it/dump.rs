@@ -138,9 +138,10 @@ fn facts(resource: &Resource) -> Vec<String> {
             targets.chain(policy.allow.iter().map(allow)).collect()
         }
         Resource::ReferenceGrant(grant) => {
-            let from = grant.from.iter().map(|source| {
-                format!("from {} in {}", source.kind.as_str(), source.namespace)
-            });
+            let from = grant
+                .from
+                .iter()
+                .map(|source| format!("from {} in {}", source.kind.as_str(), source.namespace));
             let to = grant.to.iter().map(|target| match &target.name {
                 Some(name) => format!("to {} {name}", target.kind.as_str()),
                 None => format!("to every {}", target.kind.as_str()),
