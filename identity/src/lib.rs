@@ -12,6 +12,7 @@
 mod bundle;
 mod ca;
 mod cell;
+mod cluster;
 mod csr;
 mod federation_key;
 mod file;
@@ -28,6 +29,10 @@ mod verify;
 pub use bundle::{BundleChange, BundleError, BundleSet};
 pub use ca::{Ca, CaError};
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
+pub use cluster::{
+    ClientCertificate, ClusterTrust, ClusterTrustError, HandshakeRefusal, OwnPeer,
+    cluster_client_config, cluster_server_config,
+};
 pub use csr::IssueError;
 pub use federation_key::{
     FederationKey, FederationKeyError, FederationPublicKey, PublicKeyError, SignatureError,

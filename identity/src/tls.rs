@@ -17,12 +17,13 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
-    SignatureScheme,
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    ServerConfig, SignatureScheme, WantsVerifier,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::cell::{ExpectedPeer, IdentityCell, Refusal};
+use crate::cluster::{ClusterTrust, HandshakeRefusal, OwnPeer};
 use crate::joiner::{Inviter, JoinCertificate, self_signed_key};
 use crate::provider::provider;
 use crate::verify::VerifyError;
@@ -86,12 +87,29 @@ pub fn join_client_config(
     client(judge, Arc::new(JoinKey(certificate.certified().clone())), alpn)
 }
 
+/// A server that judges callers in a way of its own.
+pub(crate) fn server_with(judge: Judge, cell: Arc<IdentityCell>, alpn: &[u8]) -> ServerConfig {
+    server(judge, OwnCertificate { cell, root: None }, &[alpn])
+}
+
+/// A server that asks its callers for no certificate.
+pub(crate) fn unasking_server(cell: Arc<IdentityCell>, alpn: &[u8]) -> ServerConfig {
+    let config = server_builder().with_no_client_auth();
+    strict(config.with_cert_resolver(Arc::new(OwnCertificate { cell, root: None })), &[alpn])
+}
+
 fn server(judge: Judge, own: OwnCertificate, alpns: &[&[u8]]) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider().clone())
+    let config = server_builder().with_client_cert_verifier(Arc::new(PeerVerifier(judge)));
+    strict(config.with_cert_resolver(Arc::new(own)), alpns)
+}
+
+fn server_builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has the suites of TLS 1.3")
-        .with_client_cert_verifier(Arc::new(PeerVerifier(judge)))
-        .with_cert_resolver(Arc::new(own));
+}
+
+fn strict(mut config: ServerConfig, alpns: &[&[u8]]) -> ServerConfig {
     config.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -105,6 +123,15 @@ fn server(judge: Judge, own: OwnCertificate, alpns: &[&[u8]]) -> ServerConfig {
 pub fn client_config(cell: Arc<IdentityCell>, expected: ExpectedPeer, alpn: &[u8]) -> ClientConfig {
     let judge = Judge::Svid { cell: cell.clone(), expected, part: None };
     client(judge, Arc::new(OwnCertificate { cell, root: None }), alpn)
+}
+
+/// A client that judges in a way of its own. Without `cell` it shows no certificate.
+pub(crate) fn client_with(
+    judge: Judge,
+    cell: Option<Arc<IdentityCell>>,
+    alpn: &[u8],
+) -> ClientConfig {
+    client(judge, Arc::new(OwnCertificate { cell: cell.unwrap_or_default(), root: None }), alpn)
 }
 
 fn client(judge: Judge, own: Arc<dyn ResolvesClientCert>, alpn: &[u8]) -> ClientConfig {
@@ -181,7 +208,7 @@ impl ResolvesClientCert for JoinKey {
 
 /// What a handshake asks of the other side.
 #[derive(Debug)]
-enum Judge {
+pub(crate) enum Judge {
     /// An SVID of whom we expect; of this kind, if one is named.
     Svid {
         cell: Arc<IdentityCell>,
@@ -197,6 +224,14 @@ enum Judge {
     Inviter {
         inviter: Inviter,
         cell: Arc<IdentityCell>,
+    },
+    /// A process of the own cluster.
+    Own {
+        trust: Arc<ClusterTrust>,
+        expected: OwnPeer,
+        /// Whether a caller may show nothing.
+        optional: bool,
+        refusal: HandshakeRefusal,
     },
     Anyone,
 }
@@ -225,6 +260,10 @@ impl PeerVerifier {
             Judge::Key => self_signed_key(&chain()).map(|_| ()),
             Judge::Inviter { inviter, cell } => {
                 kept(cell, &ExpectedPeer::AnyKnown, at, inviter.verify(&chain(), at).map(|_| ()))
+            }
+            Judge::Own { trust, expected, refusal, .. } => {
+                let verdict = trust.verify(&chain(), expected, at).map(|_| ());
+                verdict.inspect_err(|error| drop(refusal.set(error.clone())))
             }
             Judge::Anyone => Ok(()),
         };
@@ -312,6 +351,10 @@ impl ClientCertVerifier for PeerVerifier {
     /// No hints: they would tell strangers which trust domains we know.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !matches!(self.0, Judge::Own { optional: true, .. })
     }
 
     fn verify_client_cert(

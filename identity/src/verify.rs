@@ -99,6 +99,13 @@ pub enum VerifyError {
          addresses of that node's cluster"
     )]
     NotTheInviter { id: SpiffeId, expected: SpiffeId },
+    #[error(
+        "the SVID of {id} is of another trust domain than this cluster's, {own:?}: here only the \
+         cluster's own processes connect"
+    )]
+    ForeignDomain { id: SpiffeId, own: TrustDomain },
+    #[error("{id} answered, and {expected} was meant: the address is another process's")]
+    NotExpected { id: SpiffeId, expected: SpiffeId },
 }
 
 impl VerifyError {
@@ -128,12 +135,14 @@ impl VerifyError {
             Self::UnknownTrustDomain { .. }
             | Self::NoAuthority { .. }
             | Self::Untrusted { .. }
+            | Self::ForeignDomain { .. }
             | Self::PinMissing { .. } => CertificateError::UnknownIssuer, // unknown_ca
             Self::Revoked { .. } => CertificateError::Revoked, // certificate_revoked
             Self::WrongCluster { .. }
             | Self::NoOwner { .. }
             | Self::WrongPart { .. }
-            | Self::NotTheInviter { .. } => {
+            | Self::NotTheInviter { .. }
+            | Self::NotExpected { .. } => {
                 CertificateError::ApplicationVerificationFailure // access_denied
             }
         };

@@ -5,6 +5,7 @@
 mod bundles;
 mod ca;
 mod certificates;
+mod cluster;
 mod handshakes;
 mod issuing;
 mod joining;
