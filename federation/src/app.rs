@@ -184,7 +184,7 @@ struct Intent {
 }
 
 impl Intent {
-    fn start(base: &Base, cluster: &Connection, now: SystemTime) -> anyhow::Result<Self> {
+    fn start(base: &Base, connection: &Connection, now: SystemTime) -> anyhow::Result<Self> {
         let config = &base.config;
         let start = |folder| FileProvider::start(FileProviderConfig::new(folder));
         let provider = config.manifests.as_ref().map(start).transpose();
@@ -196,7 +196,7 @@ impl Intent {
         let intake = Arc::new(Intake::new(cluster, domain, revisions.clone()));
         let no_files = || watch::channel(Arc::new(Catalog::default())).1;
         let files = provider.as_ref().map_or_else(no_files, FileProvider::subscribe);
-        let declared = Declared { cluster: cluster.catalogs(), files };
+        let declared = Declared { cluster: connection.catalogs(), files };
         let applied = base.applied.subscribe();
         let catalogs = merged(declared.clone(), applied, base.stop.clone(), &base.tasks);
         Ok(Self { provider, declared, catalogs, revisions, intake })

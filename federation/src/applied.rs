@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::folder::{FolderError, create_private_folder, replace_file};
 pub(crate) use change::{ChangeKind, ObjectChange, Plan};
-pub(crate) use merge::{merged, shadowed};
+pub(crate) use merge::{Declared, Origin, merged, shadowed};
 
 /// Findings in one refusal, and characters of each.
 const FINDINGS_SHOWN_MAX: usize = 8;

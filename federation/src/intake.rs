@@ -1,7 +1,7 @@
 //! Takes up what the provider and the federation publish: merges the two, makes a revision of it,
 //! compiles it, keeps the findings.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use discovery::Catalog;
 use model::code::TRUST_DOMAIN_CONFLICT;
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet;
+use crate::kubernetes::changed;
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::revisions::Revisions;
 
@@ -35,13 +36,17 @@ pub(crate) struct Shared {
     pub(crate) awaited: bool,
 }
 
+/// This cluster's own objects, of all providers, now and whenever they change. `None` until every
+/// provider has read all there is: what is missing till then is not to be taken back.
+pub(crate) type Catalogs = watch::Receiver<Option<Arc<Catalog>>>;
+
 /// From catalogs to revisions.
 #[derive(Debug)]
 pub(crate) struct Intake {
     cluster: ClusterName,
     trust_domain: TrustDomain,
     revisions: Arc<Revisions>,
-    findings: Mutex<Findings>,
+    findings: watch::Sender<Arc<Findings>>,
 }
 
 impl Intake {
@@ -50,28 +55,44 @@ impl Intake {
         trust_domain: TrustDomain,
         revisions: Arc<Revisions>,
     ) -> Self {
-        Self { cluster, trust_domain, revisions, findings: Mutex::default() }
+        Self { cluster, trust_domain, revisions, findings: watch::Sender::default() }
     }
 
-    pub(crate) fn findings(&self) -> Findings {
-        self.lock().clone()
+    pub(crate) fn findings(&self) -> Arc<Findings> {
+        self.findings.borrow().clone()
     }
 
-    /// One catalog, and what the federation adds to it. Computes for a while on a large one: not
-    /// for a runtime's worker.
-    pub(crate) fn take_up(&self, catalog: &Catalog, shared: &Shared) {
+    /// The findings, now and after each catalog.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Findings>> {
+        self.findings.subscribe()
+    }
+
+    /// One catalog, what the federation adds to it, and what the node derives from both. Computes
+    /// for a while on a large one: not for a runtime's worker.
+    pub(crate) fn take_up(&self, catalog: Option<&Catalog>, shared: &Shared, derived: &[Resource]) {
+        let Some(catalog) = catalog else {
+            tracing::info!(
+                "this cluster's objects are not known yet; gateways keep what they have"
+            );
+            return;
+        };
         if shared.awaited {
             tracing::error!("what the federation has said is lost; gateways keep what they have");
             return;
         }
-        let (resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
+        let (mut resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
+        for resource in derived {
+            if resources.get(&resource.key()).is_none() {
+                resources.upsert(resource.clone());
+            }
+        }
         let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());
         if let Some(revision) = published.revision {
             let objects = resources.len();
             tracing::info!(%revision, objects, "new revision");
         }
-        let mut findings = self.lock();
+        let mut findings = (*self.findings()).clone();
         findings.discovery = bounded(catalog.diagnostics.clone());
         findings.federation = bounded([shared.diagnostics.clone(), hidden].concat());
         findings.revisions = bounded(published.diagnostics);
@@ -79,30 +100,31 @@ impl Intake {
             findings.snapshot = Arc::new(snapshot);
             findings.compile = bounded(diagnostics);
         }
+        self.findings.send_replace(Arc::new(findings));
     }
 
-    /// Takes up catalogs, and what the federation adds, until the node stops. The provider
-    /// coalesces changes, and the channels have only the newest, so this cannot fall behind.
+    /// Takes up catalogs, and what is added to them, until the node stops. The providers coalesce
+    /// changes, and the channels have only the newest, so this cannot fall behind.
     pub(crate) async fn run(
         self: Arc<Self>,
-        mut catalogs: watch::Receiver<Arc<Catalog>>,
+        mut catalogs: Catalogs,
         mut shared: watch::Receiver<Arc<Shared>>,
+        mut derived: watch::Receiver<Arc<Vec<Resource>>>,
         stop: CancellationToken,
     ) {
         loop {
             tokio::select! {
-                changed = catalogs.changed() => if changed.is_err() {
-                    return tracing::error!("the provider has ended");
-                },
-                changed = shared.changed() => if changed.is_err() {
-                    return tracing::error!("the federation's part has ended");
-                },
+                () = changed(&mut catalogs) => {}
+                () = changed(&mut shared) => {}
+                () = changed(&mut derived) => {}
                 () = stop.cancelled() => return,
             }
             let catalog = catalogs.borrow_and_update().clone();
             let added = shared.borrow_and_update().clone();
+            let derived = derived.borrow_and_update().clone();
             let intake = self.clone();
-            let done = tokio::task::spawn_blocking(move || intake.take_up(&catalog, &added)).await;
+            let take_up = move || intake.take_up(catalog.as_deref(), &added, &derived);
+            let done = tokio::task::spawn_blocking(take_up).await;
             if let Err(problem) = done {
                 tracing::error!(%problem, "a catalog was not taken up; the last one stays");
             }
@@ -135,10 +157,6 @@ impl Intake {
             })
         };
         resources.values().filter_map(own).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Findings> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod fleet;
 mod folder;
 mod gateways;
 mod intake;
+mod kubernetes;
 pub mod limits;
 pub mod membership;
 mod operator;

@@ -232,3 +232,7 @@ pub const LEASE_RENEW_DEADLINE: Duration = Duration::from_secs(10);
 pub const LEASE_RETRY: Duration = Duration::from_secs(2);
 /// How long giving it back may delay the end.
 pub const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes whose addresses are advertised for a NodePort or hostPort.
+pub const NODE_ADDRESSES_MAX: usize = 8;
+/// How long the node's start waits for the cluster's objects; without them it goes on.
+pub const KUBERNETES_START_WAIT: Duration = Duration::from_secs(2);

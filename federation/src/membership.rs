@@ -43,6 +43,7 @@ use node::Node;
 
 pub use error::MembershipError;
 pub(crate) use join_server::JoinServer;
+pub(crate) use node::Advertised;
 pub(crate) use service::StoreServer;
 pub(crate) use start::Ground;
 pub(crate) use tasks::take_heard;

@@ -16,10 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use discovery::Catalog;
 use identity::Ca;
-use model::{ClusterName, PeerAddress, ResourceSet, Revision};
-use tokio::sync::watch;
+use model::{ClusterName, Diagnostic, ResourceSet, Revision};
 use tonic::{Request, Response, Status as GrpcStatus};
 use wire::operator::proto::operator_service_server::OperatorService;
 use wire::operator::proto::{
@@ -30,10 +28,12 @@ use wire::operator::proto::{
     Services, Status, Trust, VerifyAuditRequest,
 };
 
-use crate::applied::Applied;
+use crate::applied::{Applied, Declared};
 use crate::audit::Audit;
 use crate::gateways::{GatewayView, Gateways};
 use crate::intake::{Findings, Intake};
+use crate::kubernetes::Health;
+use crate::membership::Advertised;
 use crate::revisions::Revisions;
 use crate::svid::OwnSvid;
 use audited::caller;
@@ -46,7 +46,7 @@ pub(crate) use roles::OperatorUsers;
 #[derive(Debug)]
 pub(crate) struct Operator {
     pub(crate) cluster: ClusterName,
-    pub(crate) advertise: Vec<PeerAddress>,
+    pub(crate) advertise: Advertised,
     pub(crate) resource_socket: PathBuf,
     pub(crate) ca: Arc<Ca>,
     pub(crate) svid: Arc<OwnSvid>,
@@ -56,8 +56,9 @@ pub(crate) struct Operator {
     pub(crate) started: Started,
     pub(crate) audit: Arc<Audit>,
     pub(crate) applied: Arc<Applied>,
-    /// What the folder of manifests has.
-    pub(crate) files: watch::Receiver<Arc<Catalog>>,
+    pub(crate) kubernetes: Option<Arc<Health>>,
+    /// What was declared elsewhere than by `fedctl apply`.
+    pub(crate) declared: Declared,
 }
 
 /// When the node started, on both clocks: ages come from the monotonic one.
@@ -71,7 +72,9 @@ pub(crate) struct Started {
 pub(super) struct View {
     pub(super) revision: Revision,
     pub(super) resources: ResourceSet,
-    pub(super) findings: Findings,
+    pub(super) findings: Arc<Findings>,
+    /// How the node gets on with its cluster's API server.
+    pub(super) kubernetes: Vec<Diagnostic>,
     pub(super) gateways: Vec<GatewayView>,
 }
 

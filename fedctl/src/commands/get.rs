@@ -145,6 +145,7 @@ fn view(status: ObjectStatus, now: Timestamp) -> Result<ObjectView, CommandError
         ObjectSource::File => "file",
         ObjectSource::Applied => "applied",
         ObjectSource::Federation => "federation",
+        ObjectSource::Kubernetes => "kubernetes",
     };
     let created = stamp.as_ref().and_then(|stamp| stamp.created.parse::<Timestamp>().ok());
     let findings = status.findings.iter().map(Finding::of).collect();

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use discovery::Catalog;
 use identity::{Ca, FederationKey};
 use model::code::STORE_FAULT;
 use model::{
@@ -32,11 +31,14 @@ use super::revocations::Early;
 use super::types::Mode;
 use crate::fleet::Fleet;
 use crate::gateways::Gateways;
-use crate::intake;
+use crate::intake::{self, Catalogs};
 use crate::limits::{APPLIED_TIMEOUT, LEADER_SILENCE_MAX};
 use crate::replica::{Feed, Observer, Replica, WatchServer};
 use crate::store::{Disk, Peers, Profile, Role, Store, StoreConfig};
 use crate::transport::{Transport, TransportPeer};
+
+/// Where other clusters reach this one's gateways, now and whenever that changes.
+pub(crate) type Advertised = watch::Receiver<Arc<Vec<PeerAddress>>>;
 
 /// Who this cluster is.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ pub(crate) struct Own {
     pub(crate) name: ClusterName,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) spiffe_id: SpiffeId,
-    pub(crate) advertise: Vec<PeerAddress>,
+    pub(crate) advertise: Advertised,
     pub(crate) key: FederationKey,
     pub(crate) ca: Arc<Ca>,
 }
@@ -68,7 +70,7 @@ pub(crate) struct Node {
     pub(super) reopened: watch::Sender<u64>,
     /// The state of the store is another one, and perhaps an older one, after a restore.
     pub(super) state_replaced: AtomicBool,
-    pub(crate) catalogs: watch::Receiver<Arc<Catalog>>,
+    pub(crate) catalogs: Catalogs,
     pub(crate) shared: watch::Sender<Arc<intake::Shared>>,
     /// This cluster's Head, signed within the last half minute.
     pub(crate) head: watch::Sender<Option<Signed>>,

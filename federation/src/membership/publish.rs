@@ -12,6 +12,7 @@ use wire::store::{Change, Command, Domain, Head, Member, Publish, SignedMember};
 use super::error::MembershipError;
 use super::node::{Node, unix_ms};
 use crate::fleet::{Fleet, OwnStep, own_records};
+use crate::kubernetes::changed;
 use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN};
 
 impl Node {
@@ -21,10 +22,12 @@ impl Node {
     pub(crate) async fn keep_published(self: Arc<Self>, stop: CancellationToken) {
         let mut catalogs = self.catalogs.clone();
         let mut revisions = self.feed.revision();
+        let mut addresses = self.own.advertise.clone();
         let mut pause = PUBLISH_PAUSE_MIN;
         loop {
             catalogs.mark_unchanged();
             revisions.mark_unchanged();
+            addresses.mark_unchanged();
             let retry = match stop.run_until_cancelled(self.publish_step()).await {
                 None => return,
                 Some(Ok(true)) => {
@@ -40,8 +43,9 @@ impl Node {
             };
             let patience = retry.unwrap_or(Duration::ZERO);
             tokio::select! {
-                changed = catalogs.changed(), if retry.is_none() => if changed.is_err() { return },
-                changed = revisions.changed(), if retry.is_none() => if changed.is_err() { return },
+                () = changed(&mut catalogs), if retry.is_none() => {}
+                () = changed(&mut revisions), if retry.is_none() => {}
+                () = changed(&mut addresses), if retry.is_none() => {}
                 () = self.publish_again.notified() => {}
                 () = tokio::time::sleep(patience), if retry.is_some() => {}
                 () = stop.cancelled() => return,
@@ -83,7 +87,7 @@ impl Node {
         fleet: &Fleet,
         member: &Member,
     ) -> Result<Option<Bytes>, MembershipError> {
-        let (catalog, mut diagnostics) = self.to_publish(member);
+        let Some((catalog, mut diagnostics)) = self.to_publish(member) else { return Ok(None) };
         let mut salt = || self.random();
         let (peer, owner) = (self.own_peer(), fleet.owner(&self.own.id));
         let (steps, found) = own_records(&self.own.id, &peer, &catalog, owner, &mut salt);
@@ -98,16 +102,16 @@ impl Node {
         Ok(Some(command.encode().into()))
     }
 
-    /// What of the catalog this member may publish.
-    fn to_publish(&self, member: &Member) -> (ResourceSet, Vec<Diagnostic>) {
+    /// What of the catalog this member may publish; `None` while there is no catalog.
+    fn to_publish(&self, member: &Member) -> Option<(ResourceSet, Vec<Diagnostic>)> {
         // A cluster that is about to leave exports nothing any more.
         if self.is_withdrawn() {
-            return (ResourceSet::default(), Vec::new());
+            return Some((ResourceSet::default(), Vec::new()));
         }
-        let catalog = self.catalogs.borrow().resources.clone();
+        let catalog = self.catalogs.borrow().as_ref()?.resources.clone();
         let is_export = |resource: &&Resource| matches!(resource, Resource::ServiceExport(_));
         if member.roles.contains(Role::Export) || !catalog.values().any(|r| is_export(&r)) {
-            return (catalog, Vec::new());
+            return Some((catalog, Vec::new()));
         }
         let kept = catalog.values().filter(|resource| !is_export(resource)).cloned().collect();
         let refused = catalog.values().filter(is_export).map(|export| Diagnostic {
@@ -119,14 +123,14 @@ impl Node {
                 .into(),
             fix: "ask an admin for the role, or remove the ServiceExport".into(),
         });
-        (kept, refused.collect())
+        Some((kept, refused.collect()))
     }
 
     /// What others need to know of this cluster in order to reach it.
     pub(crate) fn own_peer(&self) -> ClusterPeer {
         ClusterPeer {
             name: self.own.name.clone(),
-            addresses: self.own.advertise.clone(),
+            addresses: self.own.advertise.borrow().to_vec(),
             trust_bundles: vec![self.own.ca.bundle()],
         }
     }

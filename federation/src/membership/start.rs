@@ -5,9 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 
 use anyhow::Context as _;
-use discovery::Catalog;
 use identity::{Ca, FederationKey};
-use model::{ClusterName, PeerAddress, SpiffeId, TrustDomain};
+use model::{ClusterName, SpiffeId, TrustDomain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,13 +16,13 @@ use super::attempts::Attempts;
 use super::grants::Grants;
 use super::machine::FleetMachine;
 use super::mark::SignedMark;
-use super::node::{Node, Own, node_id, open_store};
+use super::node::{Advertised, Node, Own, node_id, open_store};
 use super::pending::Pending;
 use super::revocations::Early;
 use crate::app::coded;
 use crate::folder::replace_file;
 use crate::gateways::Gateways;
-use crate::intake;
+use crate::intake::{self, Catalogs};
 use crate::replica::{FreshnessConfig, Replica, ReplicaConfig, WatchServer};
 use crate::store::{self, Disk, DiskError, Family, Profile, RocksDisk, Step, Store, StoreError};
 use crate::transport::{RaftPeers, Transport};
@@ -34,13 +33,13 @@ pub(crate) struct Ground {
     pub(crate) name: ClusterName,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) spiffe_id: SpiffeId,
-    pub(crate) advertise: Vec<PeerAddress>,
+    pub(crate) advertise: Advertised,
     pub(crate) ca: Arc<Ca>,
     pub(crate) data_dir: PathBuf,
     pub(crate) profile: Profile,
     pub(crate) transport: Transport,
     pub(crate) gateways: Gateways,
-    pub(crate) catalogs: watch::Receiver<Arc<Catalog>>,
+    pub(crate) catalogs: Catalogs,
     pub(crate) shared: watch::Sender<Arc<intake::Shared>>,
     pub(crate) news: watch::Sender<Arc<StoreNews>>,
     pub(crate) stop: CancellationToken,

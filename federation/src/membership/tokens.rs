@@ -109,7 +109,7 @@ impl Node {
             problem: error.to_string(),
         })?;
         let inviter = Inviter { ca_pin: self.ca_pin(), id: self.own.spiffe_id.clone() };
-        let target = JoinTarget { addresses: self.own.advertise.clone(), inviter };
+        let target = JoinTarget { addresses: self.own.advertise.borrow().to_vec(), inviter };
         let start = Instant::now();
         let dialled = join_dial(&target, &certificate, self.transport.dial_from()).await;
         let report = |(address, outcome): (PeerAddress, Result<(), String>)| AddressReport {
@@ -127,7 +127,7 @@ impl Node {
         let answered = reports.iter().filter(|report| report.outcome.is_ok());
         let mut addresses: Vec<PeerAddress> = answered.map(|r| r.address.clone()).collect();
         if addresses.is_empty() && force {
-            addresses.clone_from(&self.own.advertise);
+            addresses = self.own.advertise.borrow().to_vec();
         }
         addresses.truncate(TOKEN_ADDRESSES_MAX);
         if addresses.is_empty() {

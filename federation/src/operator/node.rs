@@ -13,21 +13,25 @@ use wire::resource::proto as resource;
 
 use super::{Operator, View};
 use crate::gateways::GatewayView;
-use crate::intake::Findings;
 use crate::limits::DIAGNOSTICS_MAX;
 
 impl Operator {
     pub(super) fn view(&self, now: Instant) -> View {
         let (revision, resources) = self.revisions.resources();
         let findings = self.intake.findings();
-        View { revision, resources, findings, gateways: self.gateways.view(now) }
+        let kubernetes = self
+            .kubernetes
+            .as_ref()
+            .map(|health| health.diagnostics(tokio::time::Instant::from_std(now)));
+        let kubernetes = kubernetes.unwrap_or_default();
+        View { revision, resources, findings, kubernetes, gateways: self.gateways.view(now) }
     }
 
     pub(super) fn status(&self, now: Instant) -> Status {
         let view = self.view(now);
         let svid = self.svid.current();
         let count = |severity| {
-            let all = own_findings(&view.findings).filter(|(_, d)| d.severity == severity);
+            let all = own_findings(&view).filter(|(_, d)| d.severity == severity);
             u32::try_from(all.count()).unwrap_or(u32::MAX)
         };
         Status {
@@ -66,7 +70,7 @@ impl Operator {
     }
 
     pub(super) fn diagnostics(&self, view: &View) -> Diagnostics {
-        let own = own_findings(&view.findings).map(|(source, d)| (source.to_string(), d));
+        let own = own_findings(view).map(|(source, d)| (source.to_string(), d));
         // A gateway compiles the same objects: only what it alone found is news.
         let of_gateway = |gateway: &'_ GatewayView| {
             let source = format!("gateway {}", gateway.name);
@@ -91,11 +95,15 @@ impl Operator {
         let bundle = self.ca.bundle();
         let bundle_jwks = wire::bundle::format_bundle(&bundle);
         let bundle_jwks = bundle_jwks.map_err(|error| GrpcStatus::internal(error.to_string()))?;
-        let note = if self.advertise.is_empty() {
+        let note = if !self.advertise.borrow().is_empty() {
+            ""
+        } else if self.kubernetes.is_some() {
+            "this cluster advertises no address, so others cannot dial it (it dials them); \
+             `fedctl analyze` says why the gateway's Service has none, and `advertise` in the \
+             node's configuration sets one by hand"
+        } else {
             "this cluster advertises no address, so others cannot dial it (it dials them); set \
              `advertise` in the node's configuration"
-        } else {
-            ""
         };
         Ok(Peer {
             name: self.cluster.to_string(),
@@ -109,18 +117,18 @@ impl Operator {
     }
 
     pub(super) fn advertised(&self) -> Vec<resource::PeerAddress> {
-        encode_addresses(&self.advertise)
+        encode_addresses(&self.advertise.borrow())
     }
 }
 
-pub(super) fn own_findings(
-    findings: &Findings,
-) -> impl Iterator<Item = (&'static str, &Diagnostic)> {
+pub(super) fn own_findings(view: &View) -> impl Iterator<Item = (&'static str, &Diagnostic)> {
+    let findings = &view.findings;
+    let kubernetes = view.kubernetes.iter().map(|diagnostic| ("kubernetes", diagnostic));
     let discovery = findings.discovery.iter().map(|diagnostic| ("discovery", diagnostic));
     let federation = findings.federation.iter().map(|diagnostic| ("federation", diagnostic));
     let revisions = findings.revisions.iter().map(|diagnostic| ("revisions", diagnostic));
     let compile = findings.compile.iter().map(|diagnostic| ("compile", diagnostic));
-    discovery.chain(federation).chain(revisions).chain(compile)
+    discovery.chain(federation).chain(revisions).chain(compile).chain(kubernetes)
 }
 
 fn kind_counts(resources: &ResourceSet) -> Vec<KindCount> {

@@ -14,11 +14,12 @@ use super::gate::{denied, too_low};
 use super::node::own_findings;
 use super::roles::role_for_kind;
 use super::{Caller, Operator, View};
-use crate::applied::{Applied, AppliedError, ChangeKind, ObjectChange, Plan};
+use crate::applied::{Applied, AppliedError, ChangeKind, ObjectChange, Origin, Plan};
 use crate::limits::OBJECTS_ANSWER_BYTES_MAX;
 use crate::refusal::refuse;
 
 const IN_THE_FOLDER: &str = "it is in the folder of manifests; remove it from its file";
+const IN_THE_CLUSTER: &str = "it is in the cluster's API server; remove it by `kubectl delete`";
 const OF_THE_FEDERATION: &str =
     "it comes from the federation; the cluster that exports it may withdraw it";
 /// Objects that an entry of the audit record names; it also has their number.
@@ -63,16 +64,14 @@ fn object(
         let document = manifest_of(resource);
         document.map_err(|error| GrpcStatus::internal(format!("{key}: {error}")))
     };
-    let in_folder = node.files.borrow().resources.get(key).is_some();
-    let (source, document) = match node.applied.get(key) {
-        Some(object) if !in_folder => {
-            (ObjectSource::Applied, object.document.stamped(&object.stamp))
-        }
-        _ if in_folder => (ObjectSource::File, written()?),
-        _ => (ObjectSource::Federation, written()?),
+    let (source, document) = match (node.declared.origin(key), node.applied.get(key)) {
+        (Some(Origin::Kubernetes), _) => (ObjectSource::Kubernetes, written()?),
+        (Some(Origin::File), _) => (ObjectSource::File, written()?),
+        (None, Some(object)) => (ObjectSource::Applied, object.document.stamped(&object.stamp)),
+        (None, None) => (ObjectSource::Federation, written()?),
     };
     let name = key.to_string();
-    let findings = own_findings(&view.findings).filter(|(_, found)| found.object == name);
+    let findings = own_findings(view).filter(|(_, found)| found.object == name);
     Ok(ObjectStatus {
         kind: key.kind.as_str().into(),
         namespace: key.namespace.as_ref().map_or_else(String::new, ToString::to_string),
@@ -125,10 +124,11 @@ pub(super) async fn delete(
     let keys: Vec<_> = request.names.iter().map(key).collect::<Result<_, _>>()?;
     let parameters = named(keys.iter());
     let applied: Arc<Applied> = Arc::clone(&node.applied);
-    let (files, (_, served)) = (node.files.borrow().clone(), node.revisions.resources());
+    let (declared, (_, served)) = (node.declared.clone(), node.revisions.resources());
     let change = blocking(move || {
-        let whose = |key: &ResourceKey| match files.resources.get(key) {
-            Some(_) => Some(IN_THE_FOLDER),
+        let whose = |key: &ResourceKey| match declared.origin(key) {
+            Some(Origin::Kubernetes) => Some(IN_THE_CLUSTER),
+            Some(Origin::File) => Some(IN_THE_FOLDER),
             None => served.get(key).map(|_| OF_THE_FEDERATION),
         };
         let allowed = |plan: &Plan| allowed(caller, plan);
@@ -164,9 +164,11 @@ fn named<'a>(keys: impl ExactSizeIterator<Item = &'a ResourceKey>) -> crate::aud
 
 /// What is applied but also in the folder is not in service: whoever applies it should know.
 fn warn_of_shadows(node: &Operator, plan: &mut Plan) {
-    let files = node.files.borrow();
-    let shadowed = plan.changes.iter().filter(|change| files.resources.get(&change.key).is_some());
-    let warnings: Vec<_> = shadowed.map(|change| crate::applied::shadowed(&change.key)).collect();
+    let warning = |change: &ObjectChange| {
+        let origin = node.declared.origin(&change.key)?;
+        Some(crate::applied::shadowed(&change.key, origin))
+    };
+    let warnings: Vec<_> = plan.changes.iter().filter_map(warning).collect();
     plan.warnings.extend(warnings);
 }
 

@@ -1,0 +1,95 @@
+//! What the node does in a Kubernetes cluster beside reading it: it writes, and nothing else does
+//! (DESIGN §12).
+//!
+//! A [`Writer`] says what should be there, purely; [`writer::run`] compares that with what is, and
+//! applies the difference on the server (server-side apply, field manager `fedgate`). One node of a
+//! cluster writes at a time, the holder of the Lease ([`lease`]).
+//!
+//! | writer | what it writes |
+//! |---|---|
+//! | [`trust`] | ConfigMap `fedgate-trust` |
+//!
+//! To add one: implement [`Writer`] and start it in [`Cluster::start_writers`].
+//! `docs/reference/kubernetes-objects.md` lists all that is written, and the RBAC rules for it.
+
+mod addresses;
+mod apply;
+mod calls;
+mod connection;
+mod health;
+mod kinds;
+mod lease;
+mod trust;
+mod writer;
+
+use std::sync::Arc;
+
+use discovery::kubernetes::Cache;
+use identity::Ca;
+use model::{ClusterName, Resource};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::KubernetesConfig;
+use crate::intake::{Catalogs, Findings, Shared};
+use crate::membership::{Advertised, Membership};
+pub(crate) use apply::{Observed, Write};
+pub(crate) use connection::Connection;
+pub(crate) use health::Health;
+pub(crate) use kinds::Kind;
+pub(crate) use writer::{Owned, Writer, changed};
+
+/// On objects of ours: which writer keeps them.
+pub(crate) const WRITER_LABEL: &str = "fedgate.dev/writer";
+
+/// What the rest of the node gives to this part.
+pub(crate) struct Surroundings {
+    pub(crate) name: ClusterName,
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) membership: Membership,
+    /// This cluster's own objects, of all providers.
+    pub(crate) catalogs: Catalogs,
+    /// What the federation adds to them.
+    pub(crate) shared: watch::Receiver<Arc<Shared>>,
+    /// What was found about both.
+    pub(crate) findings: watch::Receiver<Arc<Findings>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What every writer may use.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) client: kube::Client,
+    pub(crate) config: Arc<KubernetesConfig>,
+    pub(crate) around: Arc<Surroundings>,
+    /// Where other clusters reach this one's gateways.
+    pub(crate) advertised: Advertised,
+    /// Objects of the node's own making, put into service beside catalog and federation.
+    pub(crate) derived: watch::Sender<Arc<Vec<Resource>>>,
+    /// Whether this node is the one that writes.
+    pub(crate) leader: watch::Receiver<bool>,
+    pub(crate) health: Arc<Health>,
+    /// What the API server has, this node's own objects included.
+    pub(crate) cache: Arc<Cache>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Starts the election and every writer. `leads` is the other end of `self.leader`.
+    fn start_writers(&self, leads: watch::Sender<bool>, identity: String) {
+        self.around.tasks.spawn(lease::run(self.clone(), leads, identity));
+        self.start(trust::TrustWriter::new(self));
+    }
+
+    /// Runs a writer until the node stops.
+    fn start<W: Writer>(&self, writer: W) {
+        self.around.tasks.spawn(writer::run(writer, self.clone()));
+    }
+}
