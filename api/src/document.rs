@@ -302,6 +302,24 @@ mod tests {
         assert!(count > 100, "only {count} objects and findings");
     }
 
+    /// What a kube-apiserver 1.36 with Gateway API 1.6.3 and MCS 0.5.2 made of correct objects: nothing
+    /// that it adds is a finding.
+    #[test]
+    fn what_an_api_server_adds_is_not_found_fault_with() {
+        let objects = include_str!("../testdata/api-server.json");
+        let objects: Vec<serde_json::Value> = serde_json::from_str(objects).unwrap();
+        let mut read = std::collections::BTreeSet::new();
+        for object in &objects {
+            let manifest = parse_object("kubernetes", object);
+            assert_eq!(manifest.diagnostics, [], "{object:#}");
+            assert_eq!(manifest.objects.len(), 1, "{object:#}");
+            read.insert(object["kind"].as_str().unwrap());
+        }
+        let own = ["AccessPolicy", "NamespaceGrant", "ClusterPeer"];
+        let standard = kinds::ALL.iter().map(|kind| kind.kind).filter(|kind| !own.contains(kind));
+        assert_eq!(read, standard.collect());
+    }
+
     #[test]
     fn managed_fields_are_not_even_looked_at() {
         let export = |metadata: serde_json::Value| {
