@@ -27,6 +27,8 @@ pub(crate) struct Guard {
     recent: VecDeque<(Instant, usize)>,
     /// Since the objects were last known, they could not be seen.
     after_error: bool,
+    /// They cannot be seen now.
+    unseen: bool,
     /// When a removal that is held now takes effect.
     confirm_at: Option<Instant>,
 }
@@ -38,6 +40,7 @@ impl Guard {
             burst_window,
             recent: VecDeque::new(),
             after_error: false,
+            unseen: false,
             confirm_at: None,
         }
     }
@@ -49,7 +52,7 @@ impl Guard {
 
     /// Nobody can see the objects. Nothing is confirmed by the passing of such time.
     pub(crate) fn cannot_see(&mut self, now: Instant) {
-        self.after_error = true;
+        (self.after_error, self.unseen) = (true, true);
         self.confirm_at = self.confirm_at.map(|_| now + self.confirm_window);
     }
 
@@ -62,6 +65,9 @@ impl Guard {
         now: Instant,
     ) -> Verdict {
         self.forget(now);
+        if std::mem::take(&mut self.unseen) {
+            self.confirm_at = self.confirm_at.map(|_| now + self.confirm_window);
+        }
         let recent: usize = self.recent.iter().map(|(_, count)| count).sum();
         let (lost, of) = (vanished + recent, in_service + recent);
         let mass = lost * 2 > of && lost >= limits::MASS_DELETE_OBJECTS_MIN;

@@ -70,6 +70,8 @@ pub(super) struct KindKeeper {
     pub(super) phase: Phase,
     pub(super) since: Instant,
     pub(super) last_error: Option<String>,
+    /// It was settled when it had been in this phase for long enough to be told.
+    told: bool,
     /// Objects that have a resource in service, held ones too.
     pub(super) in_service: BTreeMap<ObjectKey, ResourceKey>,
     /// Those of them that are not wanted any more.
@@ -89,6 +91,7 @@ impl Keeper {
             phase: Phase::Listing,
             since: now,
             last_error: None,
+            told: false,
             in_service: BTreeMap::new(),
             vanished: BTreeSet::new(),
             holding: false,
@@ -168,7 +171,8 @@ impl Keeper {
         self.read_gateways_again(store);
         for index in 0..self.kinds.len() {
             self.judge(index, now);
-            let kept = &self.kinds[index];
+            let kept = &mut self.kinds[index];
+            kept.told = findings::told_at(kept).is_some_and(|at| now >= at);
             let refused = kept.phase == Phase::Refused && now >= kept.since + refused_grace();
             store.kind_mut(kept.kind).known |= refused;
         }
@@ -197,7 +201,7 @@ impl Keeper {
             match kept.phase {
                 Phase::Synced | Phase::Absent => kept.guard.confirm_at(),
                 Phase::Refused if !known => Some(kept.since + refused_grace()),
-                Phase::Stale if self.away.is_none() => findings::told_at(kept),
+                Phase::Stale if self.away.is_none() && !kept.told => findings::told_at(kept),
                 _ => None,
             }
         };
@@ -400,3 +404,6 @@ impl KindKeeper {
 fn refused_grace() -> Duration {
     Duration::from_millis(limits::REFUSED_GRACE_MS)
 }
+
+#[cfg(test)]
+mod tests;

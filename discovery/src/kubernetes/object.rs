@@ -132,8 +132,14 @@ fn strip(kind: WatchedKind, body: &mut Map<String, Value>) {
             keep("status", &["addresses", "conditions"]);
         }
         WatchedKind::GatewayPod => {
-            keep("spec", &["nodeName", "hostNetwork"]);
+            keep("spec", &["nodeName", "hostNetwork", "containers"]);
             keep("status", &["phase", "conditions", "hostIP", "podIP", "podIPs"]);
+            let containers = body.get_mut("spec").and_then(|spec| spec.get_mut("containers"));
+            for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Value::Object(container) = container {
+                    container.retain(|field, _| matches!(field.as_str(), "name" | "ports"));
+                }
+            }
         }
         _ => {}
     }
