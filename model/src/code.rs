@@ -81,12 +81,12 @@ registry! {
         "Create it, owned by the user that runs the process, with mode 0700.";
     1004 FEDERATION_UNREACHABLE "FederationUnreachable":
         "The local federation node does not answer.",
-        "Its process is not running, or the socket's path in the configuration is another one.",
-        "Start fedgate-federation, and check `federation.socket` in the gateway's configuration. Traffic goes on.";
+        "Its process is not running, or the socket's path or the address in the configuration is another one.",
+        "Start fedgate-federation, and check `federation` in the gateway's configuration. Traffic goes on.";
     1005 OPERATOR_REFUSED "OperatorRefused":
-        "The federation node refused a caller of its operator socket.",
-        "The caller's Unix user has no role, or a lower one than the call needs.",
-        "Run fedctl as the federation node's user or as root, or list the user under `operators`.";
+        "The federation node refused a caller of its operator socket or port.",
+        "The caller's Unix user or ServiceAccount has no role, or a lower one than the call needs.",
+        "Run fedctl as the federation node's user or as root, or list the user or ServiceAccount under `operators`.";
     1006 AUDIT_BROKEN "AuditBroken":
         "The chain of the audit record is broken.",
         "A line was changed, removed or added by something else than the node, or a disk lost it.",
@@ -209,12 +209,20 @@ registry! {
         "`chmod 600` the file that the message names.";
     3005 ENROLMENT_REFUSED "EnrolmentRefused":
         "The federation node refused to issue an SVID.",
-        "The caller's Unix user may not enrol, the name is taken, or the request is malformed.",
-        "Run the gateway as the user that runs the federation node, or list its uid under `enrolment.uids`.";
+        "The caller's Unix user or ServiceAccount may not enrol, the name is taken or another pod's, or the request is malformed.",
+        "Run the gateway as the user that runs the federation node, or list its uid or ServiceAccount under `enrolment`.";
     3006 BUNDLE_ROLLBACK "BundleRollback":
         "A trust bundle with a lower sequence than the one in force was refused.",
         "An old file was put back, or someone replays old state.",
         "Export the bundle again from the cluster that owns the trust domain.";
+    3007 BUNDLE_MISSING "BundleMissing":
+        "The gateway has no bundle of its own trust domain, so that it cannot tell its node from others.",
+        "The file `federation.bundle` is not there yet, or is damaged: the node writes it into ConfigMap fedgate-trust at its start.",
+        "Start the federation node and look at its log; the gateway goes on by itself once the file is there.";
+    3008 TOKEN_REVIEW_UNAVAILABLE "TokenReviewUnavailable":
+        "Whether a ServiceAccount's token is good could not be found out.",
+        "The API server does not answer, or the federation node may not create TokenReviews.",
+        "Bind the node's ServiceAccount to ClusterRole system:auth-delegator; gateways that have an SVID go on.";
     4001 OBJECT_INVALID "ObjectInvalid":
         "An object could not be parsed and is not in service.",
         "A field is of the wrong type, missing, or not a valid name.",

@@ -6,7 +6,8 @@
 //!
 //! Store and join connections come to the same port: the gateway takes them as [`RelayIncoming`] and
 //! passes their streams on to its federation node, unread. A node dials them from a [`NodeEndpoint`]
-//! of its own, and speaks TLS once more inside of each stream ([`Inner`]).
+//! of its own, and speaks TLS once more inside of each stream ([`Inner`]). Between the processes of one
+//! cluster there is TLS too where they have no Unix sockets in common ([`ClusterStream`]).
 //!
 //! Inside: `socket` moves every packet, `accept` and `dial` make connections, `hello` turns one into
 //! a `link`, `control` stays with it (`health` has the rule of death), `registry` is where all
@@ -15,6 +16,7 @@
 mod accept;
 pub mod admit;
 mod backoff;
+mod cluster;
 mod config;
 mod congestion;
 mod connection_id;
@@ -40,6 +42,7 @@ mod tunnel;
 mod worker;
 
 pub use admit::{Admitted, AdmittedPeer, Protocol, Refusal, admit};
+pub use cluster::{ClusterClient, ClusterServer, ClusterStream, ClusterStreamError};
 pub use config::{CongestionControl, ConnectionLimits, TunnelConfig, TunnelLimits};
 pub use error::{BindError, OpenError, StreamError, StreamErrorKind};
 pub use gossip::{Heard, News};

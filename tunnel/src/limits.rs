@@ -92,6 +92,8 @@ pub const RELAY_QUEUE_MAX: usize = 64;
 pub const RELAY_OPEN_WAIT: Duration = Duration::from_secs(2);
 /// How long the handshake inside of a relayed stream may take.
 pub const INNER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the handshake between two processes of one cluster may take.
+pub const CLUSTER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Heads of one peer cluster that wait to be passed up to the federation node; the rest is left out
 /// until they are sent again.
 pub const HEARD_HEADS_MAX: usize = 256;

@@ -1,5 +1,5 @@
-//! What stands before the bytes of a relayed store or join stream, on the Unix sockets between a
-//! gateway and its federation node: one message in each direction that has something to say.
+//! What stands before the bytes of a relayed store or join stream, on the Unix sockets or TLS
+//! connections between a gateway and its federation node: one message in each direction that has something to say.
 //!
 //! A message is `FGR1`, its length as a big-endian `u16`, and a protobuf body of `relay.proto`.
 
@@ -12,6 +12,8 @@ use crate::error::{At, WireError};
 
 pub use crate::grpc::fedgate::relay::v1 as proto;
 
+/// What both sides name in the TLS handshake where there are no Unix sockets.
+pub const ALPN: &[u8] = b"fedgate-relay/1";
 /// Magic and length.
 pub const HEADER_BYTES: usize = 6;
 /// Longest body.

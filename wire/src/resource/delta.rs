@@ -1,6 +1,7 @@
 //! The stream's own messages: Subscribe, Delta, Ack, and the keys of objects.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use model::{
@@ -25,6 +26,8 @@ pub struct Subscribe {
     pub resume: Option<Revision>,
     /// Where the node may ask for a stream on a store connection that the gateway holds.
     pub relay_socket: Option<PathBuf>,
+    /// The same for a node in another pod.
+    pub relay_address: Option<SocketAddr>,
 }
 
 impl Subscribe {
@@ -38,6 +41,11 @@ impl Subscribe {
                 at.field("relay_socket"),
                 &message.relay_socket,
                 socket_path,
+            )?,
+            relay_address: parse_optional(
+                at.field("relay_address"),
+                &message.relay_address,
+                dialled_address,
             )?,
         })
     }
@@ -54,6 +62,7 @@ impl Subscribe {
                 .and_then(Path::to_str)
                 .unwrap_or_default()
                 .into(),
+            relay_address: self.relay_address.map(|a| a.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -66,6 +75,12 @@ fn socket_path(path: &str) -> Result<PathBuf, String> {
         return Err("give the absolute path of a Unix socket".into());
     }
     Ok(path.into())
+}
+
+fn dialled_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let dialled = |address: &SocketAddr| address.port() > 0 && !address.ip().is_unspecified();
+    address.filter(dialled).ok_or("give an IP address and a port that the node can dial")
 }
 
 /// One step from a revision to a later one.

@@ -264,8 +264,14 @@ fn every_message_survives_the_wire() {
         cluster: cluster("east"),
         resume: from,
         relay_socket: Some("/run/fedgate/relay.sock".into()),
+        relay_address: Some("[fd00::7]:7446".parse().unwrap()),
     };
     assert_eq!(Subscribe::decode(subscribe.encode()).unwrap(), subscribe);
+    for address in ["gw:7446", "0.0.0.0:7446", "10.0.0.7:0"] {
+        let message = proto::Subscribe { relay_address: address.into(), ..subscribe.encode() };
+        let error = Subscribe::decode(message).unwrap_err().to_string();
+        assert!(error.starts_with("Subscribe.relay_address = "), "{error}");
+    }
     let request = EnrolRequest { gateway: object("gw"), csr_der: vec![1] };
     assert_eq!(EnrolRequest::decode(request.encode()).unwrap(), request);
     let cluster_id = model::ClusterId::from_bytes([5; 16]);
