@@ -91,10 +91,11 @@ impl Command {
 
     /// Makes the call, which must end with exit code 0, and gives what it wrote to standard output.
     pub async fn text(self) -> Result<String> {
-        let line = self.line();
+        let (line, shows_progress) = (self.line(), self.shows_progress);
         let output = self.output().await?;
         if !output.status.success() {
-            bail!("`{line}` failed with {}: {}", output.status, output.last_words());
+            let words = if shows_progress { "see above".to_owned() } else { output.last_words() };
+            bail!("`{line}` failed with {}: {words}", output.status);
         }
         Ok(output.stdout)
     }

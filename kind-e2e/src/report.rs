@@ -29,6 +29,11 @@ pub fn line(text: &str) {
     let _unread = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Says on standard error why the program ends, without a backtrace: nothing in it is unexpected.
+pub fn failure(error: &anyhow::Error) {
+    let _unread = writeln!(std::io::stderr().lock(), "error: {error:#}");
+}
+
 fn step_line(number: usize, title: &dyn Display, passed: bool, took: Duration) -> String {
     let mark = if passed { '✓' } else { '✗' };
     let text = format!("{number:>3} {mark} {title}");

@@ -1,7 +1,13 @@
 //! The suites. To add one: a file with `pub(super) async fn run(run: &Run) -> Result<()>`, and a line
 //! in the table.
 
+mod chart;
 mod clusters;
+mod failover;
+mod federated;
+mod join;
+mod north_south;
+mod tokens;
 
 use anyhow::{Result, bail};
 use futures_util::future::LocalBoxFuture;
@@ -20,12 +26,44 @@ pub struct Suite {
 }
 
 /// In the order in which they run: what others stand on comes first.
-pub const ALL: &[Suite] = &[Suite {
-    name: "clusters",
-    about: "three clusters work, reach each other's nodes and share nothing else",
-    ci: true,
-    run: |run| Box::pin(clusters::run(run)),
-}];
+pub const ALL: &[Suite] = &[
+    Suite {
+        name: "clusters",
+        about: "three clusters work, reach each other's nodes and share nothing else",
+        ci: true,
+        run: |run| Box::pin(clusters::run(run)),
+    },
+    Suite {
+        name: "join",
+        about: "helm install, two tokens, and a request through three clusters",
+        ci: true,
+        run: |run| Box::pin(join::run(run)),
+    },
+    Suite {
+        name: "north-south",
+        about: "from outside through east's Gateway to services in west and south",
+        ci: true,
+        run: |run| Box::pin(north_south::run(run)),
+    },
+    Suite {
+        name: "failover",
+        about: "what breaks in one cluster is not noticed in another",
+        ci: true,
+        run: |run| Box::pin(failover::run(run)),
+    },
+    Suite {
+        name: "tokens",
+        about: "tokens that do not work, leaving and coming back, a name that is taken",
+        ci: false,
+        run: |run| Box::pin(tokens::run(run)),
+    },
+    Suite {
+        name: "chart",
+        about: "upgrade and rollback under traffic, helm test, and nothing left afterwards",
+        ci: false,
+        run: |run| Box::pin(chart::run(run)),
+    },
+];
 
 /// The suite of a name, those with `ci` for that name, all for none.
 pub fn choose(name: Option<&str>) -> Result<Vec<&'static Suite>> {
