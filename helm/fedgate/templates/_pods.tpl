@@ -43,7 +43,7 @@ affinity:
 {{- define "fedgate.containerStart" -}}
 image: {{ include "fedgate.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-command: [/usr/local/bin/fedgate-{{ .component }}]
+command: [/usr/bin/fedgate-{{ .component }}]
 args:
   - --config=/etc/fedgate/config.yaml
   - --log-format={{ .values.logFormat }}
