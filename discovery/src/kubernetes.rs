@@ -26,7 +26,7 @@ use kube::Client;
 use model::{NameError, Namespace};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{self, sleep_until, timeout};
 
 use crate::catalog::Catalog;
 use crate::limits;
@@ -92,7 +92,7 @@ impl KubernetesProvider {
             .filter(|kind| *kind != WatchedKind::GatewayPod || !config.gateway_selector.is_empty())
             .collect();
         let cache = Arc::new(Cache::new());
-        let keeper = Keeper::new(&watched, config.confirm_window, Instant::now());
+        let keeper = Keeper::new(&watched, config.confirm_window, now());
         let (catalog_sender, catalog) = channel::channel(Arc::new(Catalog::default()));
         let (state_sender, state) = channel::channel(Arc::new(keeper.state(&cache.read())));
         let (reach_sender, reach) = channel::channel(Reach::default());
@@ -108,6 +108,7 @@ impl KubernetesProvider {
                 cache: cache.clone(),
                 events: events_sender.clone(),
                 reach: reach.clone(),
+                synced: None,
             };
             tasks.spawn(kind_watch.run());
         }
@@ -197,7 +198,7 @@ impl Keeping {
                         return;
                     }
                     let away = self.reach.borrow_and_update().away.clone();
-                    self.keeper.reach(away, Instant::now());
+                    self.keeper.reach(away, now());
                 }
                 () = wake => {
                     pending = None;
@@ -205,18 +206,18 @@ impl Keeping {
                     continue;
                 }
             }
-            pending = Some(Coalescing::after(pending, Instant::now()));
+            pending = Some(Coalescing::after(pending, now()));
         }
     }
 
     fn apply(&mut self, kind: WatchedKind, event: Event) {
         let mut store = self.cache.write();
-        self.keeper.apply(&mut store, kind, event, Instant::now());
+        self.keeper.apply(&mut store, kind, event, now());
     }
 
     fn settle(&mut self) {
         let mut store = self.cache.write();
-        let catalog = self.keeper.settle(&mut store, Instant::now());
+        let catalog = self.keeper.settle(&mut store, now());
         let state = self.keeper.state(&store);
         drop(store);
         if let Some(catalog) = catalog {
@@ -239,6 +240,11 @@ impl Keeping {
             changed
         });
     }
+}
+
+/// The runtime's clock, which tests move.
+fn now() -> Instant {
+    time::Instant::now().into_std()
 }
 
 /// A change that waits for others.

@@ -31,6 +31,8 @@ pub const LIST_PAGE_OBJECTS: u32 = 250;
 pub const LIST_PAGE_TIMEOUT_MS: u64 = 30_000;
 /// The API server begins to answer a watch within this time, or it is asked again.
 pub const WATCH_START_TIMEOUT_MS: u64 = 10_000;
+/// A watch that was taken up counts as going on when it brought no error for this long.
+pub const WATCH_PROOF_MS: u64 = 1000;
 /// A watch is taken up anew after this time, so a connection that died unnoticed costs no more.
 pub const WATCH_SECONDS: u32 = 120;
 /// After `WATCH_SECONDS` the API server ends a watch; one that it forgot is ended here, this much

@@ -34,6 +34,9 @@ pub(super) struct KindWatch {
     pub(super) cache: Arc<Cache>,
     pub(super) events: mpsc::Sender<(WatchedKind, Event)>,
     pub(super) reach: watch::Receiver<Reach>,
+    /// As of which return of the API server the keeper was told that the kind is synced; `None` after
+    /// a failure.
+    pub(super) synced: Option<u64>,
 }
 
 /// What is known of the kind on the API server.
@@ -73,8 +76,6 @@ impl KindWatch {
     pub(super) async fn run(mut self) {
         let mut position = Position::Unlisted;
         let mut retry = Retry::new(self.kind);
-        // After a failure the keeper is told when the watch goes on.
-        let mut failed = false;
         loop {
             if self.reach.wait_for(Reach::is_there).await.is_err() {
                 return;
@@ -82,14 +83,11 @@ impl KindWatch {
             let begun = Instant::now();
             let end = match position {
                 Position::Unlisted => self.list().await,
-                Position::At(served, version) => {
-                    Err(self.follow(served, version, &mut failed).await)
-                }
+                Position::At(served, version) => Err(self.follow(served, version).await),
             };
             let (next, event) = match end {
                 Ok(listed) => {
                     retry.reset();
-                    failed = false;
                     position = listed;
                     continue;
                 }
@@ -103,7 +101,7 @@ impl KindWatch {
             position = next;
             let seldom = matches!(event, Some(Event::Absent | Event::Refused(_)));
             if let Some(event) = event {
-                failed = true;
+                self.synced = None;
                 if self.send(event).await.is_err() {
                     return;
                 }
@@ -132,10 +130,14 @@ impl KindWatch {
     async fn list(&mut self) -> Result<Position, End> {
         let returns = self.reach.borrow_and_update().returns;
         let mut reach = self.reach.clone();
-        tokio::select! {
-            listed = self.list_pages() => listed,
-            _ = reach.wait_for(|reach| reach.returns > returns) => Err(End::Over(Position::Unlisted)),
-        }
+        let listed = tokio::select! {
+            listed = self.list_pages() => listed?,
+            _ = reach.wait_for(|reach| reach.returns > returns) => {
+                return Err(End::Over(Position::Unlisted));
+            }
+        };
+        self.synced = Some(returns);
+        Ok(listed)
     }
 
     /// All objects, page by page, in the first version that the API server serves.
@@ -198,21 +200,17 @@ impl KindWatch {
     }
 
     /// What changed since `version`, until the watch ends for one reason or another.
-    async fn follow(&mut self, served: Served, version: String, failed: &mut bool) -> End {
+    async fn follow(&mut self, served: Served, version: String) -> End {
         // What came while the API server was away is on its way; what comes later is a new return.
         let returns = self.reach.borrow_and_update().returns;
         let mut reach = self.reach.clone();
         let mut at = version;
-        let result = {
-            let work = self.follow_until_end(&served, &mut at, failed);
-            tokio::select! {
-                Err(end) = work => end,
-                _ = reach.wait_for(|reach| reach.returns > returns) => {
-                    *failed = true; // the keeper holds the kind for stale
-                    Broken::Over
-                }
-            }
+        let mut resuming = self.synced != Some(returns);
+        let result = tokio::select! {
+            Err(end) = self.follow_until_end(&served, &mut at, &mut resuming) => end,
+            _ = reach.wait_for(|reach| reach.returns > returns) => Broken::Over,
         };
+        self.synced = (!resuming).then_some(returns);
         let position = Position::At(served, at);
         match result {
             Broken::Over if self.cache.is_incomplete(self.kind) => End::Gone,
@@ -227,7 +225,7 @@ impl KindWatch {
         &self,
         served: &Served,
         at: &mut String,
-        failed: &mut bool,
+        resuming: &mut bool,
     ) -> Result<Infallible, Broken> {
         let params = WatchParams {
             label_selector: self.selector.clone(),
@@ -240,12 +238,9 @@ impl KindWatch {
             return Err(Broken::Failed(format!("no answer within {} s", start.as_secs())));
         };
         let stream = opened.map_err(Broken::Api)?;
-        if std::mem::take(failed) {
-            self.send(Event::Resumed).await?;
-        }
         let patience = Duration::from_secs(limits::WATCH_SECONDS.into())
             + Duration::from_millis(limits::WATCH_END_GRACE_MS);
-        match timeout(patience, self.take_events(served, at, stream)).await {
+        match timeout(patience, self.take_events(served, at, resuming, stream)).await {
             Ok(Err(broken)) => Err(broken),
             Err(_) => Err(Broken::Over),
         }
@@ -255,10 +250,25 @@ impl KindWatch {
         &self,
         served: &Served,
         at: &mut String,
+        resuming: &mut bool,
         stream: impl Stream<Item = kube::Result<WatchEvent<DynamicObject>>>,
     ) -> Result<Infallible, Broken> {
         let mut batches = std::pin::pin!(stream.ready_chunks(limits::EVENTS_PER_BATCH_MAX));
-        while let Some(batch) = batches.next().await {
+        // Whether the position is too old may be told only after the answer has begun: a watch goes on
+        // when it brought something else, or nothing for a while.
+        let proof = Duration::from_millis(limits::WATCH_PROOF_MS);
+        loop {
+            let batch = match resuming {
+                true => match timeout(proof, batches.next()).await {
+                    Ok(batch) => batch,
+                    Err(_) => {
+                        self.resumed(resuming).await?;
+                        continue;
+                    }
+                },
+                false => batches.next().await,
+            };
+            let Some(batch) = batch else { return Err(Broken::Over) };
             let (mut changes, mut end, mut seen) = (Vec::new(), None, None);
             for event in batch {
                 match event {
@@ -281,6 +291,9 @@ impl KindWatch {
                     break;
                 }
             }
+            if *resuming && seen.is_some() {
+                self.resumed(resuming).await?;
+            }
             if !changes.is_empty() {
                 self.send(Event::Objects(changes)).await?;
             }
@@ -291,7 +304,11 @@ impl KindWatch {
                 return Err(Broken::Api(error));
             }
         }
-        Err(Broken::Over)
+    }
+
+    async fn resumed(&self, resuming: &mut bool) -> Result<(), End> {
+        *resuming = false;
+        self.send(Event::Resumed).await
     }
 
     /// `None` if the object is no object.

@@ -7,4 +7,5 @@ mod docs;
 mod dump;
 mod folder;
 mod golden;
+mod kubernetes;
 mod translate;
