@@ -4,13 +4,15 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # `--workspace` makes every verb build dependencies with the same features, so none is built twice.
 BUILD := $(CARGO) build --workspace --locked
+# PROFILE=release puts optimised programs into the clusters.
+E2E := $(TARGET)/debug/kind-e2e --programs $(TARGET)/$(or $(PROFILE),debug)
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
+.PHONY: help setup setup-build build demo test e2e e2e-up e2e-down e2e-programs sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing for building and testing, and say why
 	@scripts/setup.sh build test
@@ -27,6 +29,20 @@ demo: setup-build ## Build and run four clusters on this machine, with three fau
 
 test: setup ## Check format and lints, run all tests, count them
 	@$(XTASK) check
+
+e2e-programs: setup-build
+	@scripts/setup.sh e2e
+	$(BUILD) --bin kind-e2e
+	$(BUILD) $(if $(filter release,$(PROFILE)),--release) --bin fedgate-federation --bin fedgate-gateway --bin fedctl
+
+e2e: e2e-programs ## Run suites on real clusters: all, or TEST=name, KEEP=1 to look at what it leaves
+	@exec $(E2E) run $(TEST) $(if $(KEEP),--keep)
+
+e2e-up: e2e-programs ## Make three kind clusters with our images in them, from nothing but packages
+	@exec $(E2E) up
+
+e2e-down: ## Remove the clusters, and the Docker engine if e2e-up started it
+	@kind-e2e/scripts/down.sh
 
 sim: setup-build ## Simulate the store: SEEDS=1000 runs so many seeds, SEED=42 prints the trace of one
 	SEEDS=$(or $(SEEDS),1000) SEED=$(SEED) $(CARGO) test -p federation --locked --test sim -- \

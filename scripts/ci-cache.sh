@@ -39,3 +39,13 @@ forget_own_crates() {
     done
     cargo clean --quiet --locked "${packages[@]}" || rm -rf "$CARGO_TARGET_DIR"
 }
+
+# Removes programs and kubeconfigs of clusters of other versions; each is a third of a gigabyte. Those
+# of this version stay, outside the clone, and so does the Docker engine's store with the node's image.
+forget_old_clusters() {
+    local current
+    current=$(kind-e2e/scripts/paths.sh | sed -n 's/^CACHE=//p')
+    # The engine's folder has no hash in its name.
+    find "$(dirname "$current")" -mindepth 1 -maxdepth 1 -type d -name 'kind-????????????????' \
+        ! -path "$current" -exec rm -rf {} +
+}

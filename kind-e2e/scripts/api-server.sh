@@ -80,7 +80,7 @@ start() {
 run() {
     local program=$1
     shift
-    setsid nohup "$bin/$program" "$@" >"$dir/$program.log" 2>&1 </dev/null 8>&- &
+    setsid nohup "$bin/$program" "$@" >"$dir/$program.log" 2>&1 </dev/null 7>&- 8>&- 9>&- &
     echo $! >"$dir/$program.pid"
 }
 

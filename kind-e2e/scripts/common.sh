@@ -16,6 +16,8 @@ content_key() {
 cache_root=${FEDGATE_CACHE:-$HOME/.cache/fedgate}
 cache=$cache_root/kind-$(content_key versions.env tools node/pause.c scripts/tools.sh)
 bin=$cache/bin
+# There is one set of clusters on a machine.
+clusters_lock=$cache_root/kind.lock
 
 say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }
 fail() { say "error: $*"; exit 1; }

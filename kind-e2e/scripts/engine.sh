@@ -34,8 +34,9 @@ start() {
     sysctl -qw fs.inotify.max_user_instances=1024 net.ipv4.ip_forward=1
     mkdir -p $engine_run "$data"
     write_configuration
+    # Without the locks that our callers hold: it outlives them.
     setsid nohup dockerd --config-file "$data/daemon.json" --host unix://$engine_run/docker.sock \
-        --pidfile $engine_run/dockerd.pid >"$data/dockerd.log" 2>&1 </dev/null &
+        --pidfile $engine_run/dockerd.pid >"$data/dockerd.log" 2>&1 </dev/null 7>&- 8>&- 9>&- &
     export DOCKER_HOST=unix://$engine_run/docker.sock
     local deadline=$((SECONDS + start_timeout_s))
     until docker info >/dev/null 2>&1; do
@@ -53,7 +54,10 @@ write_configuration() {
     local runtime=
     if ! has_capability 24; then
         "$kind_e2e/scripts/tools.sh" >/dev/null
-        runtime="\"runtimes\": {\"wrapped\": {\"path\": \"$bin/runtime-wrapper\"}}, \"default-runtime\": \"wrapped\","
+        cp "$bin/runtime-wrapper" "$data/runtime-wrapper.new"
+        # Not where the tools are: those of an old version are removed.
+        mv "$data/runtime-wrapper.new" "$data/runtime-wrapper"
+        runtime="\"runtimes\": {\"wrapped\": {\"path\": \"$data/runtime-wrapper\"}}, \"default-runtime\": \"wrapped\","
     fi
     cat >"$data/daemon.json" <<END
 {

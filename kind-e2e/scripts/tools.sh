@@ -21,7 +21,7 @@ main() {
 }
 
 build() {
-    command -v go >/dev/null || fail "Go is missing; install Go 1.26 or later, or kind, kubectl, helm and a Docker engine"
+    command -v go >/dev/null || fail "Go is missing; install Go 1.21 or later, which fetches the release that go.mod names"
     cd "$kind_e2e/tools"
     check_versions
     say "building Kubernetes $KUBERNETES_VERSION, containerd, Helm and kind into $bin"

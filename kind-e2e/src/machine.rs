@@ -1,5 +1,6 @@
 //! The machine that the clusters run on: where the scripts, the tools and our programs are.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -7,6 +8,7 @@ use futures_util::future::try_join_all;
 
 use crate::command::Command;
 use crate::limits::{DOWN_TIMEOUT, IMAGES_TIMEOUT, UP_TIMEOUT};
+use crate::report;
 
 /// The clusters' names, as `scripts/cluster.sh` knows them.
 pub const CLUSTERS: [&str; 3] = ["east", "west", "south"];
@@ -33,6 +35,31 @@ pub struct Images {
     pub fedgate: String,
     /// The test application.
     pub testapp: String,
+}
+
+/// The right to use the clusters, of which a machine has one set. Held until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits for a run that uses them.
+    pub async fn take() -> Result<Self> {
+        let path = value(&script("paths.sh").text().await?, "LOCK")?.to_owned();
+        let file = File::create(&path).with_context(|| format!("could not open {path}"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                report::line("another run uses the clusters; waiting for it");
+                file.lock().with_context(|| format!("could not lock {path}"))?;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context(format!("could not lock {path}"));
+            }
+        }
+        Ok(Self { _lock: file })
+    }
 }
 
 impl Machine {

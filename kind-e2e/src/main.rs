@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kind_e2e::machine::{Images, Machine};
+use kind_e2e::machine::{Images, Machine, Turn};
 use kind_e2e::{report, runner, suites};
 
 #[derive(Debug, Parser)]
@@ -56,16 +56,19 @@ async fn run(cli: Cli) -> Result<()> {
     };
     match cli.command {
         Command::Up => {
+            let _turn = Turn::take().await?;
             let machine = Machine::up(&programs).await?;
             show(&machine, &machine.images().await?);
         }
         Command::Down => Machine::down().await?,
         Command::Images => {
+            let _turn = Turn::take().await?;
             let machine = Machine::find(&programs).await?;
             show(&machine, &machine.images().await?);
         }
         Command::Run { name, keep } => {
             let chosen = suites::choose(name.as_deref())?;
+            let _turn = Turn::take().await?;
             let machine = Machine::up(&programs).await?;
             let images = machine.images().await?;
             runner::run(&machine, &images, &chosen, keep).await?;
