@@ -63,6 +63,7 @@ write_configuration() {
 {
   $runtime
   "data-root": "$data/data",
+  "bridge": "none",
   "exec-root": "$engine_run/exec",
   "ip6tables": false,
   "log-driver": "json-file",
@@ -82,15 +83,35 @@ down() {
     local pid
     pid=$(cat $engine_run/dockerd.pid 2>/dev/null) || return 0
     if grep -qz dockerd "/proc/$pid/cmdline" 2>/dev/null; then
+        # Its bridge and most of its rules go with it. A node that is left keeps it.
+        docker network rm "$KIND_EXPERIMENTAL_DOCKER_NETWORK" >/dev/null 2>&1 || true
         kill "$pid"
         local deadline=$((SECONDS + start_timeout_s))
         while kill -0 "$pid" 2>/dev/null; do
             [ $SECONDS -lt $deadline ] || fail "dockerd ($pid) did not end within $start_timeout_s s"
             sleep 0.2
         done
+        # Where a rule is not there, the others still have to go.
+        remove_rules || true
         say "ended dockerd"
     fi
     rm -rf $engine_run
 }
+
+# Docker leaves its chains. (Forwarding was on before it started, so it set no policy against it.)
+remove_rules() {
+    local chain
+    for chain in DOCKER-USER DOCKER-ISOLATION-STAGE-1; do
+        iptables --delete FORWARD --jump $chain
+    done
+    iptables --table nat --delete PREROUTING --match addrtype --dst-type LOCAL --jump DOCKER
+    iptables --table nat --delete OUTPUT ! --destination 127.0.0.0/8 --match addrtype --dst-type LOCAL --jump DOCKER
+    for chain in DOCKER-USER DOCKER-ISOLATION-STAGE-1 DOCKER-ISOLATION-STAGE-2 DOCKER; do
+        iptables --flush $chain
+        iptables --delete-chain $chain
+    done
+    iptables --table nat --flush DOCKER
+    iptables --table nat --delete-chain DOCKER
+} 2>/dev/null
 
 main "$@"

@@ -77,7 +77,7 @@ build_image() {
     image=$name:$content
     if ! docker image inspect "$image" >/dev/null 2>&1; then
         printf 'FROM scratch\nCOPY root/ /\nUSER %s:%s\nENTRYPOINT ["%s"]\n' $user $user "$entrypoint" >"$work/$name/Dockerfile"
-        docker build --quiet --tag "$image" "$work/$name" >"$work/build.log" 2>&1 || {
+        docker build --quiet --network none --tag "$image" "$work/$name" >"$work/build.log" 2>&1 || {
             cat "$work/build.log" >&2
             fail "docker build of $name failed; its words are above"
         }

@@ -60,7 +60,7 @@ control_plane_images() {
     mkdir -p "$root/usr/local/bin" "$root/tmp"
     chmod 1777 "$root/tmp"
     # kube-proxy writes its rules with nft; the program is copied with the libraries it loads.
-    docker run --rm --entrypoint sh "fedgate-kind/debian:$debian" -c \
+    docker run --rm --network none --entrypoint sh "fedgate-kind/debian:$debian" -c \
         'tar -chf - /usr/sbin/nft $(ldd /usr/sbin/nft | grep -o "/[^ ]*")' 2>/dev/null | tar -C "$root" -xf -
     ln "$bin/kubernetes" "$root/usr/local/bin/"
     for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy etcd coredns; do
@@ -102,7 +102,7 @@ preload() {
     docker save --output "$work/images.tar" "${control_plane[@]}" "$pause"
     local container=fedgate-kind-preload
     docker rm --force $container >/dev/null 2>&1 || true
-    docker run --detach --name $container --privileged --entrypoint /bin/sleep fedgate-kind/node:base 600 >/dev/null
+    docker run --detach --name $container --privileged --network none --entrypoint /bin/sleep fedgate-kind/node:base 600 >/dev/null
     docker exec --detach $container sh -c 'exec containerd >/tmp/containerd.log 2>&1'
     local attempt
     for attempt in $(seq 100); do
@@ -127,7 +127,7 @@ remove_older() {
 
 # The classic builder tells each step; its words matter only when it fails.
 docker_build() {
-    docker build --quiet "$@" >"$work/build.log" 2>&1 || {
+    docker build --quiet --network none "$@" >"$work/build.log" 2>&1 || {
         cat "$work/build.log" >&2
         fail "docker build failed; its words are above"
     }
