@@ -20,13 +20,13 @@ use tokio_util::task::TaskTracker;
 use wire::resource::StoreNews;
 
 use crate::applied::{Declared, merged};
-use crate::config::{FederationConfig, StoreProfile};
-use crate::enrol::Enrolment;
+use crate::config::{FederationConfig, Listen, StoreProfile};
+use crate::enrol::{Enrolment, PodEnrolment};
 use crate::epoch;
 use crate::folder::DataFolder;
 use crate::gateways::Gateways;
 use crate::intake::{self, Catalogs, Intake};
-use crate::kubernetes::{Connection, Surroundings};
+use crate::kubernetes::{Connection, Surroundings, TokenReviewer};
 use crate::limits::{HEARD_MAX, STOP_TIMEOUT};
 use crate::membership::{self, Advertised, Ground, Membership};
 use crate::operator::{Federation, Operator, Started};
@@ -44,6 +44,7 @@ use serving::{Sockets, serve_peers};
 pub struct App {
     resource_socket: PathBuf,
     operator_socket: PathBuf,
+    listening: Listen,
     bundle: TrustBundle,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -55,18 +56,30 @@ pub struct App {
 
 /// Starts a node. When this returns, its sockets answer and the first revision is there.
 pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
+    build_with(config, None).await
+}
+
+/// The same with a client of the API server that reviews tokens, in place of the one that the pod or
+/// the kubeconfig describes.
+pub async fn build_with(
+    config: FederationConfig,
+    api: Option<kube::Client>,
+) -> anyhow::Result<App> {
     let started = Started { at: Instant::now(), wall: SystemTime::now() };
     let base = Base::open(config, started.wall)?;
     // A start that fails half-way leaves nothing running.
     let unfinished = base.stop.clone().drop_guard();
     let connection = Connection::open(&base.config).await?;
     let intent = Intent::start(&base, &connection, started.wall)?;
+    let reviewer = TokenReviewer::open(&base.config, api).await?;
     let sockets = Sockets::bind(&base)?;
+    let mut listening = sockets.listening()?;
 
     let gateways = Gateways::default();
     let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
     let news = watch::Sender::new(Arc::new(nothing_new()));
     let (transport, incoming) = start_transport(&base, &gateways)?;
+    listening.relay = transport.relay_addr();
     let advertised = connection.advertised();
     let ground = ground(&base, transport, &gateways, &intent, (&shared, &news), advertised);
     let membership = start_membership(&base, ground, incoming).await?;
@@ -91,12 +104,14 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     let enrolment = Enrolment {
         ca: base.ca.clone(),
         users: base.users.clone(),
+        pods: pod_enrolment(&base.config, reviewer.as_ref()),
         gateways: gateways.clone(),
         membership: membership.clone(),
     };
     let operator = operator(&base, &intent, &connection, gateways, started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
-    let files = sockets.serve(&base, (streams, enrolment), (operator, federation));
+    let services = ((streams, enrolment), (operator, federation));
+    let files = sockets.serve(&base, services.0, services.1, reviewer.as_ref())?;
     let Intent { provider, intake, catalogs, .. } = intent;
     let derived = connection.derived();
     base.tasks.spawn(intake.clone().run(catalogs.clone(), added, derived, base.stop.clone()));
@@ -117,6 +132,7 @@ pub async fn build(config: FederationConfig) -> anyhow::Result<App> {
     Ok(App {
         resource_socket: base.config.resource_socket,
         operator_socket: base.config.operator_socket,
+        listening,
         bundle: base.ca.bundle(),
         stop: base.stop,
         tasks: base.tasks,
@@ -140,6 +156,11 @@ impl App {
     /// Where operators ask.
     pub fn operator_socket(&self) -> &Path {
         &self.operator_socket
+    }
+
+    /// Where gateways and operators in other pods connect.
+    pub fn listening(&self) -> &Listen {
+        &self.listening
     }
 
     /// What other clusters verify this one's SVIDs with.
@@ -203,6 +224,14 @@ impl Intent {
     }
 }
 
+fn pod_enrolment(
+    config: &FederationConfig,
+    reviewer: Option<&Arc<TokenReviewer>>,
+) -> Option<Arc<PodEnrolment>> {
+    let (accounts, reviewer) = (config.enrolment.accounts.clone(), reviewer?.clone());
+    Some(Arc::new(PodEnrolment { accounts, reviewer }))
+}
+
 fn nothing_new() -> StoreNews {
     StoreNews {
         cluster_id: ClusterId::from_bytes([0; 16]),
@@ -220,6 +249,7 @@ fn start_transport(base: &Base, gateways: &Gateways) -> anyhow::Result<(Transpor
         cluster: base.config.cluster.clone(),
         relay_socket: base.config.relay_socket.clone(),
         uids: base.users.all(),
+        relay_listen: base.config.listen.relay,
         ca: CertificateDer::from(root.clone()),
         own_bundle: bundle,
         dial_from: base.config.store_dial_from,

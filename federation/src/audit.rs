@@ -12,17 +12,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::code::AUDIT_BROKEN;
-use wire::operator::audit::{AuditEvent, AuditRecord, ChainEnd, header};
+use wire::operator::audit::{AuditEvent, AuditRecord, ChainEnd, NO_UID, header};
 
 use crate::folder::{FolderError, io_error, replace_file};
 use crate::limits::AUDIT_FILE_BYTES_MAX;
+use crate::operator::User;
 use folder::{AuditFolder, FILE_MODE};
 pub(crate) use history::{History, Verdict};
 
 /// Who asks for a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Actor {
-    pub(crate) uid: u32,
+    pub(crate) user: User,
     pub(crate) role: &'static str,
 }
 
@@ -76,7 +77,7 @@ impl Audit {
         if tail.torn_bytes > 0 {
             let torn = tail.torn_bytes;
             let detail = format!("{torn} bytes of an unfinished last line were cut off");
-            let actor = Actor { uid: 0, role: "node" };
+            let actor = Actor { user: User::Unix(0), role: "node" };
             audit.append(actor, "Audit", Vec::new(), AuditEvent::Recovered { detail }, now)?;
         }
         for broken in audit.verify().breaks {
@@ -93,7 +94,7 @@ impl Audit {
         parameters: Parameters,
         now: SystemTime,
     ) -> Result<Begun, FolderError> {
-        let sequence = self.append(actor, verb, parameters, AuditEvent::Began, now)?;
+        let sequence = self.append(actor.clone(), verb, parameters, AuditEvent::Began, now)?;
         Ok(Begun { actor, verb, sequence })
     }
 
@@ -137,12 +138,17 @@ impl Audit {
         event: AuditEvent,
         now: SystemTime,
     ) -> Result<u64, FolderError> {
+        let (uid, user) = match actor.user {
+            User::Unix(uid) => (uid, None),
+            User::Account(account) => (NO_UID, Some(account.to_string())),
+        };
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let parameters = parameters.into_iter().map(|(name, value)| (name.to_string(), value));
         let record = AuditRecord {
             sequence: 0,
             time_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            uid: actor.uid,
+            uid,
+            user,
             role: actor.role.into(),
             verb: verb.into(),
             parameters: parameters.collect(),

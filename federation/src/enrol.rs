@@ -1,7 +1,10 @@
 //! Enrolment: SVIDs for the gateways of this cluster.
 //!
-//! Who may enrol is the Unix user at the other end of the socket. What is issued is exactly
-//! `spiffe://<trust domain>/fedgate/gateway/<name>`: a caller chooses the name, nothing else.
+//! Who may enrol is the Unix user at the other end of the socket, or the pod that a token is bound
+//! to. What is issued is exactly `spiffe://<trust domain>/fedgate/gateway/<name>`: a process on this
+//! host chooses the name, nothing else, and a pod has its own.
+
+mod pods;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,16 +21,22 @@ use crate::gateways::Gateways;
 use crate::limits::{NAME_WAIT, SVID_LIFETIME};
 use crate::membership::Membership;
 use crate::peer::{AllowedUsers, Caller};
+use crate::port::PortInfo;
 use crate::refusal::refuse;
+
+pub(crate) use pods::PodEnrolment;
 
 /// Log lines of this target are the record of what the CA issued and refused.
 const AUDIT: &str = "fedgate::audit";
 
-/// The enrolment service behind `resource.sock`.
+/// The enrolment service behind `resource.sock` and `listen.gateways`.
 #[derive(Debug, Clone)]
 pub(crate) struct Enrolment {
     pub(crate) ca: Arc<Ca>,
+    /// On the socket.
     pub(crate) users: Arc<AllowedUsers>,
+    /// At the port, if there is one.
+    pub(crate) pods: Option<Arc<PodEnrolment>>,
     pub(crate) gateways: Gateways,
     /// Knows the cluster's id.
     pub(crate) membership: Membership,
@@ -39,31 +48,57 @@ impl EnrolmentService for Enrolment {
         &self,
         request: Request<proto::EnrolRequest>,
     ) -> Result<Response<proto::EnrolResponse>, Status> {
-        let caller = match self.users.admit(&request) {
+        let caller = match self.admit(&request).await {
             Ok(caller) => caller,
             Err(status) => {
-                let name = &request.get_ref().gateway;
-                tracing::warn!(target: AUDIT, gateway = ?shorten(name), %status, "enrolment refused");
+                let name = shorten(&request.get_ref().gateway);
+                let remote = request.extensions().get::<PortInfo>().map(|port| port.remote);
+                tracing::warn!(target: AUDIT, gateway = ?name, ?remote, %status, "enrolment refused");
                 return Err(status);
             }
         };
         let request = EnrolRequest::decode(request.into_inner());
-        let request = request.map_err(|error| audited(caller, None, invalid(error)))?;
-        let answer = match self.gateways.wait_free(&request.gateway, caller, NAME_WAIT).await {
-            Ok(()) => self.issue(&request, caller, SystemTime::now()),
-            Err(taken) => Err(refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken)),
+        let request = request.map_err(|error| audited(&caller, None, invalid(error)))?;
+        let answer = match self.check_name(&request.gateway, &caller).await {
+            Ok(()) => self.issue(&request, &caller, SystemTime::now()),
+            Err(status) => Err(status),
         };
         answer
             .map(|answer| Response::new(answer.encode()))
-            .map_err(|status| audited(caller, Some(&request.gateway), status))
+            .map_err(|status| audited(&caller, Some(&request.gateway), status))
     }
 }
 
 impl Enrolment {
+    async fn admit(&self, request: &Request<proto::EnrolRequest>) -> Result<Caller, Status> {
+        match (request.extensions().get::<PortInfo>(), &self.pods) {
+            (None, _) => self.users.admit(request),
+            (Some(port), Some(pods)) => {
+                pods.admit(port, request.metadata(), SystemTime::now()).await
+            }
+            // The port is not served without it.
+            (Some(_), None) => Err(Status::unimplemented("nobody enrols here")),
+        }
+    }
+
+    async fn check_name(&self, name: &ObjectName, caller: &Caller) -> Result<(), Status> {
+        if let Caller::Pod { gateway, .. } = caller
+            && gateway != name
+        {
+            let text = format!(
+                "EnrolRequest.gateway = {name:?}: the caller is the pod {gateway:?}; set \
+                 FEDGATE_NAME to the pod's name"
+            );
+            return Err(refuse(tonic::Code::PermissionDenied, ENROLMENT_REFUSED, text));
+        }
+        let free = self.gateways.wait_free(name, caller, NAME_WAIT).await;
+        free.map_err(|taken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken))
+    }
+
     fn issue(
         &self,
         request: &EnrolRequest,
-        caller: Caller,
+        caller: &Caller,
         now: SystemTime,
     ) -> Result<EnrolResponse, Status> {
         let name = &request.gateway;
@@ -73,8 +108,7 @@ impl Enrolment {
         tracing::info!(
             target: AUDIT,
             spiffe_id = %id,
-            uid = caller.uid,
-            pid = caller.pid,
+            ?caller,
             lifetime_s = SVID_LIFETIME.as_secs(),
             "SVID issued"
         );
@@ -95,10 +129,9 @@ fn invalid(error: impl std::fmt::Display) -> Status {
     refuse(tonic::Code::InvalidArgument, ENROLMENT_REFUSED, error)
 }
 
-fn audited(caller: Caller, name: Option<&ObjectName>, status: Status) -> Status {
+fn audited(caller: &Caller, name: Option<&ObjectName>, status: Status) -> Status {
     let gateway = name.map(ObjectName::as_str);
-    let Caller { uid, pid } = caller;
-    tracing::warn!(target: AUDIT, gateway, uid, pid, %status, "enrolment refused");
+    tracing::warn!(target: AUDIT, gateway, ?caller, %status, "enrolment refused");
     status
 }
 

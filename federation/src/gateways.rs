@@ -1,13 +1,15 @@
 //! The gateways of this cluster: who is connected, and what each one last said of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::{ClusterName, Diagnostic, ObjectName, Revision};
 use tokio::sync::Notify;
-use wire::resource::{Ack, LinkState, StatusReport};
+use wire::resource::{Ack, LinkState, StatusReport, Subscribe};
 
 use crate::limits::GATEWAYS_MAX;
 use crate::peer::Caller;
@@ -38,7 +40,38 @@ struct Entry {
     report: Option<(StatusReport, Instant)>,
     ack: Option<Ack>,
     /// Where it opens streams on the store connections that other clusters have made to it.
-    relay: Option<PathBuf>,
+    relay: Option<Door>,
+}
+
+/// Where a gateway is asked for a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A Unix socket on this host.
+    Socket(PathBuf),
+    /// A port in the pod of this gateway, which shows its SVID there.
+    Port { address: SocketAddr, gateway: ObjectName },
+}
+
+impl Door {
+    /// A gateway's word counts for its own kind of caller: a path in another pod is none here.
+    pub(crate) fn of(subscribe: &Subscribe, caller: &Caller) -> Option<Self> {
+        match caller {
+            Caller::Process { .. } => subscribe.relay_socket.clone().map(Self::Socket),
+            Caller::Pod { gateway, .. } => {
+                let gateway = gateway.clone();
+                subscribe.relay_address.map(|address| Self::Port { address, gateway })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Port { address, gateway } => write!(f, "{gateway} at {address}"),
+        }
+    }
 }
 
 /// What an operator is told of a gateway.
@@ -57,28 +90,27 @@ pub(crate) struct GatewayView {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameTaken {
     #[error(
-        "another process ({}) is the gateway {name} of this cluster at the moment; stop that one, \
-         or give this one another `name`",
-        pid.map_or("its number is not visible".to_string(), |pid| format!("pid {pid}"))
+        "another process ({holder}) is the gateway {name} of this cluster at the moment; stop that \
+         one, or give this one another `name`"
     )]
-    Live { name: ObjectName, pid: Option<i32> },
+    Live { name: ObjectName, holder: Caller },
     #[error("{GATEWAYS_MAX} gateways are connected, and no more are served; stop one")]
     Full,
 }
 
 impl Gateways {
-    /// Makes a stream the voice of the gateway. A newer stream of the same process replaces the
-    /// older one; one of another process is refused, since two gateways with one SPIFFE ID would
+    /// Makes a stream the voice of the gateway. A newer stream of the same process, or of a pod of the
+    /// same name, replaces the older one; one of another process is refused, since two gateways with one SPIFFE ID would
     /// displace each other in every peer's tables.
     pub(crate) fn connect(
         &self,
         name: &ObjectName,
         caller: Caller,
-        relay: Option<PathBuf>,
+        relay: Option<Door>,
         now: Instant,
     ) -> Result<Lease, NameTaken> {
         let mut table = self.lock();
-        table.check_free(name, caller)?;
+        table.check_free(name, &caller)?;
         table.make_room(name)?;
         table.leases += 1;
         let number = table.leases;
@@ -99,7 +131,7 @@ impl Gateways {
     pub(crate) async fn wait_free(
         &self,
         name: &ObjectName,
-        caller: Caller,
+        caller: &Caller,
         patience: Duration,
     ) -> Result<(), NameTaken> {
         let deadline = tokio::time::Instant::now() + patience;
@@ -128,8 +160,8 @@ impl Gateways {
         table.gateways.iter().map(view).collect()
     }
 
-    /// Sockets of connected gateways that hold a store connection from the cluster.
-    pub(crate) fn relays_to(&self, cluster: &ClusterName) -> Vec<PathBuf> {
+    /// Doors of connected gateways that hold a store connection from the cluster.
+    pub(crate) fn relays_to(&self, cluster: &ClusterName) -> Vec<Door> {
         let table = self.lock();
         let holds = |entry: &&Entry| {
             let report = entry.report.as_ref().map(|(report, _)| report);
@@ -154,10 +186,10 @@ impl Gateways {
 }
 
 impl Table {
-    fn check_free(&self, name: &ObjectName, caller: Caller) -> Result<(), NameTaken> {
-        match self.gateways.get(name).and_then(|entry| entry.lease) {
+    fn check_free(&self, name: &ObjectName, caller: &Caller) -> Result<(), NameTaken> {
+        match self.gateways.get(name).and_then(|entry| entry.lease.as_ref()) {
             Some((_, holder)) if holder.is_other_process(caller) => {
-                Err(NameTaken::Live { name: name.clone(), pid: holder.pid })
+                Err(NameTaken::Live { name: name.clone(), holder: holder.clone() })
             }
             _ => Ok(()),
         }
@@ -197,7 +229,7 @@ impl Lease {
         let mut table = self.gateways.lock();
         let entry = table.gateways.get_mut(&self.name);
         let own =
-            entry.filter(|entry| entry.lease.is_some_and(|(number, _)| number == self.number));
+            entry.filter(|entry| entry.lease.as_ref().is_some_and(|(n, _)| *n == self.number));
         own.map(change).is_some()
     }
 }
@@ -236,7 +268,11 @@ mod tests {
     }
 
     fn process(pid: i32) -> Caller {
-        Caller { uid: 0, pid: Some(pid) }
+        Caller::Process { uid: 0, pid: Some(pid) }
+    }
+
+    fn pod(gateway: &str, port: u16) -> Caller {
+        Caller::Pod { gateway: name(gateway), remote: ([10, 0, 0, 7], port).into() }
     }
 
     #[tokio::test]
@@ -250,19 +286,57 @@ mod tests {
              one, or give this one another `name`"
         );
         let (gw, other, none) = (name("gw"), name("other"), Duration::ZERO);
-        assert_eq!(gateways.wait_free(&gw, process(8), none).await, Err(taken));
-        assert_eq!(gateways.wait_free(&gw, process(7), none).await, Ok(()));
-        assert_eq!(gateways.wait_free(&other, process(8), none).await, Ok(()));
+        assert_eq!(gateways.wait_free(&gw, &process(8), none).await, Err(taken));
+        assert_eq!(gateways.wait_free(&gw, &process(7), none).await, Ok(()));
+        assert_eq!(gateways.wait_free(&other, &process(8), none).await, Ok(()));
         // In another PID namespace nobody can tell.
-        let unseen = Caller { uid: 0, pid: None };
-        assert_eq!(gateways.wait_free(&gw, unseen, none).await, Ok(()));
+        let unseen = Caller::Process { uid: 0, pid: None };
+        assert_eq!(gateways.wait_free(&gw, &unseen, none).await, Ok(()));
         // One that comes a little too early gets it when the old stream ends.
-        let waiting = gateways.wait_free(&gw, process(8), Duration::from_secs(60));
+        let late = process(8);
+        let waiting = gateways.wait_free(&gw, &late, Duration::from_secs(60));
         let ending = async {
             tokio::task::yield_now().await;
             drop(lease);
         };
         assert_eq!(tokio::join!(waiting, ending).0, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_began_again_has_its_name_at_once() {
+        let (gateways, now) = (Gateways::default(), Instant::now());
+        // Its old stream is still open: nobody has told this node that the pod is gone.
+        let old = gateways.connect(&name("gw-a"), pod("gw-a", 1), None, now).unwrap();
+        let again = pod("gw-a", 2);
+        assert_eq!(gateways.wait_free(&name("gw-a"), &again, Duration::ZERO).await, Ok(()));
+        let _new = gateways.connect(&name("gw-a"), again, None, now).unwrap();
+        let ack = Ack { revision: Revision { epoch: 1, index: 1 }, diagnostics: vec![] };
+        assert!(!old.acknowledge(ack), "it is replaced");
+        // A process on the node's host is somebody else, and so is a pod for it.
+        let taken = gateways.connect(&name("gw-a"), process(7), None, now).unwrap_err();
+        let wanted = "another process (in a pod, from 10.0.0.7:2) is the gateway gw-a of this";
+        assert!(taken.to_string().starts_with(wanted), "{taken}");
+        let _process = gateways.connect(&name("gw-b"), process(7), None, now).unwrap();
+        assert!(gateways.connect(&name("gw-b"), pod("gw-b", 3), None, now).is_err());
+    }
+
+    #[test]
+    fn a_path_in_another_pod_is_no_door() {
+        let subscribe = Subscribe {
+            gateway: name("gw"),
+            cluster: ClusterName::parse("east").unwrap(),
+            resume: None,
+            relay_socket: Some("/run/relay.sock".into()),
+            relay_address: Some(([10, 0, 0, 7], 7446).into()),
+        };
+        let socket = Door::Socket("/run/relay.sock".into());
+        assert_eq!(Door::of(&subscribe, &process(7)), Some(socket));
+        let (address, gateway) = (([10, 0, 0, 7], 7446).into(), name("gw"));
+        let port = Door::Port { address, gateway };
+        assert_eq!(port.to_string(), "gw at 10.0.0.7:7446");
+        assert_eq!(Door::of(&subscribe, &pod("gw", 1)), Some(port));
+        let nothing = Subscribe { relay_socket: None, relay_address: None, ..subscribe };
+        assert_eq!(Door::of(&nothing, &pod("gw", 1)), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod connection;
 mod health;
 mod kinds;
 mod lease;
+mod tokens;
 mod trust;
 mod writer;
 
@@ -38,6 +39,7 @@ pub(crate) use apply::{Observed, Write};
 pub(crate) use connection::Connection;
 pub(crate) use health::Health;
 pub(crate) use kinds::Kind;
+pub(crate) use tokens::{Bearer, Token, TokenError, TokenReviewer};
 pub(crate) use writer::{Owned, Writer, changed};
 
 /// On objects of ours: which writer keeps them.

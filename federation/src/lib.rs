@@ -20,6 +20,7 @@ pub mod limits;
 pub mod membership;
 mod operator;
 mod peer;
+mod port;
 mod refusal;
 pub mod replica;
 mod revisions;

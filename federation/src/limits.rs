@@ -32,6 +32,33 @@ pub const SERVICE_ACCOUNTS_MAX: usize = 64;
 pub const IMPORT_PORTS_MAX: u16 = 1024;
 /// Labels by which gateway pods are selected.
 pub const SELECTOR_LABELS_MAX: usize = 16;
+/// Handshakes under way at one TCP port; a further connection is closed at once.
+pub const PORT_HANDSHAKES_MAX: usize = 256;
+/// Of these, from one address.
+pub const PORT_HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
+/// Connections at one TCP port whose callers have shown neither an SVID nor a good token yet.
+pub const PORT_STRANGERS_MAX: usize = 64;
+/// Of these, from one address.
+pub const PORT_STRANGERS_PER_ADDRESS_MAX: usize = 8;
+/// How long such a connection lives.
+pub const PORT_STRANGER_TIME: Duration = Duration::from_secs(15);
+/// How long a connection lives on after its gateway's SVID has expired; a gateway that goes on has
+/// another one long before, and connects again with it.
+pub const PORT_EXPIRED_SVID_AGE_MAX: Duration = Duration::from_secs(3600);
+/// HTTP/2 PINGs at the TCP ports, so that a gateway that vanished gives its name back.
+pub const PORT_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait for such a PING's answer; then the connection is given up.
+pub const PORT_PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a bearer token.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// TokenReviews under way; further ones wait.
+pub const TOKEN_REVIEWS_MAX: usize = 16;
+/// How long one may take, the wait for its turn included.
+pub const TOKEN_REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an operator's token counts as good after a review.
+pub const TOKEN_CACHE_TIME: Duration = Duration::from_secs(10);
+/// Operators' tokens that are remembered for that time.
+pub const TOKENS_CACHED_MAX: usize = 256;
 /// `sun_path` on Linux has 108 bytes, one of them for the terminating zero.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -236,3 +263,5 @@ pub const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const NODE_ADDRESSES_MAX: usize = 8;
 /// How long the node's start waits for the cluster's objects; without them it goes on.
 pub const KUBERNETES_START_WAIT: Duration = Duration::from_secs(2);
+/// Addresses in the status of one Gateway: what its CRD allows.
+pub const GATEWAY_ADDRESSES_MAX: usize = 16;

@@ -40,7 +40,7 @@ use audited::caller;
 pub(crate) use federation::Federation;
 pub(crate) use gate::{Caller, Gate};
 use node::links_of;
-pub(crate) use roles::OperatorUsers;
+pub(crate) use roles::{OperatorUsers, User};
 
 /// The service behind `operator.sock`. [`Gate`] stands before it.
 #[derive(Debug)]

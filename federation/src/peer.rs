@@ -1,26 +1,58 @@
-//! Who is at the other end of a Unix socket, and whether it may call.
+//! Who is at the other end of a Unix socket or of a port, and whether it may call.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
+use model::ObjectName;
 use model::code::Code;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use crate::refusal::refuse;
 
-/// A calling process, as the kernel vouches for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Caller {
-    pub(crate) uid: u32,
-    /// `None` when it is in a PID namespace that is not visible from here.
-    pub(crate) pid: Option<i32>,
+/// Who calls for a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A process on this host, as the kernel vouches for it. It says itself which gateway it is.
+    Process {
+        uid: u32,
+        /// `None` when it is in a PID namespace that is not visible from here.
+        pid: Option<i32>,
+    },
+    /// The gateway of this name, in another pod, as its SVID or the API server vouches for it.
+    Pod { gateway: ObjectName, remote: SocketAddr },
 }
 
 impl Caller {
-    /// Whether both are known to be different processes.
-    pub(crate) fn is_other_process(self, other: Self) -> bool {
-        matches!((self.pid, other.pid), (Some(a), Some(b)) if a != b)
+    /// Whether both are known to be different processes. Two pods of one name are not: the older one
+    /// is gone, or has lost its node, once there is a younger one.
+    pub(crate) fn is_other_process(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Process { pid: Some(a), .. }, Self::Process { pid: Some(b), .. }) => a != b,
+            (Self::Process { .. }, Self::Process { .. }) => false,
+            (Self::Pod { gateway: a, .. }, Self::Pod { gateway: b, .. }) => a != b,
+            _ => true,
+        }
+    }
+
+    /// Whether it may speak for the gateway of this name.
+    pub(crate) fn may_be(&self, name: &ObjectName) -> bool {
+        match self {
+            Self::Process { .. } => true,
+            Self::Pod { gateway, .. } => gateway == name,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid: Some(pid), .. } => write!(f, "pid {pid}"),
+            Self::Process { pid: None, .. } => f.write_str("its number is not visible"),
+            Self::Pod { remote, .. } => write!(f, "in a pod, from {remote}"),
+        }
     }
 }
 
@@ -60,12 +92,12 @@ impl AllowedUsers {
         let Some(credentials) = credentials else {
             return Err(denied(self.code, "the kernel does not say which user calls"));
         };
-        let caller =
-            Caller { uid: credentials.uid(), pid: credentials.pid().filter(|pid| *pid > 0) };
-        if self.lists(caller.uid) {
-            return Ok(caller);
+        let uid = credentials.uid();
+        if self.lists(uid) {
+            let pid = credentials.pid().filter(|pid| *pid > 0);
+            return Ok(Caller::Process { uid, pid });
         }
-        let text = format!("Unix user {} may not call here; {}", caller.uid, self.fix);
+        let text = format!("Unix user {uid} may not call here; {}", self.fix);
         Err(denied(self.code, &text))
     }
 }
@@ -96,7 +128,8 @@ mod tests {
         request.extensions_mut().insert(UdsConnectInfo { peer_addr: None, peer_cred });
         for (code, shown) in [(OPERATOR_REFUSED, "FED1005"), (ENROLMENT_REFUSED, "FED3005")] {
             let users = |uid| AllowedUsers::new(BTreeSet::from([uid]), code, "do this");
-            assert_eq!(users(own).admit(&request).unwrap().uid, own);
+            let admitted = users(own).admit(&request).unwrap();
+            assert!(matches!(admitted, Caller::Process { uid, .. } if uid == own));
             let refused = users(own + 1).admit(&request).unwrap_err();
             let wanted = format!("{shown}: Unix user {own} may not call here; do this");
             assert_eq!(refused.message(), wanted);

@@ -19,15 +19,19 @@ use wire::resource::proto::{
 };
 use wire::resource::{Ack, HeardFromPeer, StatusReport, StoreNews, Subscribe, WireError};
 
-use crate::gateways::{Gateways, Lease, NameTaken};
+use crate::gateways::{Door, Gateways, Lease, NameTaken};
 use crate::limits::{NAME_WAIT, SUBSCRIBE_TIMEOUT};
 use crate::peer::{AllowedUsers, Caller};
+use crate::port::PortInfo;
 use crate::refusal::refuse;
 use crate::revisions::Revisions;
 
+/// Log lines of this target are the record of who was refused.
+const AUDIT: &str = "fedgate::audit";
+
 type Outgoing = mpsc::Sender<Result<FederationMessage, Status>>;
 
-/// The service behind `resource.sock`.
+/// The service behind `resource.sock` and `listen.gateways`.
 #[derive(Debug, Clone)]
 pub(crate) struct ResourceStreams {
     pub(crate) cluster: ClusterName,
@@ -51,7 +55,10 @@ impl ResourceService for ResourceStreams {
         &self,
         request: Request<Streaming<GatewayMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let caller = self.users.admit(&request)?;
+        let caller = match request.extensions().get::<PortInfo>() {
+            Some(port) => by_svid(port)?,
+            None => self.users.admit(&request)?,
+        };
         let (outgoing, receiver) = mpsc::channel(1);
         let streams = self.clone();
         let incoming = request.into_inner();
@@ -78,9 +85,15 @@ impl ResourceStreams {
     ) -> Result<(), Status> {
         let subscribe = self.subscribe(&mut incoming).await?;
         let name = &subscribe.gateway;
+        if !caller.may_be(name) {
+            let text = format!("Subscribe.gateway = {name:?}: the SVID is another gateway's");
+            let status = refuse(tonic::Code::PermissionDenied, ENROLMENT_REFUSED, text);
+            tracing::warn!(target: AUDIT, gateway = %name, ?caller, %status, "stream refused");
+            return Err(status);
+        }
         let taken = |taken: NameTaken| refuse(tonic::Code::AlreadyExists, ENROLMENT_REFUSED, taken);
-        self.gateways.wait_free(name, caller, NAME_WAIT).await.map_err(taken)?;
-        let relay = subscribe.relay_socket.clone();
+        self.gateways.wait_free(name, &caller, NAME_WAIT).await.map_err(taken)?;
+        let relay = Door::of(&subscribe, &caller);
         let lease = self.gateways.connect(name, caller, relay, Instant::now()).map_err(taken)?;
         tracing::info!(gateway = %name, resume = ?subscribe.resume, "gateway subscribed");
         let ended = tokio::select! {
@@ -211,6 +224,17 @@ impl ResourceStreams {
             room.send(Ok(FederationMessage { message: Some(message) }));
         }
     }
+}
+
+/// The gateway that the connection's SVID names.
+fn by_svid(port: &PortInfo) -> Result<Caller, Status> {
+    let remote = port.remote;
+    port.gateway().map(|gateway| Caller::Pod { gateway, remote }).ok_or_else(|| {
+        let text = "the stream needs the gateway's SVID; enrol first";
+        let status = refuse(tonic::Code::Unauthenticated, ENROLMENT_REFUSED, text);
+        tracing::warn!(target: AUDIT, %remote, %status, "stream refused");
+        status
+    })
 }
 
 fn malformed(error: WireError) -> Status {

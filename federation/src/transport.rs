@@ -3,7 +3,7 @@
 //!
 //! A peer is reached by dialling one of its addresses, and if none answers, by a stream on a
 //! connection that the peer's own node has dialled to one of our gateways ([`RelayDoors`]). What
-//! peers open comes in at the relay socket, and on connections that this node dialled.
+//! peers open comes in at the relay socket or port, and on connections that this node dialled.
 
 mod doors;
 mod incoming;
@@ -14,11 +14,11 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use identity::{BundleSet, IdentityCell, TrustDomainOwners};
+use identity::{BundleSet, ClusterTrust, IdentityCell, TrustDomainOwners};
 use model::code::{self, Code};
 use model::{ClusterId, ClusterName, PeerAddress, TrustBundle, TrustDomain};
 use rustls_pki_types::CertificateDer;
@@ -38,6 +38,7 @@ pub use join::{JoinConnection, JoinDial, JoinTarget, join_dial};
 pub use raft::RaftPeers;
 pub use stream::{FederationPeer, JoinerPeer, PeerInfo, PeerStream};
 
+use crate::port::Port;
 use incoming::Arrivals;
 use peer::{Lane, Peer};
 
@@ -53,6 +54,8 @@ pub struct TransportConfig {
     pub relay_socket: PathBuf,
     /// Unix users whose gateways may.
     pub uids: BTreeSet<u32>,
+    /// Where gateways in other pods hand them over.
+    pub relay_listen: Option<SocketAddr>,
     /// Shown to joiners after this node's chain: what a token pins.
     pub ca: CertificateDer<'static>,
     /// Of the own cluster; peers can never own its trust domain.
@@ -91,9 +94,9 @@ pub enum PathState {
     Direct {
         remote: String,
     },
-    /// By one that the peer dialled to the gateway of ours that has this socket.
+    /// By one that the peer dialled to the gateway of ours that is asked here.
     Reverse {
-        socket: PathBuf,
+        door: String,
     },
     Down,
 }
@@ -115,6 +118,9 @@ struct Shared {
     identity: Arc<IdentityCell>,
     endpoint: NodeEndpoint,
     doors: RelayDoors,
+    /// In which processes of the own cluster there is, whatever the federation says.
+    trust: Arc<ClusterTrust>,
+    relay_addr: Option<SocketAddr>,
     peers: Mutex<BTreeMap<ClusterName, Arc<Peer>>>,
     bundles: Mutex<BundleSet>,
     arrivals: Arrivals,
@@ -128,7 +134,12 @@ impl Transport {
         self.0.config.dial_from
     }
 
-    /// Binds the relay socket. `identity` holds this node's SVID, which others renew; the bundles in
+    /// Where gateways in other pods hand over streams.
+    pub fn relay_addr(&self) -> Option<SocketAddr> {
+        self.0.relay_addr
+    }
+
+    /// Binds the relay socket, and the port if there is to be one. `identity` holds this node's SVID, which others renew; the bundles in
     /// it are this transport's to write.
     pub fn start(
         config: TransportConfig,
@@ -138,7 +149,13 @@ impl Transport {
         tasks: &TaskTracker,
     ) -> anyhow::Result<(Self, Incoming)> {
         let (arrivals, incoming) = Arrivals::new();
+        let trust = ClusterTrust::new(config.own_bundle.trust_domain.clone());
+        trust.replace(&config.own_bundle)?;
+        let trust = Arc::new(trust);
+        let port = incoming::bind_port(&config, &identity, &trust)?;
         let shared = Arc::new(Shared {
+            relay_addr: port.as_ref().map(Port::local_addr).transpose()?,
+            trust,
             endpoint: NodeEndpoint::from_source(identity.clone(), config.dial_from),
             config,
             identity,
@@ -150,6 +167,9 @@ impl Transport {
             tasks: tasks.clone(),
         });
         let listener = incoming::listen(&shared)?;
+        if let Some(port) = port {
+            incoming::serve_port(&shared, port)?;
+        }
         let transport = Self(shared);
         transport.set_peers(Vec::new(), BTreeSet::new());
         tasks.spawn(stop.clone().run_until_cancelled_owned(listener));

@@ -91,6 +91,7 @@ impl GatewayConfig {
             None => PathBuf::from(STDOUT),
         };
         let federation = source.federation(&raw.federation)?;
+        let pod_ip = source.pod_ip(overrides.pod_ip.as_deref())?;
         Ok(Self {
             name: source.name(raw.name.as_ref(), overrides.name.as_deref())?,
             cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
@@ -102,8 +103,8 @@ impl GatewayConfig {
                 TUNNEL_DEFAULT,
             )?,
             routes_listen: source.address("listen.routes", raw.listen.routes.as_ref())?,
-            relay_listen: source.relay_listen(raw.listen.relay.as_ref(), &federation)?,
-            pod_ip: source.pod_ip(overrides.pod_ip.as_deref())?,
+            relay_listen: source.relay_listen(raw.listen.relay.as_ref(), &federation, pod_ip)?,
+            pod_ip,
             federation,
             admin_listen: source.socket(
                 "admin.listen",
@@ -207,6 +208,7 @@ impl Source<'_> {
         &self,
         value: Option<&Text>,
         federation: &FederationLink,
+        pod_ip: Option<IpAddr>,
     ) -> Result<Option<SocketAddr>, ConfigError> {
         let Some(value) = value else { return Ok(None) };
         if matches!(federation, FederationLink::Sockets { .. }) {
@@ -214,7 +216,12 @@ impl Source<'_> {
                            node by `federation.address`";
             return Err(self.refuse("listen.relay", value, problem));
         }
-        self.socket("listen.relay", Some(value), "").map(Some)
+        let address = self.socket("listen.relay", Some(value), "")?;
+        if address.ip().is_unspecified() && pod_ip.is_none() {
+            let problem = "the node could not dial that; set FEDGATE_POD_IP to the pod's address";
+            return Err(self.refuse("listen.relay", value, problem));
+        }
+        Ok(Some(address))
     }
 
     fn socket(

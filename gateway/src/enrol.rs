@@ -13,13 +13,15 @@ use model::code::{self, Code};
 use model::{ClusterId, TrustBundle};
 use rustls_pki_types::CertificateDer;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Request, Response, Status};
 use wire::bundle::{format_bundle, parse_bundle};
 use wire::resource::proto::enrolment_service_client::EnrolmentServiceClient;
-use wire::resource::{EnrolRequest, EnrolResponse};
+use wire::resource::{EnrolRequest, EnrolResponse, proto};
 
 use crate::backoff::Backoff;
-use crate::federation;
+use crate::config::FederationLink;
+use crate::federation::{self, BundleMissing, Shown};
 use crate::files::write_private;
 use crate::limits::FEDERATION_CALL_TIMEOUT;
 use crate::state::GatewayState;
@@ -143,8 +145,7 @@ pub async fn keep_enrolled(
                 enrolled(cluster);
             }
             Err(error) => {
-                let missing = state.identity.load().svid.is_none();
-                let code = if missing { code::SVID_MISSING } else { problem_code(&state) };
+                let code = problem_code(&state, &error);
                 let text = format!("{error:#}");
                 let wait = backoff.next(&mut rand::rng());
                 tracing::warn!(%code, error = text, retry_in_ms = wait.as_millis() as u64, "not enrolled");
@@ -155,8 +156,14 @@ pub async fn keep_enrolled(
     }
 }
 
-fn problem_code(state: &GatewayState) -> Code {
+fn problem_code(state: &GatewayState, error: &anyhow::Error) -> Code {
+    if let Some(missing) = error.downcast_ref::<BundleMissing>() {
+        return missing.code();
+    }
     let identity = state.identity.load();
+    if identity.svid.is_none() {
+        return code::SVID_MISSING;
+    }
     let expired = identity.svid.as_ref().is_some_and(|svid| svid.is_expired(SystemTime::now()));
     if expired { code::SVID_EXPIRED } else { code::FEDERATION_UNREACHABLE }
 }
@@ -170,17 +177,10 @@ async fn wait_until_due(identity: &IdentityCell) {
 }
 
 async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<OwnCluster> {
-    let node = &state.config.federation;
     let keys = SvidKeyPair::generate().map_err(coded)?;
     let csr_der = keys.csr_der(&state.own_id).map_err(coded)?;
     let request = EnrolRequest { gateway: state.config.name.clone(), csr_der };
-    let call = async {
-        let channel = federation::connect(node).await?;
-        call(channel, request).await
-    };
-    let response = timeout(FEDERATION_CALL_TIMEOUT, call)
-        .await
-        .with_context(|| format!("no answer from {node}"))??;
+    let response = ask(state, &request).await?;
     let chain = response.chain_der.into_iter().map(CertificateDer::from).collect();
     let svid = keys.into_svid(chain).map_err(coded)?;
     if *svid.id() != state.own_id {
@@ -203,8 +203,38 @@ async fn enrol(state: &GatewayState, files: &IdentityFiles) -> anyhow::Result<Ow
     Ok(cluster)
 }
 
-async fn call(channel: Channel, request: EnrolRequest) -> anyhow::Result<EnrolResponse> {
-    let mut client = EnrolmentServiceClient::new(channel);
-    let response = client.enrol(request.encode()).await.map_err(federation::explain)?;
-    Ok(EnrolResponse::decode(response.into_inner())?)
+/// With the pod's token, where there is one. The SVID is shown only if nobody can say whose the
+/// token is: an SVID of a CA that is no more would be refused, and enrolment is what mends that.
+async fn ask(state: &GatewayState, request: &EnrolRequest) -> anyhow::Result<EnrolResponse> {
+    let token = match &state.config.federation {
+        FederationLink::Sockets { .. } => None,
+        FederationLink::Tcp(link) => Some(federation::read_token(&link.token)?),
+    };
+    let mut answer = call(state, Shown::Nothing, request, token.as_ref()).await?;
+    if answer.as_ref().is_err_and(federation::is_unreviewed)
+        && federation::has_live_svid(&state.identity, SystemTime::now())
+    {
+        answer = call(state, Shown::Svid, request, token.as_ref()).await?;
+    }
+    Ok(EnrolResponse::decode(answer.map_err(federation::explain)?)?)
+}
+
+/// The node's answer, or why there is none.
+async fn call(
+    state: &GatewayState,
+    shown: Shown,
+    request: &EnrolRequest,
+    token: Option<&MetadataValue<Ascii>>,
+) -> anyhow::Result<Result<proto::EnrolResponse, Status>> {
+    let call = async {
+        let channel = federation::connect(state, shown).await?;
+        let mut request = Request::new(request.encode());
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        let answer = EnrolmentServiceClient::new(channel).enrol(request).await;
+        anyhow::Ok(answer.map(Response::into_inner))
+    };
+    let answer = timeout(FEDERATION_CALL_TIMEOUT, call).await;
+    answer.with_context(|| format!("no answer from {}", state.config.federation))?
 }

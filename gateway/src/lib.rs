@@ -20,7 +20,7 @@ pub mod control;
 pub mod drain;
 pub mod enrol;
 pub mod error;
-mod federation;
+pub mod federation;
 mod files;
 mod folder_lock;
 pub mod http;

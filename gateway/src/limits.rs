@@ -124,6 +124,16 @@ pub const FEDERATION_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const FEDERATION_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Time for one enrolment, and for the resource stream's first message.
 pub const FEDERATION_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2 PINGs to a federation node in another pod, also while nothing is said.
+pub const NODE_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait for such a PING's answer; then the connection is given up.
+pub const NODE_PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a ServiceAccount's token.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the file of the cluster's trust bundle.
+pub const BUNDLE_FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Least time between two looks at that file.
+pub const BUNDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// One message of the resource stream.
 pub const DELTA_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Messages towards the federation node that wait for the stream.
@@ -146,6 +156,8 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Store and join streams that are passed on at one time, both ways together.
 pub const RELAYED_STREAMS_MAX: usize = 1_024;
+/// Handshakes at the relay port at one time; a further connection is closed at once.
+pub const RELAY_HANDSHAKES_MAX: usize = 64;
 /// Bytes that a relayed stream reads at a time, each way.
 pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 /// Time for the federation node, or a peer, to take or to ask for a relayed stream.

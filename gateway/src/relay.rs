@@ -2,6 +2,8 @@
 //! peer's to the node's relay socket, the node's own wishes to a connection that a peer's node has
 //! here. They have a thread of their own, so that control never waits for traffic, nor traffic for it.
 
+mod port;
+
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -24,6 +26,7 @@ use wire::tunnel::limits::RELAY_IDLE_TIMEOUT_MS;
 
 use crate::config::FederationLink;
 use crate::drain::DrainStage;
+use crate::federation::connect_relay;
 use crate::files::create_data_dir;
 use crate::limits::{ACCEPT_ERROR_PAUSE, RELAY_BUFFER_BYTES, RELAY_CALL_TIMEOUT, STOP_MAX};
 use crate::state::GatewayState;
@@ -38,14 +41,16 @@ pub struct Relay {
     pub thread: JoinHandle<()>,
 }
 
-/// Binds the socket at which the node asks, and starts the thread. Without the socket the gateway
-/// goes on: only peers that cannot be dialled are not reached then.
-pub fn start(state: &Arc<GatewayState>) -> io::Result<Relay> {
-    let listener = bind(&state.config.data_dir)
-        .inspect_err(|error| tracing::warn!(%error, "the node cannot ask for streams to peers"));
-    let listener = listener.ok().map(|(listener, path)| {
-        let _ = state.relay_socket.set(path); // nobody else sets it
-        listener
+/// Binds the socket or port at which the node asks, and starts the thread. Without the socket the
+/// gateway goes on: only peers that cannot be dialled are not reached then.
+pub fn start(state: &Arc<GatewayState>) -> anyhow::Result<Relay> {
+    let (listener, port) = match &state.config.federation {
+        FederationLink::Sockets { .. } => (bind_told(state), None),
+        FederationLink::Tcp(_) => (None, port::bind(&state.config)?),
+    };
+    let port = port.map(|(port, address)| {
+        let _ = state.relay_address.set(address); // nobody else sets it
+        port
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (tunnel, inbox) = mpsc::channel(INCOMING_MAX);
@@ -55,6 +60,9 @@ pub fn start(state: &Arc<GatewayState>) -> io::Result<Relay> {
             if let Some(listener) = listener {
                 tokio::spawn(serve_node(state.clone(), listener));
             }
+            if let Some(port) = port {
+                tokio::spawn(port::serve(state.clone(), port));
+            }
             tokio::select! {
                 () = serve_peers(&state, inbox) => {}
                 () = state.drain.reached(DrainStage::Stopped) => {}
@@ -63,6 +71,14 @@ pub fn start(state: &Arc<GatewayState>) -> io::Result<Relay> {
         runtime.shutdown_timeout(STOP_MAX);
     })?;
     Ok(Relay { tunnel, thread })
+}
+
+fn bind_told(state: &GatewayState) -> Option<StdUnixListener> {
+    let (listener, path) = bind(&state.config.data_dir)
+        .inspect_err(|error| tracing::warn!(%error, "the node cannot ask for streams to peers"))
+        .ok()?;
+    let _ = state.relay_socket.set(path); // nobody else sets it
+    Some(listener)
 }
 
 /// In a folder of the gateway's own, for its own user: the folder lock says that no other process is
@@ -125,9 +141,8 @@ fn preamble(connection: &RelayConnection) -> Preamble {
 
 /// A peer's stream, to the node.
 async fn to_node(state: &GatewayState, preamble: Preamble, stream: RelayStream) {
-    let FederationLink::Sockets { relay: path, .. } = &state.config.federation else { return };
     let connect = async {
-        let mut node = UnixStream::connect(path).await?;
+        let mut node = connect(state).await?;
         node.write_all(&preamble.encode()).await?;
         io::Result::Ok(node)
     };
@@ -135,11 +150,24 @@ async fn to_node(state: &GatewayState, preamble: Preamble, stream: RelayStream) 
     match connected.and_then(|connected| connected) {
         Ok(node) => pass(node, stream, IDLE_TIMEOUT).await,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "the node takes no relayed stream");
+            let node = &state.config.federation;
+            tracing::debug!(%node, %error, "the node takes no relayed stream");
             stream.abort(ErrorCode::Internal);
         }
     }
 }
+
+async fn connect(state: &GatewayState) -> io::Result<Box<dyn Carrier>> {
+    Ok(match &state.config.federation {
+        FederationLink::Sockets { relay, .. } => Box::new(UnixStream::connect(relay).await?),
+        FederationLink::Tcp(link) => Box::new(connect_relay(state, &link.relay).await?),
+    })
+}
+
+/// Bytes to and from the node, whatever carries them.
+trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
 
 /// What the node asks for, until the gateway stops.
 async fn serve_node(state: Arc<GatewayState>, listener: StdUnixListener) {
@@ -167,7 +195,7 @@ async fn serve_node(state: Arc<GatewayState>, listener: StdUnixListener) {
 }
 
 /// The node wants a stream to a peer's node.
-async fn from_node(state: &GatewayState, mut node: UnixStream) {
+async fn from_node(state: &GatewayState, mut node: impl Carrier) {
     let opened = timeout(RELAY_CALL_TIMEOUT, open_for(state, &mut node)).await;
     let opened = opened.unwrap_or_else(|_| Err("no request came in time".into()));
     let answer = match &opened {
@@ -180,7 +208,10 @@ async fn from_node(state: &GatewayState, mut node: UnixStream) {
     }
 }
 
-async fn open_for(state: &GatewayState, node: &mut UnixStream) -> Result<RelayStream, String> {
+async fn open_for(
+    state: &GatewayState,
+    node: &mut (impl AsyncRead + Unpin),
+) -> Result<RelayStream, String> {
     let mut header = [0; HEADER_BYTES];
     node.read_exact(&mut header).await.map_err(|error| error.to_string())?;
     let length = body_length(header).map_err(|error| error.to_string())?;

@@ -18,9 +18,10 @@ use tunnel::{HeldConnections, Tunnel};
 use crate::access_log::AccessLog;
 use crate::balance::{Choices, ClusterPenalties, ClusterRank, EndpointCells, Path};
 use crate::budget::RetryBudget;
-use crate::config::GatewayConfig;
+use crate::config::{FederationLink, GatewayConfig};
 use crate::drain::{Drain, DrainStage};
 use crate::error::{Kind, ProxyError};
+use crate::federation::OwnBundle;
 use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX, RELAYED_STREAMS_MAX};
 use crate::metrics::{self, LinkTotals, Shard};
 use crate::peer::{NotYet, PeerQuotas};
@@ -39,6 +40,10 @@ pub struct GatewayState {
     pub tunnel: OnceLock<Tunnel>,
     /// Where the node may ask for streams to peers; unset if it could not be bound.
     pub relay_socket: OnceLock<PathBuf>,
+    /// The same for a node in another pod.
+    pub relay_address: OnceLock<SocketAddr>,
+    /// What a node in another pod is verified with.
+    pub own_bundle: Option<OwnBundle>,
     /// Connections of peers' federation nodes.
     pub held: HeldConnections,
     pub relayed: Places,
@@ -93,6 +98,13 @@ impl GatewayState {
             admin_address: OnceLock::new(),
             tunnel: OnceLock::new(),
             relay_socket: OnceLock::new(),
+            relay_address: OnceLock::new(),
+            own_bundle: match &config.federation {
+                FederationLink::Sockets { .. } => None,
+                FederationLink::Tcp(link) => {
+                    Some(OwnBundle::new(&link.bundle, config.trust_domain.clone()))
+                }
+            },
             held: HeldConnections::default(),
             relayed: Places::new(RELAYED_STREAMS_MAX),
             snapshot: ArcSwap::default(),

@@ -19,7 +19,7 @@ use wire::resource::{Delta, HeardFromPeer, StoreNews, Subscribe};
 
 use crate::backoff::Backoff;
 use crate::control::Event;
-use crate::federation;
+use crate::federation::{self, Shown};
 use crate::limits::{
     DELTA_BYTES_MAX, FEDERATION_CALL_TIMEOUT, REPORT_INTERVAL, REPORT_INTERVAL_MIN,
     REPORT_QUEUE_MAX,
@@ -96,12 +96,13 @@ async fn open(
     state: &GatewayState,
     resume: Option<Revision>,
 ) -> anyhow::Result<(ToNodeQueue, Streaming<FederationMessage>)> {
-    let channel = federation::connect(&state.config.federation).await?;
+    let channel = federation::connect(state, Shown::Svid).await?;
     let mut client = ResourceServiceClient::new(channel).max_decoding_message_size(DELTA_BYTES_MAX);
     let (to_node, messages) = mpsc::channel(REPORT_QUEUE_MAX);
     let (gateway, cluster) = (state.config.name.clone(), state.config.cluster.clone());
     let relay_socket = state.relay_socket.get().cloned();
-    let subscribe = Subscribe { gateway, cluster, resume, relay_socket };
+    let relay_address = state.relay_address.get().copied();
+    let subscribe = Subscribe { gateway, cluster, resume, relay_socket, relay_address };
     to_node.try_send(message(ToNode::Subscribe(subscribe.encode())))?;
     let response = client.stream(ReceiverStream::new(messages)).await;
     Ok((to_node, response.map_err(federation::explain)?.into_inner()))

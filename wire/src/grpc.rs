@@ -8,6 +8,9 @@
     reason = "generated code"
 )]
 
+/// What both sides name in the TLS handshake (RFC 9113 §3.3).
+pub const ALPN: &[u8] = b"h2";
+
 #[rustfmt::skip]
 pub mod fedgate {
     pub mod resource {

@@ -18,6 +18,8 @@ struct EntryView {
     number: u64,
     since: Since,
     uid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
     role: String,
     verb: String,
     parameters: Vec<ParameterView>,
@@ -84,6 +86,7 @@ fn views(entries: Vec<AuditEntry>, now: Timestamp) -> List<EntryView> {
             number: entry.sequence,
             since: Since::time(time, now),
             uid: entry.uid,
+            user: Some(entry.user).filter(|user| !user.is_empty()),
             role: entry.role,
             verb: entry.verb,
             parameters: parameters
@@ -106,7 +109,10 @@ fn row(entry: &EntryView) -> Vec<String> {
     vec![
         entry.number.to_string(),
         age(entry.since.age_ms),
-        format!("{} ({})", entry.uid, entry.role),
+        match &entry.user {
+            Some(user) => format!("{user} ({})", entry.role),
+            None => format!("{} ({})", entry.uid, entry.role),
+        },
         entry.verb.clone(),
         entry.outcome.clone(),
         what,
@@ -151,6 +157,7 @@ mod tests {
             sequence,
             time_unix_ms: u64::try_from(now.as_millisecond()).unwrap() - 60_000 / sequence,
             uid: 1000,
+            user: String::new(),
             role: "admin".into(),
             verb: verb.into(),
             parameters: vec![AuditParameter { name: "name".into(), value: "west".into() }],

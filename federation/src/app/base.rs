@@ -114,7 +114,7 @@ fn enrolment_users(config: &FederationConfig, own: u32) -> anyhow::Result<Allowe
 
 /// Who may operate the node.
 fn operators(config: &FederationConfig, own: u32) -> anyhow::Result<OperatorUsers> {
-    let users = OperatorUsers::new(own, config.operators.clone());
+    let users = OperatorUsers::new(own, config.operators.clone(), config.operator_accounts.clone());
     if let Some(uid) = users.foreign()
         && config.operator_socket.starts_with(&config.data_dir)
     {

@@ -1,9 +1,18 @@
-//! What listens: the sockets for gateways and operators, and the streams of other clusters' nodes.
+//! What listens: the sockets and ports for gateways and operators, and the streams of other clusters'
+//! nodes.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use identity::{ClientCertificate, ClusterTrust, OwnPeer};
+use model::spiffe::Part;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
+use tunnel::ClusterServer;
+use wire::grpc::ALPN as ALPN_GRPC;
 use wire::operator::proto::federation_service_server::FederationServiceServer;
 use wire::operator::proto::operator_service_server::OperatorServiceServer;
 use wire::resource::limits::{ENROL_MESSAGE_BYTES_MAX, GATEWAY_MESSAGE_BYTES_MAX};
@@ -16,11 +25,16 @@ use wire::store::proto::store_service_server::StoreServiceServer;
 
 use super::base::Base;
 use super::coded;
+use crate::config::Listen;
 use crate::enrol::Enrolment;
-use crate::limits::{CALLS_PER_CONNECTION_MAX, JOIN_MESSAGE_BYTES_MAX};
+use crate::kubernetes::TokenReviewer;
+use crate::limits::{
+    CALLS_PER_CONNECTION_MAX, JOIN_MESSAGE_BYTES_MAX, PORT_PING_INTERVAL, PORT_PING_TIMEOUT,
+};
 use crate::membership::{JoinServer, Membership, StoreServer};
 use crate::operator::{Federation, Gate, Operator};
 use crate::peer::AllowedUsers;
+use crate::port::{self, Port};
 use crate::socket::{self, Socket, SocketFile};
 use crate::stream::ResourceStreams;
 use crate::transport::{self, Incoming};
@@ -30,10 +44,13 @@ const PRIVATE_SOCKET_MODE: u32 = 0o600;
 /// ... or anyone may, and each call is judged by its peer credentials.
 const SHARED_SOCKET_MODE: u32 = 0o666;
 
-/// The node's own sockets, bound before anything is started, served when everything is there.
+/// The node's own sockets and ports, bound before anything is started, served when everything is
+/// there.
 pub(super) struct Sockets {
     resource: Socket,
     operator: Socket,
+    gateways: Option<Port>,
+    operators: Option<Port>,
 }
 
 impl Sockets {
@@ -44,10 +61,26 @@ impl Sockets {
         let resource = socket::bind("sockets.resource", &config.resource_socket, of_resource);
         let of_operator = mode(base.operators.foreign().is_none());
         let operator = socket::bind("sockets.operator", &config.operator_socket, of_operator);
+        let port = |field, address: Option<SocketAddr>, client| {
+            let address = address.map(|address| port::bind(field, address, server(base, client)?));
+            address.transpose()
+        };
+        // Enrolment comes before the SVID that all else needs.
+        let a_gateway = ClientCertificate::Optional(OwnPeer::Any(Part::Gateway));
+        let unasked = ClientCertificate::Unasked;
         Ok(Self {
+            gateways: port("listen.gateways", config.listen.gateways, a_gateway)?,
+            operators: port("listen.operators", config.listen.operators, unasked)?,
             resource: resource.map_err(|e| coded(e.code(), e))?,
             operator: operator.map_err(|e| coded(e.code(), e))?,
         })
+    }
+
+    /// Where the ports are.
+    pub(super) fn listening(&self) -> io::Result<Listen> {
+        let address = |port: &Option<Port>| port.as_ref().map(Port::local_addr).transpose();
+        let (gateways, operators) = (address(&self.gateways)?, address(&self.operators)?);
+        Ok(Listen { gateways, operators, relay: None })
     }
 
     /// Serves until the node stops; the sockets' files are for the caller to keep till then.
@@ -56,7 +89,8 @@ impl Sockets {
         base: &Base,
         (streams, enrolment): (ResourceStreams, Enrolment),
         (operator, federation): (Operator, Federation),
-    ) -> Vec<SocketFile> {
+        reviewer: Option<&Arc<TokenReviewer>>,
+    ) -> io::Result<Vec<SocketFile>> {
         let (stop, tasks) = (&base.stop, &base.tasks);
         let mut resource = RoutesBuilder::default();
         resource.add_service(
@@ -72,13 +106,53 @@ impl Sockets {
         let federation = FederationServiceServer::new(federation)
             .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
         let mut operators = RoutesBuilder::default();
-        operators.add_service(Gate::new(operator, base.operators.clone(), base.audit.clone()));
-        operators.add_service(Gate::new(federation, base.operators.clone(), base.audit.clone()));
-        vec![
-            serve(self.resource, &base.users, resource.routes(), stop, tasks),
-            serve(self.operator, &base.callers(), operators.routes(), stop, tasks),
-        ]
+        let (users, audit) = (&base.operators, &base.audit);
+        let reviewer = reviewer.cloned();
+        let gate = Gate::new(operator, users.clone(), audit.clone(), reviewer.clone());
+        operators.add_service(gate);
+        operators.add_service(Gate::new(federation, users.clone(), audit.clone(), reviewer));
+        let (resource, operators) = (resource.routes(), operators.routes());
+        for (port, routes) in [(self.gateways, &resource), (self.operators, &operators)] {
+            if let Some(port) = port {
+                serve_port(port, routes.clone(), stop, tasks)?;
+            }
+        }
+        Ok(vec![
+            serve(self.resource, &base.users, resource, stop, tasks),
+            serve(self.operator, &base.callers(), operators, stop, tasks),
+        ])
     }
+}
+
+/// What a port of gRPC shows and asks for.
+fn server(base: &Base, client: ClientCertificate) -> anyhow::Result<ClusterServer> {
+    let trust = ClusterTrust::new(base.config.trust_domain.clone());
+    trust.replace(&base.ca.bundle())?;
+    let (identity, trust) = (base.svid.identity(), Arc::new(trust));
+    Ok(ClusterServer { identity, trust, client, alpn: ALPN_GRPC })
+}
+
+fn serve_port(
+    port: Port,
+    routes: Routes,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> io::Result<()> {
+    let incoming = port.into_incoming(stop, tasks)?;
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let served = Server::builder()
+            .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(PORT_PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PORT_PING_TIMEOUT))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+            .await;
+        if let Err(problem) = served {
+            tracing::error!(%problem, "serving a port ended");
+        }
+    });
+    Ok(())
 }
 
 fn serve(

@@ -9,7 +9,7 @@ use wire::operator::audit::LINE_BYTES_MAX;
 use super::*;
 use crate::limits::AUDIT_FILES_MAX;
 
-const ADMIN: Actor = Actor { uid: 1000, role: "admin" };
+const ADMIN: Actor = Actor { user: User::Unix(1000), role: "admin" };
 
 fn now() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000)

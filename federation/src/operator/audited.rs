@@ -12,7 +12,7 @@ use crate::refusal::refuse;
 
 /// Whom the gate let in.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, GrpcStatus> {
-    let caller = request.extensions().get::<Caller>().copied();
+    let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| GrpcStatus::internal("the call did not come through the gate"))
 }
 

@@ -1,33 +1,42 @@
-//! What stands before every procedure: the caller's role, by its Unix user, against the table.
+//! What stands before every procedure: the caller's role, by its Unix user or its token, against the
+//! table.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use futures_util::future::{Either, Ready, ready};
-use model::code::OPERATOR_REFUSED;
+use model::code::{OPERATOR_REFUSED, TOKEN_REVIEW_UNAVAILABLE};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::transport::server::UdsConnectInfo;
 
-use super::roles::{OperatorUsers, Role, role_for};
+use super::roles::{OperatorUsers, Role, User, role_for};
 use crate::audit::{Actor, Audit};
+use crate::kubernetes::{Token, TokenError, TokenReviewer};
+use crate::port::PortInfo;
 use crate::refusal::refuse;
 
+/// Whom an operator's token is for.
+pub(crate) const AUDIENCE: &str = "fedgate-operator";
+/// Log lines of this target are the record of who was refused.
+const AUDIT: &str = "fedgate::audit";
+
 /// A caller that was let in; it travels with the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub(crate) uid: u32,
+    pub(crate) user: User,
     pub(crate) role: Role,
 }
 
 impl Caller {
-    pub(crate) fn actor(self) -> Actor {
-        Actor { uid: self.uid, role: self.role.as_str() }
+    pub(crate) fn actor(&self) -> Actor {
+        Actor { user: self.user.clone(), role: self.role.as_str() }
     }
 }
 
@@ -36,34 +45,107 @@ impl Caller {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate<S> {
     inner: S,
-    users: Arc<OperatorUsers>,
-    audit: Arc<Audit>,
+    judge: Judge,
 }
 
 impl<S> Gate<S> {
-    pub(crate) fn new(inner: S, users: Arc<OperatorUsers>, audit: Arc<Audit>) -> Self {
-        Self { inner, users, audit }
+    /// `reviewer`: of tokens, at the port; the socket needs none.
+    pub(crate) fn new(
+        inner: S,
+        users: Arc<OperatorUsers>,
+        audit: Arc<Audit>,
+        reviewer: Option<Arc<TokenReviewer>>,
+    ) -> Self {
+        Self { inner, judge: Judge { users, audit, reviewer } }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Judge {
+    users: Arc<OperatorUsers>,
+    audit: Arc<Audit>,
+    reviewer: Option<Arc<TokenReviewer>>,
+}
+
+/// What a caller shows, taken from its request.
+enum Shown {
+    Unix(Option<u32>),
+    Port(PortInfo, Result<Token, String>),
+}
+
+impl Shown {
+    fn of(request: &Request<Body>) -> Self {
+        match request.extensions().get::<PortInfo>() {
+            Some(port) => {
+                let headers = MetadataMap::from_headers(request.headers().clone());
+                Self::Port(port.clone(), Token::from_metadata(&headers))
+            }
+            None => {
+                let info = request.extensions().get::<UdsConnectInfo>();
+                let credentials = info.and_then(|info| info.peer_cred);
+                Self::Unix(credentials.map(|credentials| credentials.uid()))
+            }
+        }
+    }
+}
+
+impl Judge {
+    async fn admit(&self, shown: Shown, procedure: &str) -> Result<Caller, Status> {
+        match shown {
+            Shown::Unix(Some(uid)) => self.judge(User::Unix(uid), procedure),
+            Shown::Unix(None) => Err(denied("the kernel does not say which user calls".into())),
+            Shown::Port(port, token) => {
+                let admitted = self.by_token(&port, token, procedure).await;
+                admitted.inspect_err(|status| {
+                    let remote = port.remote;
+                    tracing::warn!(target: AUDIT, %remote, procedure, %status, "operator refused");
+                })
+            }
+        }
     }
 
-    fn admit(&self, request: &Request<Body>) -> Result<Caller, Status> {
-        let procedure = request.uri().path().rsplit('/').next().unwrap_or_default();
-        let info = request.extensions().get::<UdsConnectInfo>();
-        let Some(credentials) = info.and_then(|info| info.peer_cred) else {
-            return Err(denied("the kernel does not say which user calls".into()));
-        };
-        let uid = credentials.uid();
-        let Some(role) = self.users.role_of(uid) else {
-            return Err(denied(format!(
-                "Unix user {uid} may not call here; run fedctl as the federation node's user or as \
-                 root, or list the user under `operators` of the node's configuration"
-            )));
+    async fn by_token(
+        &self,
+        port: &PortInfo,
+        token: Result<Token, String>,
+        procedure: &str,
+    ) -> Result<Caller, Status> {
+        let unknown = |text| refuse(tonic::Code::Unauthenticated, OPERATOR_REFUSED, text);
+        let token = token.map_err(unknown)?;
+        let Some(reviewer) = &self.reviewer else { return Err(unknown("no token counts".into())) };
+        let bearer = reviewer.review_cached(&token, AUDIENCE, Instant::now()).await;
+        let bearer = bearer.map_err(|error| match error {
+            TokenError::Refused(text) => unknown(text),
+            TokenError::Unavailable(text) => {
+                refuse(tonic::Code::Unavailable, TOKEN_REVIEW_UNAVAILABLE, text)
+            }
+        })?;
+        let user = User::Account(bearer.account);
+        if self.users.role_of(&user).is_some() {
+            port.admit();
+        }
+        self.judge(user, procedure)
+    }
+
+    fn judge(&self, user: User, procedure: &str) -> Result<Caller, Status> {
+        let Some(role) = self.users.role_of(&user) else {
+            return Err(denied(match user {
+                User::Unix(uid) => format!(
+                    "Unix user {uid} may not call here; run fedctl as the federation node's user \
+                     or as root, or list the user under `operators` of the node's configuration"
+                ),
+                User::Account(account) => format!(
+                    "ServiceAccount {account} may not call here; list it under \
+                     `operators.serviceAccounts` of the node's configuration"
+                ),
+            }));
         };
         let Some(needed) = role_for(procedure) else {
             return Err(Status::unimplemented(format!("there is no procedure {procedure}")));
         };
-        let caller = Caller { uid, role };
+        let caller = Caller { user, role };
         if role < needed {
-            let text = too_low(caller, procedure, needed);
+            let text = too_low(&caller, procedure, needed);
             self.audit.denied(caller.actor(), procedure, text.clone(), SystemTime::now());
             return Err(denied(text));
         }
@@ -72,11 +154,15 @@ impl<S> Gate<S> {
 }
 
 /// What a caller is told whose role is too low.
-pub(super) fn too_low(caller: Caller, what: &str, needed: Role) -> String {
-    let Caller { uid, role } = caller;
+pub(super) fn too_low(caller: &Caller, what: &str, needed: Role) -> String {
+    let Caller { user, role } = caller;
+    let list = match user {
+        User::Unix(_) => "operators",
+        User::Account(_) => "operators.serviceAccounts",
+    };
     format!(
-        "{what} needs the role {needed}, and Unix user {uid} has the role {role}; list it under \
-         `operators.{needed}s` of the node's configuration, or ask somebody who has that role"
+        "{what} needs the role {needed}, and {user} has the role {role}; list it under \
+         `{list}.{needed}s` of the node's configuration, or ask somebody who has that role"
     )
 }
 
@@ -87,23 +173,33 @@ pub(super) fn denied(text: String) -> Status {
 impl<S> Service<Request<Body>> for Gate<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, S::Future>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match self.admit(&request) {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                Either::Right(self.inner.call(request))
+        let (shown, judge) = (Shown::of(&request), self.judge.clone());
+        // The one that was polled ready is called, as tower wants it.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        Box::pin(async move {
+            let path = request.uri().path().to_string();
+            let procedure = path.rsplit('/').next().unwrap_or_default();
+            match judge.admit(shown, procedure).await {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    inner.call(request).await
+                }
+                Err(status) => Ok(status.into_http()),
             }
-            Err(status) => Either::Left(ready(Ok(status.into_http()))),
-        }
+        })
     }
 }
 
@@ -113,6 +209,7 @@ impl<S: NamedService> NamedService for Gate<S> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::{Ready, ready};
     use tokio::net::UnixStream;
 
     use super::*;
@@ -167,7 +264,7 @@ mod tests {
             }
             // Root is always an owner, so tests that run as root need an owner that is another user.
             let users = OperatorUsers::with_owner(self.own + 1, listed);
-            let mut gate = Gate::new(Echo, Arc::new(users), self.audit.clone());
+            let mut gate = Gate::new(Echo, Arc::new(users), self.audit.clone(), None);
             let uri =
                 format!("http://node.invalid/fedgate.operator.v1.OperatorService/{procedure}");
             let mut request = Request::builder().uri(uri).body(Body::empty()).unwrap();

@@ -105,8 +105,9 @@ pub(super) async fn apply(
         }
     };
     let applied = Arc::clone(&node.applied);
+    let role = caller.clone();
     let change = blocking(move || {
-        let allowed = |plan: &Plan| allowed(caller, plan);
+        let allowed = |plan: &Plan| allowed(&role, plan);
         applied.apply(&files(&request), SystemTime::now(), allowed)
     });
     let change = async { change.await? };
@@ -125,13 +126,14 @@ pub(super) async fn delete(
     let parameters = named(keys.iter());
     let applied: Arc<Applied> = Arc::clone(&node.applied);
     let (declared, (_, served)) = (node.declared.clone(), node.revisions.resources());
+    let role = caller.clone();
     let change = blocking(move || {
         let whose = |key: &ResourceKey| match declared.origin(key) {
             Some(Origin::Kubernetes) => Some(IN_THE_CLUSTER),
             Some(Origin::File) => Some(IN_THE_FOLDER),
             None => served.get(key).map(|_| OF_THE_FEDERATION),
         };
-        let allowed = |plan: &Plan| allowed(caller, plan);
+        let allowed = |plan: &Plan| allowed(&role, plan);
         applied.delete(&keys, request.ignore_missing, whose, SystemTime::now(), allowed)
     });
     let change = async { change.await? };
@@ -144,7 +146,7 @@ fn files(request: &proto::ApplyObjectsRequest) -> Vec<(&str, &str)> {
 }
 
 /// Some kinds need more than the procedure.
-fn allowed(caller: Caller, plan: &Plan) -> Result<(), GrpcStatus> {
+fn allowed(caller: &Caller, plan: &Plan) -> Result<(), GrpcStatus> {
     let changed = plan.changes.iter().filter(|change| change.kind != ChangeKind::Unchanged);
     for key in changed.map(|change| &change.key) {
         let needed = role_for_kind(key.kind);

@@ -27,6 +27,7 @@ fn entry(call: History) -> AuditEntry {
         sequence: record.sequence,
         time_unix_ms: record.time_unix_ms,
         uid: record.uid,
+        user: record.user.unwrap_or_default(),
         role: record.role,
         verb: record.verb,
         parameters: parameters.map(|(name, value)| AuditParameter { name, value }).collect(),

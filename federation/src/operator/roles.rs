@@ -5,7 +5,7 @@ use std::fmt;
 
 use model::ResourceKind;
 
-use crate::config::OperatorUids;
+use crate::config::{OperatorAccounts, OperatorUids, ServiceAccount};
 
 /// What a caller may do. Each role may do everything that the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,26 +97,58 @@ pub(crate) fn role_for_kind(kind: ResourceKind) -> Role {
     }
 }
 
-/// The Unix users that have a role.
+/// Somebody who may have a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum User {
+    /// A Unix user, on the socket.
+    Unix(u32),
+    /// A ServiceAccount of the node's cluster, at the port.
+    Account(ServiceAccount),
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(uid) => write!(f, "Unix user {uid}"),
+            Self::Account(account) => write!(f, "ServiceAccount {account}"),
+        }
+    }
+}
+
+/// The Unix users and ServiceAccounts that have a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OperatorUsers {
     /// The node's own user and root always have the highest role: the data folder is theirs.
     owners: BTreeSet<u32>,
     listed: OperatorUids,
+    accounts: OperatorAccounts,
 }
 
 impl OperatorUsers {
-    pub(crate) fn new(own: u32, listed: OperatorUids) -> Self {
-        Self { owners: BTreeSet::from([own, 0]), listed }
+    pub(crate) fn new(own: u32, listed: OperatorUids, accounts: OperatorAccounts) -> Self {
+        Self { owners: BTreeSet::from([own, 0]), listed, accounts }
     }
 
     /// Without root, which tests often run as.
     #[cfg(test)]
     pub(crate) fn with_owner(own: u32, listed: OperatorUids) -> Self {
-        Self { owners: BTreeSet::from([own]), listed }
+        Self { owners: BTreeSet::from([own]), listed, accounts: OperatorAccounts::default() }
     }
 
-    pub(crate) fn role_of(&self, uid: u32) -> Option<Role> {
+    pub(crate) fn role_of(&self, user: &User) -> Option<Role> {
+        match user {
+            User::Unix(uid) => self.role_of_uid(*uid),
+            User::Account(account) => self.role_of_account(account),
+        }
+    }
+
+    fn role_of_account(&self, account: &ServiceAccount) -> Option<Role> {
+        let OperatorAccounts { admins, operators, viewers } = &self.accounts;
+        let lists = [(admins, Role::Admin), (operators, Role::Operator), (viewers, Role::Viewer)];
+        lists.into_iter().find(|(list, _)| list.contains(account)).map(|(_, role)| role)
+    }
+
+    fn role_of_uid(&self, uid: u32) -> Option<Role> {
         let OperatorUids { admins, operators, viewers } = &self.listed;
         if self.owners.contains(&uid) || admins.contains(&uid) {
             Some(Role::Admin)
@@ -129,7 +161,7 @@ impl OperatorUsers {
         }
     }
 
-    /// Everybody who has one.
+    /// Every Unix user who has one.
     pub(crate) fn all(&self) -> BTreeSet<u32> {
         let OperatorUids { admins, operators, viewers } = &self.listed;
         [&self.owners, admins, operators, viewers].into_iter().flatten().copied().collect()
@@ -172,7 +204,13 @@ mod tests {
     fn users_have_the_role_of_their_list() {
         let listed =
             OperatorUids { admins: [10].into(), operators: [11].into(), viewers: [12].into() };
-        let users = OperatorUsers::new(5, listed);
+        let account = |text| ServiceAccount::parse(text).unwrap();
+        let accounts = OperatorAccounts {
+            admins: [account("a/admin")].into(),
+            operators: [account("a/operator")].into(),
+            viewers: [account("a/viewer"), account("b/admin")].into(),
+        };
+        let users = OperatorUsers::new(5, listed, accounts);
         for (uid, role) in [
             (5, Some(Role::Admin)),
             (0, Some(Role::Admin)),
@@ -181,10 +219,20 @@ mod tests {
             (12, Some(Role::Viewer)),
             (13, None),
         ] {
-            assert_eq!(users.role_of(uid), role, "{uid}");
+            assert_eq!(users.role_of(&User::Unix(uid)), role, "{uid}");
+        }
+        for (text, role) in [
+            ("a/admin", Some(Role::Admin)),
+            ("a/operator", Some(Role::Operator)),
+            ("a/viewer", Some(Role::Viewer)),
+            ("b/admin", Some(Role::Viewer)),
+            ("b/operator", None),
+        ] {
+            assert_eq!(users.role_of(&User::Account(account(text))), role, "{text}");
         }
         assert_eq!(users.foreign(), Some(10));
-        assert_eq!(OperatorUsers::new(5, OperatorUids::default()).foreign(), None);
+        let nobody = (OperatorUids::default(), OperatorAccounts::default());
+        assert_eq!(OperatorUsers::new(5, nobody.0, nobody.1).foreign(), None);
         assert_eq!(users.all(), BTreeSet::from([0, 5, 10, 11, 12]));
     }
 }

@@ -1,4 +1,4 @@
-//! What peers open: streams that gateways hand over at the relay socket, and streams on connections
+//! What peers open: streams that gateways hand over at the relay socket or port, and streams on connections
 //! that this node dialled. Each is asked who it is before anybody serves it.
 
 use std::fmt;
@@ -9,20 +9,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::{Stream, StreamExt as _};
+use identity::{ClientCertificate, ClusterTrust, IdentityCell, OwnPeer};
 use model::ClusterName;
 use model::code::ENROLMENT_REFUSED;
+use model::spiffe::Part;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tonic::transport::server::Connected as _;
-use tunnel::{Inner, RelayConnection};
-use wire::relay::{Preamble, RelayProtocol};
+use tunnel::{ClusterServer, Inner, RelayConnection};
+use wire::relay::{self, Preamble, RelayProtocol};
 
-use super::Shared;
-use super::stream::{BoxedCarrier, FederationPeer, JoinerPeer, PeerInfo, PeerStream, read_message};
+use super::stream::{
+    BoxedCarrier, Carrier, FederationPeer, JoinerPeer, PeerInfo, PeerStream, read_message,
+};
+use super::{Shared, TransportConfig};
 use crate::app::coded;
 use crate::limits::{ARRIVALS_MAX, HANDSHAKES_MAX, JOIN_HANDSHAKES_MAX, RELAY_TIMEOUT};
 use crate::peer::AllowedUsers;
-use crate::socket::{self, Connection};
+use crate::port::{self, Port};
+use crate::socket;
 
 /// The gateways of this cluster connect here, whoever their user is; each is judged by its peer
 /// credentials.
@@ -75,6 +80,41 @@ impl Arrivals {
     }
 }
 
+/// Binds the port where gateways in other pods hand over streams.
+pub(super) fn bind_port(
+    config: &TransportConfig,
+    identity: &Arc<IdentityCell>,
+    trust: &Arc<ClusterTrust>,
+) -> anyhow::Result<Option<Port>> {
+    let Some(address) = config.relay_listen else { return Ok(None) };
+    let server = ClusterServer {
+        identity: identity.clone(),
+        trust: trust.clone(),
+        client: ClientCertificate::Required(OwnPeer::Any(Part::Gateway)),
+        alpn: relay::ALPN,
+    };
+    port::bind("listen.relay", address, server).map(Some)
+}
+
+/// Serves that port.
+pub(super) fn serve_port(shared: &Arc<Shared>, port: Port) -> io::Result<()> {
+    let incoming = port.into_incoming(&shared.stop, &shared.tasks)?;
+    let (shared, stop) = (Arc::clone(shared), shared.stop.clone());
+    let tasks = shared.tasks.clone();
+    let serving = async move {
+        let mut incoming = std::pin::pin!(incoming);
+        while let Some(Ok(stream)) = incoming.next().await {
+            let shared = Arc::clone(&shared);
+            shared.clone().tasks.spawn(async move {
+                let stop = shared.stop.clone();
+                stop.run_until_cancelled(take_relayed(&shared, stream)).await;
+            });
+        }
+    };
+    tasks.spawn(stop.run_until_cancelled_owned(serving));
+    Ok(())
+}
+
 /// Binds the relay socket; the future serves it.
 pub(super) fn listen(
     shared: &Arc<Shared>,
@@ -107,7 +147,7 @@ pub(super) fn listen(
 }
 
 /// A stream that a gateway hands over.
-async fn take_relayed(shared: &Shared, mut connection: Connection) {
+async fn take_relayed(shared: &Shared, mut connection: impl Carrier + 'static) {
     let preamble = match timeout(RELAY_TIMEOUT, read_message(&mut connection)).await {
         Ok(Ok(body)) => Preamble::decode(&body).map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),

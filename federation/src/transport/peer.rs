@@ -83,7 +83,7 @@ impl Peer {
         let state = match self.live() {
             Some(connection) => PathState::Direct { remote: connection.remote().to_string() },
             None => match doors.holding(&self.name).into_iter().next() {
-                Some(socket) => PathState::Reverse { socket },
+                Some(door) => PathState::Reverse { door: door.to_string() },
                 None => PathState::Down,
             },
         };
@@ -239,11 +239,11 @@ async fn open_any(shared: &Shared, peer: &Peer) -> Result<PeerStream, String> {
                 Err(problem) => problems.push(problem),
             }
         }
-        for socket in shared.doors.holding(&peer.name) {
-            let opened = doors::open(&socket, &peer.name).await;
+        for door in shared.doors.holding(&peer.name) {
+            let opened = doors::open(shared, &door, &peer.name).await;
             let opened = match opened {
                 Ok(stream) => {
-                    let shaken = shake(shared, peer, Box::new(stream)).await;
+                    let shaken = shake(shared, peer, stream).await;
                     shaken.map_err(|error| error.to_string())
                 }
                 Err(problem) => Err(problem),

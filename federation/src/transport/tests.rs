@@ -133,6 +133,7 @@ impl Site {
             cluster: cluster.clone(),
             relay_socket: relay_socket.clone(),
             uids,
+            relay_listen: None,
             ca: CertificateDer::from(ca.bundle().x509_authorities[0].clone()),
             own_bundle: ca.bundle(),
             dial_from: None,

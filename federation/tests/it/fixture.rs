@@ -154,6 +154,7 @@ impl Gateway {
             cluster: ClusterName::parse(cluster).unwrap(),
             resume,
             relay_socket: None,
+            relay_address: None,
         };
         Self::open(node, gateway_message::Message::Subscribe(subscribe.encode())).await
     }

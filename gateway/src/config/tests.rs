@@ -153,11 +153,12 @@ fn half_of_two_ways_to_the_node_is_refused() {
         (GOOD.replace("{socket: /run/fedgate/resource.sock}", "{}"), "federation.socket: it is"),
         (GOOD.replace("socket:", "token: x, socket:"), "federation.token: it is for"),
     ] {
-        let error = parse_with(&text, Some("gw-0"), None).expect_err(&text);
+        let error = parse_with(&text, Some("gw-0"), Some("10.0.0.7")).expect_err(&text);
         assert!(error.contains(wanted), "{error:?} has not {wanted:?}");
     }
     for (name, pod_ip, wanted) in [
-        (None, None, "name: it is missing; give it here, by --name or by FEDGATE_NAME"),
+        (Some("gw"), None, ":6: listen.relay = \"0.0.0.0:7446\": the node could not dial that"),
+        (None, Some("10.0.0.7"), "name: it is missing; give it here, by --name or by FEDGATE_NAME"),
         (Some("GW"), None, "--name or FEDGATE_NAME = \"GW\""),
         (Some("gw"), Some("0.0.0.0"), "FEDGATE_POD_IP = \"0.0.0.0\""),
     ] {

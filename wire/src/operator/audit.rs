@@ -20,6 +20,8 @@ const DOMAIN: &[u8] = b"fedgate/audit/v1\0";
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Characters of one parameter or detail that are kept.
 pub const TEXT_CHARS_MAX: usize = 256;
+/// In place of a Unix user where there is none: POSIX' `(uid_t) -1`, which is nobody's.
+pub const NO_UID: u32 = u32::MAX;
 /// Parameters of one entry that are kept.
 pub const PARAMETERS_MAX: usize = 16;
 
@@ -76,8 +78,11 @@ pub struct AuditRecord {
     /// Grows by one with each entry, for ever.
     pub sequence: u64,
     pub time_unix_ms: u64,
-    /// The caller's Unix user.
+    /// The caller's Unix user, or [`NO_UID`].
     pub uid: u32,
+    /// The caller's ServiceAccount, `namespace/name`, if it has no Unix user here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The caller's role.
     pub role: String,
     /// The procedure.
@@ -227,6 +232,7 @@ mod tests {
             sequence: 0,
             time_unix_ms: 1_700_000_000_000,
             uid: 1000,
+            user: None,
             role: "admin".into(),
             verb: verb.into(),
             parameters: vec![("name".into(), "west".into())],
