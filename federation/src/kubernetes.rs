@@ -8,6 +8,7 @@
 //! | writer | what it writes |
 //! |---|---|
 //! | [`trust`] | ConfigMap `fedgate-trust` |
+//! | [`gateway_api`] | status of GatewayClasses, Gateways and routes; a Service for each Gateway |
 //!
 //! To add one: implement [`Writer`] and start it in [`Cluster::start_writers`].
 //! `docs/reference/kubernetes-objects.md` lists all that is written, and the RBAC rules for it.
@@ -16,9 +17,12 @@ mod addresses;
 mod apply;
 mod calls;
 mod connection;
+mod gateway_api;
 mod health;
 mod kinds;
 mod lease;
+mod mcs;
+mod names;
 mod tokens;
 mod trust;
 mod writer;
@@ -39,6 +43,7 @@ pub(crate) use apply::{Observed, Write};
 pub(crate) use connection::Connection;
 pub(crate) use health::Health;
 pub(crate) use kinds::Kind;
+pub(crate) use mcs::Derived;
 pub(crate) use tokens::{Bearer, Token, TokenError, TokenReviewer};
 pub(crate) use writer::{Owned, Writer, changed};
 
@@ -69,7 +74,7 @@ pub(crate) struct Cluster {
     /// Where other clusters reach this one's gateways.
     pub(crate) advertised: Advertised,
     /// Objects of the node's own making, put into service beside catalog and federation.
-    pub(crate) derived: watch::Sender<Arc<Vec<Resource>>>,
+    pub(crate) derived: watch::Sender<Arc<Derived>>,
     /// Whether this node is the one that writes.
     pub(crate) leader: watch::Receiver<bool>,
     pub(crate) health: Arc<Health>,
@@ -88,6 +93,9 @@ impl Cluster {
     fn start_writers(&self, leads: watch::Sender<bool>, identity: String) {
         self.around.tasks.spawn(lease::run(self.clone(), leads, identity));
         self.start(trust::TrustWriter::new(self));
+        self.start(gateway_api::GatewayApiWriter::new(self));
+        self.start(mcs::McsWriter::new(self));
+        self.around.tasks.spawn(mcs::keep_derived(self.clone()));
     }
 
     /// Runs a writer until the node stops.
