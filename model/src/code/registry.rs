@@ -1,0 +1,458 @@
+//! The entries, in order of their numbers.
+
+use super::{Code, CodeEntry};
+
+registry! {
+    1001 CONFIG_INVALID "ConfigInvalid":
+        "The bootstrap configuration file was refused.",
+        "A field is unknown, missing, of the wrong type or out of range.",
+        "Mend the field that the message names; docs/reference/config.md lists them all.";
+    1002 ADDRESS_IN_USE "AddressInUse":
+        "A listener's address could not be bound.",
+        "Another process holds the port, or the address is not one of this host's.",
+        "Stop the other process (`ss -lntup` shows it) or choose another port.";
+    1003 DATA_FOLDER_UNUSABLE "DataFolderUnusable":
+        "The data folder cannot be used.",
+        "It is missing, not writable, or owned by someone else.",
+        "Create it, owned by the user that runs the process, with mode 0700.";
+    1004 FEDERATION_UNREACHABLE "FederationUnreachable":
+        "The local federation node does not answer.",
+        "Its process is not running, or the socket's path or the address in the configuration is another one.",
+        "Start fedgate-federation, and check `federation` in the gateway's configuration. Traffic goes on.";
+    1005 OPERATOR_REFUSED "OperatorRefused":
+        "The federation node refused a caller of its operator socket or port.",
+        "The caller's Unix user or ServiceAccount has no role, or a lower one than the call needs.",
+        "Run fedctl as the federation node's user or as root, or list the user or ServiceAccount under `operators`.";
+    1006 AUDIT_BROKEN "AuditBroken":
+        "The chain of the audit record is broken.",
+        "A line was changed, removed or added by something else than the node, or a disk lost it.",
+        "`fedctl audit verify` names each place; compare with a copy kept elsewhere, and find who could write.";
+    1101 KUBECONFIG_UNUSABLE "KubeconfigUnusable":
+        "No way to a Kubernetes cluster could be read from the kubeconfig.",
+        "There is no such file, it is damaged, or it has no context of the name that was asked for.",
+        "`kubectl config get-contexts` lists what it has; name one with --kube-context.";
+    1102 API_SERVER_UNREACHABLE "ApiServerUnreachable":
+        "The Kubernetes API server does not answer.",
+        "The cluster is down, the address in the kubeconfig is another one, or a login has expired.",
+        "Try `kubectl version` with the same context; what helps there helps here.";
+    1103 API_SERVER_FORBIDDEN "ApiServerForbidden":
+        "The Kubernetes API server does not allow this.",
+        "The kubeconfig's user lacks an RBAC rule.",
+        "Ask whoever administers the cluster for the rule that the message names.";
+    1104 NOT_INSTALLED "NotInstalled":
+        "Fedgate is not installed in this cluster, or not where it was looked for.",
+        "There is no federation pod, or it runs in another namespace.",
+        "`fedctl install` installs it; --fedgate-namespace names another namespace.";
+    1105 POD_NOT_READY "PodNotReady":
+        "A pod of Fedgate is not ready.",
+        "Its image cannot be pulled, it cannot be scheduled, or its process ends or does not answer yet.",
+        "`kubectl describe pod` and `kubectl logs` of the pod that the message names say why.";
+    1106 TRUST_UNPUBLISHED "TrustUnpublished":
+        "The cluster's trust bundle is not in its ConfigMap.",
+        "The federation node has not started yet, or may not write ConfigMap fedgate-trust.",
+        "Look at the federation pod's log; gateways enrol and fedctl connects once the ConfigMap is there.";
+    1107 KUBERNETES_TOO_OLD "KubernetesTooOld":
+        "The cluster's Kubernetes is older than Fedgate supports.",
+        "The API server's version lacks fields that the charts and the controllers use.",
+        "Upgrade Kubernetes to the version that the message names.";
+    1108 CRDS_MISSING "CrdsMissing":
+        "Custom resource definitions are missing, or older than Fedgate needs.",
+        "Those of Gateway API and of the MCS API are not part of Fedgate's charts.",
+        "Install the release that the message names; without them Fedgate runs, and serves no object of those kinds.";
+    1109 POD_SECURITY_REFUSES "PodSecurityRefuses":
+        "The namespace's Pod Security level would refuse Fedgate's pods, or some of them.",
+        "The values ask for something that the level forbids, such as host ports.",
+        "Use a Service of type LoadBalancer or NodePort, or label the namespace for it.";
+    1110 STORAGE_UNAVAILABLE "StorageUnavailable":
+        "The federation node would get no volume.",
+        "There is no default StorageClass, or the one that is named does not exist.",
+        "Name one: `--set federation.persistence.storageClass=NAME`.";
+    1111 UDP_EXPOSURE_UNSURE "UdpExposureUnsure":
+        "Nothing shows that this cluster can expose a UDP port to other clusters.",
+        "It is of no known cloud and has no load balancer that was found.",
+        "Expose the gateway by NodePort or hostPort, and open that UDP port in firewalls.";
+    1112 CLOCK_SKEW "ClockSkew":
+        "The clock of this machine and that of the API server differ.",
+        "One of the two has no time synchronisation; certificates and tokens go by the clock.",
+        "Turn NTP or chrony on, on the side that is wrong.";
+    1113 GATEWAY_ADDRESS_PENDING "GatewayAddressPending":
+        "The gateway's Service has no address that other clusters could dial.",
+        "The load balancer is not ready, there is none, or the Service is of type ClusterIP.",
+        "`kubectl describe service` shows the load balancer's events; or use NodePort.";
+    1114 WRITER_LEASE_LOST "WriterLeaseLost":
+        "No federation node holds the Lease that lets one write to the cluster.",
+        "The pod is down, or may not update the Lease.",
+        "Look at the federation pod's log; until then status and derived objects stay as they are.";
+    1115 HELM_FAILED "HelmFailed":
+        "Helm is missing, or ended with an error.",
+        "`helm` is not on the PATH, or the API server refused an object of the chart.",
+        "Install Helm 3.14 or newer; `fedctl install --print-values` needs none and gives the values for your own way.";
+    1116 API_SERVER_REFUSED "ApiServerRefused":
+        "The Kubernetes API server refused what the federation node wrote.",
+        "An admission policy or webhook forbids it, or the custom resource definitions are of another version.",
+        "The message is the API server's own; it says which policy or field. The node tries again by itself.";
+    1117 OBJECT_FOREIGN "ObjectForeign":
+        "An object that the federation node would make is there already, and is somebody else's.",
+        "It has the name that Fedgate uses, without the label `app.kubernetes.io/managed-by: fedgate`.",
+        "Rename or remove the object that the message names; Fedgate leaves it alone.";
+    2001 TUNNEL_DOWN "TunnelDown":
+        "There is no live tunnel to the cluster.",
+        "The peer's gateway is not running, the network between drops packets, or no address answered.",
+        "`fedctl links` shows the last error of each address; check that its UDP port is reachable.";
+    2002 TUNNEL_SILENT "TunnelSilent":
+        "The peer went silent and the tunnel was declared dead.",
+        "No authenticated packet came for max(600 ms, 3 RTT + 4 var).",
+        "Nothing, if the site is known to be down: the gateway keeps dialling and traffic returns by itself.";
+    2003 PEER_VERSION "PeerVersion":
+        "The peer speaks no tunnel version that we speak.",
+        "Gateways of the two clusters are too many versions apart.",
+        "Upgrade the older side.";
+    2004 PEER_PROTOCOL_ERROR "PeerProtocolError":
+        "The peer sent a frame that tunnel v1 does not allow.",
+        "A bug on one of the two sides, or a peer that is not Fedgate.",
+        "Keep the log line, which names the frame and the rule, and report it.";
+    2005 TRUNCATED "Truncated":
+        "A stream ended without its END frame.",
+        "The peer's process or the application behind it died in the middle of a message.",
+        "Look at the destination cluster's access log for the same request id.";
+    2006 STALLED_READER "StalledReader":
+        "The stream was reset because its reader did not read for too long while others needed the window.",
+        "The client stopped reading a large response.",
+        "Make the client read, or limit how much it asks for at once.";
+    2007 TUNNEL_OVERLOADED "TunnelOverloaded":
+        "A limit on streams or exchanges was reached; the request was not dispatched.",
+        "More concurrent requests than the limits allow.",
+        "Spread the load over more gateways; docs/reference/limits.md has the limit that the message names.";
+    2008 DRAINING "Draining":
+        "The gateway is shutting down.",
+        "It was asked to end by a signal or through its admin port; what is in progress has up to 30 s.",
+        "Nothing: send to another gateway of the cluster, or wait until this one is back.";
+    3001 SVID_MISSING "SvidMissing":
+        "This process has no SVID yet, so it is not ready.",
+        "It was never enrolled, and its federation node does not answer.",
+        "Start the federation node once; the SVID is then kept on disk.";
+    3002 SVID_EXPIRED "SvidExpired":
+        "This process's own SVID has expired.",
+        "Renewal failed for a day: the federation node was away or refused.",
+        "Start the federation node; the gateway renews within seconds.";
+    3003 PEER_IDENTITY_REFUSED "PeerIdentityRefused":
+        "The peer's certificate was refused.",
+        "It is signed by another CA, of the wrong kind, expired, or of a trust domain that belongs to another cluster.",
+        "Compare the ClusterPeer's trust domains and bundle with `fedctl peer` on the other cluster.";
+    3004 KEY_PERMISSIONS "KeyPermissions":
+        "A private key's file can be read by others.",
+        "Its mode is wider than 0600.",
+        "`chmod 600` the file that the message names.";
+    3005 ENROLMENT_REFUSED "EnrolmentRefused":
+        "The federation node refused to issue an SVID.",
+        "The caller's user or ServiceAccount may not enrol, the name is taken, or the request is malformed.",
+        "Run the gateway as the node's user, or list its uid or ServiceAccount under `enrolment`.";
+    3006 BUNDLE_ROLLBACK "BundleRollback":
+        "A trust bundle with a lower sequence than the one in force was refused.",
+        "An old file was put back, or someone replays old state.",
+        "Export the bundle again from the cluster that owns the trust domain.";
+    3007 BUNDLE_MISSING "BundleMissing":
+        "The gateway has no bundle of its own trust domain, so that it cannot tell its node from others.",
+        "The file `federation.bundle` is damaged or not there yet: the node writes ConfigMap fedgate-trust at start.",
+        "Start the federation node and look at its log; the gateway goes on by itself once the file is there.";
+    3008 TOKEN_REVIEW_UNAVAILABLE "TokenReviewUnavailable":
+        "Whether a ServiceAccount's token is good could not be found out.",
+        "The API server does not answer, or the federation node may not create TokenReviews.",
+        "Bind the node's ServiceAccount to ClusterRole system:auth-delegator; gateways that have an SVID go on.";
+    4001 OBJECT_INVALID "ObjectInvalid":
+        "An object could not be parsed and is not in service.",
+        "A field is of the wrong type, missing, or not a valid name.",
+        "Mend the field that the message names.";
+    4002 FIELD_NOT_SERVED "FieldNotServed":
+        "A field of the object is known to Kubernetes but not served by this version, or is misspelt.",
+        "This version of Fedgate serves fewer fields than the kind has.",
+        "Remove the field, or live without it: the rest of the object is in service.";
+    4003 KIND_NOT_SERVED "KindNotServed":
+        "An object of a kind that the provider does not serve was left out.",
+        "The folder holds other manifests too, or the apiVersion is another one.",
+        "Nothing, if it is meant for others; docs/reference/kinds.md lists the kinds served.";
+    4004 DUPLICATE_OBJECT "DuplicateObject":
+        "Two objects have the same kind, namespace and name; the first one is in service.",
+        "The same manifest is in two files.",
+        "Remove one of them.";
+    4005 SERVICE_NOT_FOUND "ServiceNotFound":
+        "An export, import or route names a service that does not exist here.",
+        "The Service's manifest is missing, or the name differs.",
+        "Create the Service in the same namespace, or mend the name.";
+    4006 PORT_NOT_FOUND "PortNotFound":
+        "A port is named that the service does not have.",
+        "The number or name differs from the Service's or ServiceImport's ports.",
+        "Use one of the ports that the message lists.";
+    4007 CLUSTER_NOT_FOUND "ClusterNotFound":
+        "An import or policy names a cluster that is not a peer.",
+        "There is no ClusterPeer of that name.",
+        "Create the ClusterPeer, or mend the name.";
+    4008 TRUST_DOMAIN_CONFLICT "TrustDomainConflict":
+        "Several ClusterPeers claim one trust domain, or one claims this cluster's own; no peer has it.",
+        "A trust domain has exactly one owner, and nothing tells which claim is right.",
+        "Leave it with the cluster that owns it; give each cluster a trust domain of its own.";
+    4009 MASS_DELETE_HELD "MassDeleteHeld":
+        "Most of the cluster's objects vanished at once; the removal is held for a while.",
+        "An unmounted manifest folder, a namespace or CRD deleted by mistake, and an emptied API server look so.",
+        "Bring the files or objects back; if the removal is meant, it takes effect when the confirm window ends.";
+    4010 FILE_UNREADABLE "FileUnreadable":
+        "A manifest file or folder could not be read; what was last read from it stays in service.",
+        "The file is not YAML, not UTF-8, too large, or not readable by the process.",
+        "Mend the file at the line that the message names, or its permissions.";
+    4011 APPLIED_SHADOWED "AppliedShadowed":
+        "An applied object is not in service, because the folder of manifests has the same object.",
+        "The same kind, namespace and name came by `fedctl apply` and by a file; the file wins.",
+        "Remove the file, or `fedctl delete` the applied object.";
+    4012 APPLY_REFUSED "ApplyRefused":
+        "Manifests were not taken, and nothing was changed.",
+        "One of them is not YAML, has a field or kind that is not served, or is there twice.",
+        "Mend what the messages name; `fedctl diff -f FILE` tries without changing anything.";
+    4013 OBJECTS_LEFT_OUT "ObjectsLeftOut":
+        "Kubernetes objects are not taken up, because a limit was reached.",
+        "There are more objects of a kind, or larger ones, than docs/reference/limits.md has for discovery.",
+        "Remove what is not needed; the others are taken up within some minutes.";
+    5001 ACCESS_DENIED "AccessDenied":
+        "The destination cluster's policy does not allow this caller.",
+        "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",
+        "Add an AccessPolicy for the ServiceExport in the cluster that exports it.";
+    5002 EXPORT_WITHOUT_POLICY "ExportWithoutPolicy":
+        "A service is exported but no AccessPolicy targets it, so nobody can reach it.",
+        "Between clusters the default is deny.",
+        "Add an AccessPolicy whose targetRefs name the ServiceExport.";
+    5003 LOOP_REFUSED "LoopRefused":
+        "The request had already been through this cluster, or through too many clusters.",
+        "Two clusters route the same service to each other.",
+        "Point the route at the cluster that runs the service.";
+    6101 COMMAND_INVALID "CommandInvalid":
+        "A command to the federation store could not be read.",
+        "It is malformed, too large, or of a kind that this version does not know.",
+        "Upgrade the older side; if both are of one version, report it with the message's text.";
+    6102 SIGNATURE_REFUSED "SignatureRefused":
+        "A signature of a record of the federation is missing or wrong.",
+        "It was altered on the way, made by another key, or by a key that was closed before.",
+        "Look at who sent it: `fedctl store verify --all` names every record whose signature does not hold.";
+    6103 NOT_OWNER "NotOwner":
+        "A cluster tried to write what another cluster owns.",
+        "Each cluster writes records of its own only.",
+        "Look at the cluster that sent it; its federation key may be in wrong hands.";
+    6104 GENERATION_STALE "GenerationStale":
+        "A Head is not newer than the one in force.",
+        "An old Head was sent again, or two federation nodes of one cluster write at once.",
+        "Nothing, if it happens once: the writer reads the Head in force and publishes again.";
+    6105 EPOCH_WRONG "EpochWrong":
+        "A Head is of another epoch than its cluster's Member record.",
+        "The cluster was restored or reinstalled and its Member was not signed again, or old state is replayed.",
+        "Bump the epoch in the cluster that was restored: `fedctl store recover`.";
+    6106 DIGEST_WRONG "DigestWrong":
+        "The records of a cluster are not those that its Head was signed for.",
+        "Records were withheld, altered or mixed on the way, or the writer started from an old set.",
+        "Nothing, if it happens once: the writer publishes its whole set again. Otherwise `fedctl store verify --all`.";
+    6107 QUOTA_EXCEEDED "QuotaExceeded":
+        "A cluster's records are beyond its quota in the federation store.",
+        "It exports more services, or larger ones, than the limit that the message names.",
+        "Export less; docs/reference/limits.md lists the quotas.";
+    6108 NOT_A_MEMBER "NotAMember":
+        "The cluster is not a member of this federation.",
+        "It never joined, has left, or was revoked.",
+        "Join it with a token: `fedctl token issue` in a member, then `fedctl join` in the cluster.";
+    6109 OTHER_FEDERATION "OtherFederation":
+        "A record belongs to another federation, or there is none here yet.",
+        "Two federations were started separately, or this node was never initialised.",
+        "`fedctl init` starts a federation, `fedctl join` enters one; a node is in one only.";
+    6110 ROLE_MISSING "RoleMissing":
+        "The member may not do this: it lacks the role, or its delegation does not reach so deep.",
+        "Admitting needs the role admit and a delegation depth of at least 1; revoking needs admin.",
+        "Ask a member that has the role; `fedctl store peers` shows roles.";
+    6111 TOKEN_UNKNOWN "TokenUnknown":
+        "The join token is not one of this federation's.",
+        "It was never issued here, or expired so long ago that it was forgotten.",
+        "Issue a new one: `fedctl token issue`.";
+    6112 TOKEN_EXPIRED "TokenExpired":
+        "The join token has expired.",
+        "It is valid for 15 minutes unless it was issued otherwise.",
+        "Issue a new one: `fedctl token issue`.";
+    6113 TOKEN_USED "TokenUsed":
+        "The join token was used already.",
+        "A token lets one cluster in, once.",
+        "Issue a new one. If nobody of yours used it, revoke the member that did: `fedctl revoke`.";
+    6114 TOKEN_REVOKED "TokenRevoked":
+        "The join token was revoked.",
+        "Somebody ran `fedctl token revoke`.",
+        "Issue a new one: `fedctl token issue`.";
+    6115 TOKEN_MISMATCH "TokenMismatch":
+        "What the joining cluster asks for is not what its token grants.",
+        "The name, roles, delegation depth or issuer differ from those of the token.",
+        "Join with the values of the token, or issue another one.";
+    6116 NAME_TAKEN "NameTaken":
+        "A member of the federation has this name already.",
+        "Cluster names are unique in a federation.",
+        "Choose another name, or let the other cluster leave first.";
+    6117 TRUST_DOMAIN_TAKEN "TrustDomainTaken":
+        "Another member of the federation owns this trust domain.",
+        "A trust domain has exactly one owner.",
+        "Give each cluster a trust domain of its own.";
+    6118 MEMBER_REVOKED "MemberRevoked":
+        "The cluster, its trust domain or its key was revoked.",
+        "An administrator ran `fedctl revoke`.",
+        "A revoked key never comes back: reinstall the cluster's federation node and join with a new token.";
+    6119 MEMBER_CHANGE_REFUSED "MemberChangeRefused":
+        "A change of a Member record is not allowed.",
+        "Some field may only be changed by others, or not at all, or the change starts from an old record.",
+        "The message names the field and who may change it.";
+    6120 LAST_ADMIN "LastAdmin":
+        "The last member with the role admin cannot leave while others stay.",
+        "Without an admin nobody could revoke a member or grant a namespace any more.",
+        "Give another member the role admin first, or let the others leave before.";
+    6121 STORE_TABLE_FULL "StoreTableFull":
+        "A table of the federation store is full.",
+        "There are more members, tokens or revocations than the limit that the message names.",
+        "Revoke tokens that nobody needs; docs/reference/limits.md lists the limits.";
+    6122 STATE_DAMAGED "StateDamaged":
+        "What the disk holds of the federation's state does not verify.",
+        "A file was altered or damaged.",
+        "Remove the node's store folder, so that it fetches its state again, or `fedctl store snapshot restore`.";
+    6123 EVENT_OUT_OF_ORDER "EventOutOfOrder":
+        "A watch event does not follow the one before.",
+        "Events were lost, repeated or reordered on the way.",
+        "Nothing: the watcher begins anew. If it goes on, look at the node that it watches.";
+    6124 EVENT_REFUSED "EventRefused":
+        "A watch event carries what its owner did not sign.",
+        "A leaf hash was withheld, or records were altered, left out or mixed on the way.",
+        "The state before stays in service. Watch another node, and run `fedctl store verify --all`.";
+    6125 ROLLED_BACK "RolledBack":
+        "Something older than what was seen before was offered.",
+        "Old state is replayed, or the store was restored from a backup without a new epoch.",
+        "After a restore bump the epoch: `fedctl store recover`. Otherwise look at the node that sent it.";
+    6126 EXPORT_CONFLICT "ExportConflict":
+        "Another cluster exported a service of this name first, so this export does not serve.",
+        "Without a NamespaceGrant the first exporter of a name serves.",
+        "Rename the service, or let an administrator grant the namespace to both: `fedctl namespace grant`.";
+    6127 EXPORT_NOT_GRANTED "ExportNotGranted":
+        "The namespace is granted to other clusters, so this export does not serve.",
+        "A NamespaceGrant covers the namespace and does not name the exporting cluster.",
+        "Add the cluster to the grant: `fedctl namespace grant`.";
+    6128 EXPORT_PORTS_DIFFER "ExportPortsDiffer":
+        "Clusters that export one service disagree on a port.",
+        "The same port has another protocol or name than in the oldest export, whose word counts (KEP-1645).",
+        "Make the Service's ports the same in all exporting clusters.";
+    6129 LOCAL_OBJECT_WINS "LocalObjectWins":
+        "A local object and one from the federation have the same key; the local one is in service.",
+        "A manifest from before the cluster joined is still there.",
+        "Remove the local manifest.";
+    6130 GRANT_WITHOUT_ROLE "GrantWithoutRole":
+        "A NamespaceGrant does not count, since its owner is not an administrator of the federation.",
+        "Only members with the role admin grant namespaces.",
+        "Create the grant in a cluster with the role admin.";
+    6301 FEDERATION_NONE "FederationNone":
+        "This cluster is in no federation.",
+        "It was neither founded here nor joined, or the cluster has left.",
+        "Run `fedctl init` to found one, or `fedctl join TOKEN` with a token from a member.";
+    6302 FEDERATION_JOINED "FederationJoined":
+        "This cluster is in a federation already.",
+        "A cluster is in one federation at a time.",
+        "Run `fedctl leave` first.";
+    6303 STORE_NO_QUORUM "StoreNoQuorum":
+        "No quorum of the store's voters answered in time; reads and traffic go on.",
+        "Too many voters are down or cut off.",
+        "`fedctl store status` shows who is missing; bring one back, or if all are lost: `fedctl store recover`.";
+    6304 TOKEN_REFUSED "TokenRefused":
+        "A join token was refused.",
+        "It is not a whole token, has expired, was used or revoked, or was altered on its way.",
+        "Ask the inviter for a new one: `fedctl token issue`.";
+    6305 JOIN_UNREACHABLE "JoinUnreachable":
+        "No address led to the inviter.",
+        "A firewall, a wrong advertised address, or the inviter's gateway or federation node is not running.",
+        "The message lists each address and why; open the UDP port, or mend `advertise` and issue a new token.";
+    6306 JOIN_UNTRUSTED "JoinUntrusted":
+        "What the inviter sent does not prove that it is the federation of the token.",
+        "Somebody is between the two clusters, or the token is of another federation.",
+        "Compare the federation id on both sides; ask for a new token over a path that you trust.";
+    6307 JOIN_NOT_PENDING "JoinNotPending":
+        "No such cluster waits for approval here.",
+        "It gave up, its token has expired, or it waits at another inviter.",
+        "Look at the inviter that issued the token, and let the cluster try again.";
+    6308 JOIN_DENIED "JoinDenied":
+        "A person at the inviter denied the join.",
+        "The inviter runs `fedctl token issue` with approval.",
+        "Ask the inviter.";
+    6309 JOIN_RATE_LIMITED "JoinRateLimited":
+        "The inviter takes no more join attempts for now.",
+        "Too many attempts have failed lately.",
+        "Wait a minute, then try again.";
+    6310 LEAVE_UNSAFE "LeaveUnsafe":
+        "Leaving now would take the store's last voter with it.",
+        "No other member could be reached to take over.",
+        "Bring another member back first, or leave by force if the federation is to end.";
+    6311 STORE_FAULT "StoreFault":
+        "This node's store does not work.",
+        "Its disk is damaged, full or not writable, or a change to it failed half-way.",
+        "`fedctl store status` shows the problem; mend the disk and restart, or re-seed the node from its peers.";
+    6312 MEMBERSHIP_BUSY "MembershipBusy":
+        "Another founding, join, leave or restore is in progress on this node.",
+        "Two operators, or one whose first command still waits.",
+        "Wait for the first one to end, then look at `fedctl store status`.";
+    6401 SPLIT_VIEW "SplitView":
+        "A cluster signed two different contents as one generation.",
+        "Its federation key is in two places or wrong hands, or its node tells members different histories.",
+        "Compare the two signed Heads that are kept as evidence, and revoke the cluster: `fedctl revoke`.";
+    6402 RECORDS_WITHHELD "RecordsWithheld":
+        "A member does not deliver what other members hold.",
+        "It withholds records, or is itself cut off from the store's leader.",
+        "Nothing for readers: they take another source. Look at the named member: `fedctl store status` there.";
+    6403 WATCH_SOURCE_LOST "WatchSourceLost":
+        "No member serves this cluster the federation's state at the moment.",
+        "None is reachable, or all of them were refused for what they sent.",
+        "Nothing for traffic: the last verified state serves. `fedctl store peers` shows why members are silent.";
+    6404 OWNER_STALE "OwnerStale":
+        "Nothing new was heard of a cluster for a while.",
+        "Its federation node is down, or cut off from here on every path.",
+        "Start its federation node or mend the network; until then its last state stays in service.";
+    6405 OWNER_WITHDRAWN "OwnerWithdrawn":
+        "A cluster's exports are out of service because it was not heard of for too long.",
+        "For a day, unless configured otherwise, there was neither a word of its owner nor a live tunnel to it.",
+        "Nothing if it is gone: `fedctl leave` or `fedctl revoke` removes it. It is back once it is heard of.";
+    7001 NO_ROUTE "NoRoute":
+        "No route matches the request's host and path.",
+        "The host name or path prefix is not in any HTTPRoute of this listener.",
+        "`fedctl services` lists what can be reached; add an HTTPRoute.";
+    7002 NO_ENDPOINT "NoEndpoint":
+        "No cluster has a ready endpoint for the service.",
+        "All pods are down, or every cluster that exports it is unreachable.",
+        "`fedctl services` and `fedctl links` show which.";
+    7003 UPSTREAM_CONNECT "UpstreamConnect":
+        "The application's endpoint refused the connection.",
+        "The process behind the endpoint is not listening.",
+        "Check the application in the destination cluster.";
+    7004 UPSTREAM_RESET "UpstreamReset":
+        "The application closed the connection before its response was complete.",
+        "It crashed, or timed out the connection.",
+        "Check the application's log for the same time.";
+    7005 DEADLINE "Deadline":
+        "No response came within the request's time limit.",
+        "The application or the path to it is too slow.",
+        "`fedctl links` shows the round-trip time; then look at the application.";
+    7006 ROUTE_NOT_ACCEPTED "RouteNotAccepted":
+        "A route is not attached to any listener.",
+        "Its parentRefs name no Gateway or listener that accepts it.",
+        "Mend parentRefs, or the listener's protocol and hostname.";
+    7007 LISTENER_CONFLICT "ListenerConflict":
+        "Two listeners want the same port, or one port would need two protocols.",
+        "Listeners are distinct by port and protocol.",
+        "Give one of them another port.";
+    7008 ROUTE_CONFLICT "RouteConflict":
+        "Two routes match the same host and path; the first one is in service.",
+        "Two HTTPRoutes (or TCPRoutes on one listener) overlap exactly.",
+        "Remove one of them, or make one more specific.";
+    7009 BAD_REQUEST "BadRequest":
+        "The request itself is malformed.",
+        "No Host header, a host with illegal characters, or headers beyond the limits.",
+        "Mend the client.";
+    7010 NOT_YET "NotYet":
+        "The destination has not yet heard of a change that the source already serves.",
+        "A route or export is younger than a second or two.",
+        "Nothing: the gateway retries by itself.";
+    7011 REF_NOT_PERMITTED "RefNotPermitted":
+        "A route leads to a backend of another namespace, and no ReferenceGrant there permits it.",
+        "The backend's namespace has no ReferenceGrant, or it names another kind, namespace or backend.",
+        "The owner of the backend's namespace creates a ReferenceGrant, or the route moves there.";
+}
