@@ -89,7 +89,7 @@ pub async fn build_with(
 
     // What the federation had said last is in the first revision, whoever can be reached now.
     let first = intent.catalogs.borrow().clone();
-    intent.intake.take_up(first.as_deref(), &shared.borrow(), &[]);
+    intent.intake.take_up(first.as_deref(), &shared.borrow(), &connection.derived().borrow());
     let streams = ResourceStreams {
         cluster: base.config.cluster.clone(),
         trust_domain: base.config.trust_domain.clone(),

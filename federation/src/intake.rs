@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet;
-use crate::kubernetes::changed;
+use crate::kubernetes::{Derived, changed};
 use crate::limits::DIAGNOSTICS_MAX;
 use crate::revisions::Revisions;
 
@@ -69,7 +69,7 @@ impl Intake {
 
     /// One catalog, what the federation adds to it, and what the node derives from both. Computes
     /// for a while on a large one: not for a runtime's worker.
-    pub(crate) fn take_up(&self, catalog: Option<&Catalog>, shared: &Shared, derived: &[Resource]) {
+    pub(crate) fn take_up(&self, catalog: Option<&Catalog>, shared: &Shared, derived: &Derived) {
         let Some(catalog) = catalog else {
             tracing::info!(
                 "this cluster's objects are not known yet; gateways keep what they have"
@@ -80,12 +80,12 @@ impl Intake {
             tracing::error!("what the federation has said is lost; gateways keep what they have");
             return;
         }
-        let (mut resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
-        for resource in derived {
-            if resources.get(&resource.key()).is_none() {
-                resources.upsert(resource.clone());
-            }
+        if *derived == Derived::Awaited {
+            tracing::info!("the ports of imports are not known yet; gateways keep what they have");
+            return;
         }
+        let (mut resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
+        let refused = derived.add_to(&mut resources);
         let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());
         if let Some(revision) = published.revision {
@@ -93,7 +93,7 @@ impl Intake {
             tracing::info!(%revision, objects, "new revision");
         }
         let mut findings = (*self.findings()).clone();
-        findings.discovery = bounded(catalog.diagnostics.clone());
+        findings.discovery = bounded([catalog.diagnostics.clone(), refused].concat());
         findings.federation = bounded([shared.diagnostics.clone(), hidden].concat());
         findings.revisions = bounded(published.diagnostics);
         if let Some((snapshot, diagnostics)) = compiled {
@@ -109,7 +109,7 @@ impl Intake {
         self: Arc<Self>,
         mut catalogs: Catalogs,
         mut shared: watch::Receiver<Arc<Shared>>,
-        mut derived: watch::Receiver<Arc<Vec<Resource>>>,
+        mut derived: watch::Receiver<Arc<Derived>>,
         stop: CancellationToken,
     ) {
         loop {

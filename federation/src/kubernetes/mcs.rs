@@ -15,7 +15,7 @@ mod condition;
 mod derived;
 mod exports;
 mod imports;
-pub mod limits;
+mod limits;
 mod names;
 mod pool;
 mod sources;
@@ -39,9 +39,8 @@ use crate::intake::{Catalogs, Findings, Shared};
 use sources::{KINDS, Sources};
 use world::Memory;
 
-pub(crate) use derived::reserve;
-pub(crate) use names::IMPORTS_NAMESPACE;
-pub(crate) use pool::Pool;
+pub(crate) use derived::Derived;
+use pool::Pool;
 
 const GROUP: &str = "multicluster.x-k8s.io";
 const NAME: &str = "mcs";
@@ -212,12 +211,15 @@ pub(super) async fn keep_derived(cluster: Cluster) {
         let added = shared.borrow_and_update().clone();
         if !added.awaited && cache.is_known(WatchedKind::Service) {
             services = Some(cache.changes_of(WatchedKind::Service));
-            let recorded = world::recorded(cache.list_managed::<Value>(WatchedKind::Service).iter());
-            let recorded = listening.settle(recorded, Pool::from(cluster.config.import_ports));
-            let resources = Arc::new(derived::resources(sources::imports(&added), recorded));
+            let recorded =
+                world::recorded(cache.list_managed::<Value>(WatchedKind::Service).iter());
+            let pool = Pool::from(cluster.config.import_ports);
+            let recorded = listening.settle(recorded, pool);
+            let resources = derived::resources(sources::imports(&added), recorded);
+            let derived = Arc::new(Derived::Imports { pool, resources });
             cluster.derived.send_if_modified(|known| {
-                let is_new = *known != resources;
-                *known = resources;
+                let is_new = *known != derived;
+                *known = derived;
                 is_new
             });
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use model::ServiceName;
 use serde_json::{Value, json};
 
+use super::limits::CONDITION_MESSAGE_MAX;
 use crate::kubernetes::kinds::Kind;
 
 /// One condition as it should be.
@@ -68,13 +69,21 @@ impl Transitions {
                 "type": of_type,
                 "status": status.as_str(),
                 "reason": reason,
-                "message": message,
+                "message": bounded(message),
                 "observedGeneration": object["metadata"]["generation"],
                 "lastTransitionTime": since,
             }));
         }
         written
     }
+}
+
+fn bounded(message: &str) -> String {
+    if message.len() <= CONDITION_MESSAGE_MAX {
+        return message.to_string();
+    }
+    let end = message.floor_char_boundary(CONDITION_MESSAGE_MAX);
+    format!("{} ...", &message[..end])
 }
 
 #[cfg(test)]

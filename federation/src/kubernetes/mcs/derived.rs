@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use model::code::{LISTENER_CONFLICT, OBJECT_INVALID};
 use model::{
     AllowedNamespaces, BackendKind, BackendTarget, Diagnostic, GatewaySpec, HttpRoute, HttpRule,
-    ListenerProtocol, ListenerSpec, ParentTarget, Resource, ResourceSet, ServiceImport,
-    ServiceName, ServicePort, Severity, TcpRoute,
+    ListenerProtocol, ListenerSpec, ParentTarget, Resource, ResourceKey, ResourceSet,
+    ServiceImport, ServiceName, ServicePort, Severity, TcpRoute,
 };
 
 use super::names;
@@ -117,43 +117,73 @@ fn route(import: &ServiceImport, port: &ServicePort) -> Resource {
     Resource::HttpRoute(HttpRoute { namespace, name, parents, hostnames: vec![], rules })
 }
 
-/// Takes out of a cluster's own objects what would get between an import and its callers:
+/// What the node adds to users' and the federation's objects.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Derived {
+    /// The node is in no Kubernetes cluster.
+    #[default]
+    Nothing,
+    /// Not known yet. Without it gateways would close ports that pods use.
+    Awaited,
+    Imports {
+        pool: Pool,
+        resources: Vec<Resource>,
+    },
+}
+
+impl Derived {
+    /// Puts it into service, and says what had to go for it.
+    pub(crate) fn add_to(&self, catalog: &mut ResourceSet) -> Vec<Diagnostic> {
+        let Self::Imports { pool, resources } = self else { return Vec::new() };
+        let refused = reserve(catalog, *pool);
+        resources.iter().for_each(|resource| catalog.upsert(resource.clone()));
+        refused
+    }
+}
+
+/// Takes out of the catalog what would get between an import and its callers:
 ///
 /// - whatever is in the namespace `fedgate-imports`. A Gateway there could have the name of one of
-///   ours, and a route there may attach to ours, which takes routes of its own namespace;
+///   ours, and a route there could attach to ours, which takes routes of its own namespace;
 /// - a listener on a port of the pool. Of two listeners on one port the first in the order of names
 ///   has it, and that could be the user's.
 ///
 /// Kubernetes lets whoever may create namespaces have any name, so no name is out of reach: this
-/// function is what keeps it. What comes from the federation needs no such care, since only
-/// ClusterPeers and ServiceImports come that way.
-pub(crate) fn reserve(catalog: &ResourceSet, pool: Option<Pool>) -> (ResourceSet, Vec<Diagnostic>) {
-    let Some(pool) = pool else { return (catalog.clone(), Vec::new()) };
-    let (mut kept, mut diagnostics) = (catalog.clone(), Vec::new());
-    for (key, resource) in catalog.iter() {
-        if key.namespace.as_ref().is_some_and(|it| it.as_str() == names::IMPORTS_NAMESPACE) {
-            kept.remove(key);
-            diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                code: OBJECT_INVALID,
-                object: key.to_string(),
-                field: "metadata.namespace".into(),
-                message: format!("the namespace {} is kept for imports", names::IMPORTS_NAMESPACE),
-                fix: "use another namespace".into(),
-            });
-            continue;
-        }
-        let Resource::Gateway(gateway) = &**resource else { continue };
-        if gateway.listeners.iter().any(|listener| pool.contains(listener.port)) {
-            let (gateway, found) = without_pool_ports(gateway, pool);
-            kept.upsert(Resource::Gateway(gateway));
-            diagnostics.extend(found);
-        }
+/// function is what keeps it.
+fn reserve(catalog: &mut ResourceSet, pool: Pool) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let is_inside = |key: &ResourceKey| {
+        key.namespace.as_ref().is_some_and(|it| it.as_str() == names::IMPORTS_NAMESPACE)
+    };
+    let inside = catalog.iter().map(|(key, _)| key).filter(|key| is_inside(key));
+    for key in inside.cloned().collect::<Vec<_>>() {
+        catalog.remove(&key);
+        diagnostics.push(Diagnostic {
+            severity: Severity::Error,
+            code: OBJECT_INVALID,
+            object: key.to_string(),
+            field: "metadata.namespace".into(),
+            message: format!("the namespace {} is kept for imports", names::IMPORTS_NAMESPACE),
+            fix: "use another namespace".into(),
+        });
     }
-    (kept, diagnostics)
+    let trespassing = catalog.values().filter_map(|resource| match resource {
+        Resource::Gateway(gateway) if uses(gateway, pool) => Some(gateway.clone()),
+        _ => None,
+    });
+    for gateway in trespassing.collect::<Vec<_>>() {
+        let (gateway, found) = without_pool_ports(gateway, pool);
+        catalog.upsert(Resource::Gateway(gateway));
+        diagnostics.extend(found);
+    }
+    diagnostics
 }
 
-fn without_pool_ports(gateway: &GatewaySpec, pool: Pool) -> (GatewaySpec, Vec<Diagnostic>) {
+fn uses(gateway: &GatewaySpec, pool: Pool) -> bool {
+    gateway.listeners.iter().any(|listener| pool.contains(listener.port))
+}
+
+fn without_pool_ports(mut gateway: GatewaySpec, pool: Pool) -> (GatewaySpec, Vec<Diagnostic>) {
     let object = Resource::Gateway(gateway.clone()).key().to_string();
     let listeners = gateway.listeners.iter().enumerate();
     let taken = listeners.filter(|(_, listener)| pool.contains(listener.port));
@@ -167,7 +197,91 @@ fn without_pool_ports(gateway: &GatewaySpec, pool: Pool) -> (GatewaySpec, Vec<Di
             .into(),
     });
     let diagnostics = diagnostics.collect();
-    let mut gateway = gateway.clone();
     gateway.listeners.retain(|listener| !pool.contains(listener.port));
     (gateway, diagnostics)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{ClusterName, ObjectName, Revision, compile};
+
+    use super::*;
+
+    const POOL: Pool = Pool { first: 20_000, count: 10 };
+
+    fn service(text: &str) -> ServiceName {
+        ServiceName::parse(text).unwrap()
+    }
+
+    fn recorded(rows: &[(&str, &str)]) -> BTreeMap<ServiceName, PoolPorts> {
+        let rows = rows.iter();
+        rows.map(|(name, text)| (service(name), super::super::pool::from_text(text))).collect()
+    }
+
+    /// Who listens on what, beside a catalog of users' making.
+    fn listeners(manifest: &str) -> (Vec<String>, Vec<String>) {
+        let users = api::parse_manifest("users.yaml", manifest).unwrap();
+        assert_eq!(users.diagnostics, []);
+        let mut catalog: ResourceSet = users.objects.into_iter().map(|it| it.resource).collect();
+        let import = ServiceImport {
+            name: service("shop/api"),
+            ports: vec![ServicePort { name: None, port: 80, protocol: model::AppProtocol::Http }],
+            clusters: vec![],
+        };
+        catalog.upsert(Resource::ServiceImport(import.clone()));
+        let recorded = recorded(&[("shop/imported-api", "80=20000")]);
+        let resources = resources([&import], &recorded);
+        let refused = Derived::Imports { pool: POOL, resources }.add_to(&mut catalog);
+        let own = ClusterName::parse("east").unwrap();
+        let (snapshot, _) = compile(&own, Revision::default(), &catalog);
+        let listeners = snapshot.listeners.values();
+        let refused = refused.iter().map(|found| format!("{} {}", found.object, found.field));
+        (listeners.map(|it| format!("{} {}", it.port, it.name)).collect(), refused.collect())
+    }
+
+    #[test]
+    fn users_cannot_get_between_an_import_and_its_callers() {
+        let gateway = |namespace: &str, name: &str, port: u16| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+                 metadata: {{name: {name}, namespace: {namespace}}}\n\
+                 spec:\n  gatewayClassName: fedgate\n  listeners:\n  \
+                 - {{name: a, port: 80, protocol: HTTP}}\n  \
+                 - {{name: b, port: {port}, protocol: HTTP}}\n"
+            )
+        };
+        let ours = "20000 Gateway/fedgate-imports/shop.api/port-80";
+        let (found, refused) = listeners(&gateway("a", "first", 20_000));
+        assert_eq!(found, ["80 Gateway/a/first/a", ours]);
+        assert_eq!(refused, ["Gateway/a/first spec.listeners[1].port"]);
+        let (found, refused) = listeners(&gateway("fedgate-imports", "shop.api", 81));
+        assert_eq!(found, [ours]);
+        assert_eq!(refused, ["Gateway/fedgate-imports/shop.api metadata.namespace"]);
+        let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+                     metadata: {name: thief, namespace: fedgate-imports}\n\
+                     spec: {parentRefs: [{name: shop.api}], rules: [{backendRefs: [{name: x, port: 1}]}]}\n";
+        let (_, refused) = listeners(route);
+        assert_eq!(refused, ["HTTPRoute/fedgate-imports/thief metadata.namespace"]);
+    }
+
+    #[test]
+    fn a_port_stays_with_who_has_it() {
+        let mut listening = Listening::default();
+        let mine = [("shop/imported-api", "80=20001")];
+        let settled = listening.settle(recorded(&mine), POOL).clone();
+        assert_eq!(settled, recorded(&mine));
+        // Another namespace writes the same port, and its name comes first.
+        let both = [("aaa/imported-x", "80=20001"), mine[0]];
+        let settled = listening.settle(recorded(&both), POOL).clone();
+        assert_eq!(settled, recorded(&[("aaa/imported-x", ""), mine[0]]));
+        let settled = listening.settle(recorded(&both[..1]), POOL).clone();
+        assert_eq!(settled, recorded(&both[..1]), "it was given up");
+        let settled = listening.settle(recorded(&[("aaa/imported-x", "80=443")]), POOL).clone();
+        assert_eq!(settled, recorded(&[("aaa/imported-x", "")]), "outside of the pool");
+    }
+
+    #[test]
+    fn names_of_listeners_are_names_of_objects() {
+        assert_eq!(names::listener(80), ObjectName::parse("port-80").unwrap());
+    }
 }

@@ -91,10 +91,12 @@ fn valid(facts: &ExportFacts<'_>) -> Condition {
         ServiceFacts::Served => {
             let mut message = format!("the Service {} can be exported", facts.name);
             // What is left out of it, and what is without effect.
-            let warnings = told(facts.reading, Severity::Warning);
-            let notes = [service_errors, warnings].into_iter().flatten();
-            for note in notes {
-                message += &format!("; but {note}");
+            let warnings = [facts.service_reading, facts.reading];
+            let warnings = warnings.map(|found| told(found, Severity::Warning));
+            let notes: Vec<String> =
+                [service_errors].into_iter().chain(warnings).flatten().collect();
+            if !notes.is_empty() {
+                message += &format!("; but {}", notes.join("; "));
             }
             condition(ConditionStatus::True, ExportReason::Valid, message)
         }

@@ -10,3 +10,5 @@ pub const IMPORT_PORT_REST: Duration = Duration::from_secs(60);
 pub const IMPORTS_LOST_MIN: usize = 10;
 /// ... namely for so long, unless they come back.
 pub const IMPORTS_LOST_HOLD: Duration = Duration::from_secs(30);
+/// Bytes of a condition's message; Kubernetes has room for 32 KiB.
+pub const CONDITION_MESSAGE_MAX: usize = 4096;

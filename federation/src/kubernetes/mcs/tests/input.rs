@@ -236,7 +236,13 @@ impl Input {
             }
             (Step::Apply { document, .. }, Some(place)) => {
                 let before = std::mem::replace(&mut self.objects[place], document);
-                self.objects[place]["status"] = before["status"].clone();
+                let now = &mut self.objects[place];
+                now["status"] = before["status"].clone();
+                for field in ["clusterIPs", "ipFamilies"] {
+                    if kind == "Service" {
+                        now["spec"][field] = before["spec"][field].clone();
+                    }
+                }
                 complete(&mut self.objects[place]);
             }
             (Step::Apply { mut document, .. }, None) => {
