@@ -59,10 +59,6 @@ registry! {
         "Custom resource definitions are missing, or older than Fedgate needs.",
         "Those of Gateway API and of the MCS API are not part of Fedgate's charts.",
         "Install the release that the message names; without them Fedgate runs, and serves no object of those kinds.";
-    1109 POD_SECURITY_REFUSES "PodSecurityRefuses":
-        "The namespace's Pod Security level would refuse Fedgate's pods, or some of them.",
-        "The values ask for something that the level forbids, such as host ports.",
-        "Use a Service of type LoadBalancer or NodePort, or label the namespace for it.";
     1110 STORAGE_UNAVAILABLE "StorageUnavailable":
         "The federation node would get no volume.",
         "There is no default StorageClass, or the one that is named does not exist.",
@@ -95,6 +91,14 @@ registry! {
         "An object that the federation node would make is there already, and is somebody else's.",
         "It has the name that Fedgate uses, without the label `app.kubernetes.io/managed-by: fedgate`.",
         "Rename or remove the object that the message names; Fedgate leaves it alone.";
+    1118 VERSIONS_DIFFER "VersionsDiffer":
+        "fedctl and the federation node are of different versions.",
+        "One of the two was upgraded and the other was not.",
+        "Take a fedctl of the node's version; most of it works until then.";
+    1119 GATEWAY_UNCONNECTED "GatewayUnconnected":
+        "Gateways are not connected to the federation node, or not ready.",
+        "They cannot enrol, cannot reach the node, are starting, or are draining.",
+        "Look at a gateway's log, which says why; gateways that have served go on with what they have.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
@@ -159,6 +163,14 @@ registry! {
         "Whether a ServiceAccount's token is good could not be found out.",
         "The API server does not answer, or the federation node may not create TokenReviews.",
         "Bind the node's ServiceAccount to ClusterRole system:auth-delegator; gateways that have an SVID go on.";
+    3009 SVID_RENEWAL_LATE "SvidRenewalLate":
+        "A certificate is near its end and has not been renewed.",
+        "Renewal begins at half of its life; since then the federation node was away or refused.",
+        "Start the federation node, or look at its log and the holder's; both try again by themselves.";
+    3010 AUTHORITY_EXPIRED "AuthorityExpired":
+        "A trust domain has no valid signing certificate.",
+        "Its cluster's CA has expired, or its new bundle has not come here.",
+        "`fedctl trust list` shows it; start the node of the cluster that owns it, which publishes its bundle.";
     4001 OBJECT_INVALID "ObjectInvalid":
         "An object could not be parsed and is not in service.",
         "A field is of the wrong type, missing, or not a valid name.",
