@@ -1,16 +1,21 @@
 //! The command line: what can be said, not what it does. One file per command does that.
 
 mod federation;
+mod kubernetes;
 mod objects;
+mod plugin;
 mod store;
 
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::kubernetes::Role;
 use crate::printer::OutputFormat;
 pub use federation::{Join, Leave, Namespace, NamespaceGrant, Revoke, Token, TokenIssue};
+pub use kubernetes::{Check, Install, Uninstall};
 pub use objects::{Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
+pub use plugin::{is_plugin, parse_from};
 pub use store::{Audit, Snapshot, Store};
 
 /// Operates a Fedgate federation.
@@ -32,9 +37,27 @@ pub struct Global {
     /// The node itself instead of a context: unix:PATH of its operator socket
     #[arg(long, global = true, value_name = "unix:PATH", conflicts_with = "context")]
     pub server: Option<String>,
+    /// A kubeconfig's context instead: the node in that cluster, through its API server
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "server")]
+    pub kube_context: Option<String>,
+    /// The kubeconfig [default: $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace that Fedgate itself runs in [default: fedgate-system, else where it is found]
+    #[arg(long, global = true, value_name = "NAMESPACE")]
+    pub fedgate_namespace: Option<String>,
+    /// As whom to ask a node in Kubernetes [default: the strongest role that you may have]
+    #[arg(long, global = true, value_enum)]
+    pub role: Option<Role>,
     /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: OutputFormat,
+    /// Say on standard error which node is asked, and as whom
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Whether this runs as `kubectl fed`.
+    #[arg(skip)]
+    pub plugin: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,10 +117,22 @@ pub enum Command {
     /// What operators have changed, and whether that record is whole
     #[command(subcommand)]
     Audit(Audit),
+    /// Install Fedgate into a Kubernetes cluster by Helm, with values that fit it
+    Install(Install),
+    /// Remove Fedgate from a Kubernetes cluster
+    Uninstall(Uninstall),
+    /// Check a cluster, its Fedgate and its way to other clusters, row by row
+    Check(Check),
     /// What a FED code means and what to do about it
     Explain(Explain),
     /// A shell's completion script
     Completion(Completion),
+    /// What could come next on the command line, for `kubectl fed`
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,8 +196,22 @@ pub struct Explain {
 
 #[derive(Debug, Args)]
 pub struct Completion {
-    /// The shell
-    pub shell: clap_complete::Shell,
+    /// The shell; kubectl for the script kubectl_complete-fed
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// What asks for completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    #[value(name = "powershell")]
+    PowerShell,
+    Zsh,
+    /// `kubectl fed`, in any shell that completes kubectl
+    Kubectl,
 }
 
 /// The whole tree, for completions and for the reference page.

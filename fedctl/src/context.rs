@@ -20,12 +20,26 @@ pub struct Contexts {
     pub contexts: BTreeMap<String, Context>,
 }
 
-/// One node.
+/// The way to one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Context {
+pub enum Context {
     /// The Unix socket of the node's operator API.
-    pub operator_socket: PathBuf,
+    OperatorSocket(PathBuf),
+    /// Through a cluster's API server.
+    Kubernetes(KubernetesContext),
+}
+
+/// Which cluster, and where Fedgate is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubernetesContext {
+    /// The kubeconfig's context; else its current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Where Fedgate runs; else where it is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl Default for Contexts {
@@ -72,13 +86,10 @@ impl Contexts {
         std::fs::rename(&fresh, path).map_err(|error| failed(error.to_string()))
     }
 
-    /// The context of that name, or the current one.
-    pub fn choose(&self, name: Option<&str>) -> Result<&Context, CommandError> {
-        let Some(name) = name.or(self.current.as_deref()) else {
-            return Err(CommandError::new(Exit::Usage, "no context is set")
-                .hint("start one with `fedctl demo up`, or name a node: --server unix:PATH"));
-        };
-        self.contexts.get(name).ok_or_else(|| {
+    /// The context of that name, or the current one if there is any.
+    pub fn choose(&self, name: Option<&str>) -> Result<Option<&Context>, CommandError> {
+        let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
+        self.contexts.get(name).map(Some).ok_or_else(|| {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             CommandError::new(Exit::Usage, format!("there is no context {name:?}"))
                 .hint(format!("known contexts: {}", or_none(&known.join(", "))))
@@ -124,14 +135,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/contexts.yaml");
         let mut contexts = Contexts::load(&path).unwrap();
-        assert_eq!(contexts.choose(None).unwrap_err().exit, Exit::Usage);
-        let east = Context { operator_socket: "/run/east.sock".into() };
+        assert_eq!(contexts.choose(None).unwrap(), None);
+        let east = Context::OperatorSocket("/run/east.sock".into());
+        let cloud = KubernetesContext { context: Some("kind-west".into()), namespace: None };
         contexts.contexts.insert("demo-east".into(), east.clone());
+        contexts.contexts.insert("cloud".into(), Context::Kubernetes(cloud));
         contexts.current = Some("demo-east".into());
         contexts.save(&path).unwrap();
         let again = Contexts::load(&path).unwrap();
         assert_eq!(again, contexts);
-        assert_eq!(again.choose(None).unwrap(), &east);
+        assert_eq!(again.choose(None).unwrap(), Some(&east));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("operatorSocket: /run/east.sock"), "{text}");
+        assert!(text.contains("kubernetes:\n      context: kind-west\n"), "{text}");
         let error = again.choose(Some("demo-west")).unwrap_err().to_string();
         assert!(error.contains("\"demo-west\"") && error.contains("demo-east"), "{error}");
     }

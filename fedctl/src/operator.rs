@@ -1,18 +1,23 @@
 //! A federation node's operator API, as commands use it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use model::code::Code;
 use tokio::net::UnixStream;
-use tonic::Streaming;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status, Streaming};
 use wire::operator::proto;
 use wire::operator::proto::federation_service_client::FederationServiceClient;
 use wire::operator::proto::operator_service_client::OperatorServiceClient;
 
 use crate::error::{CommandError, Exit};
+use crate::kubernetes::{Door, Token};
 
 /// A question whose answer lies ready.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,8 +27,23 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection to one node.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    client: OperatorServiceClient<Channel>,
-    federation: FederationServiceClient<Channel>,
+    client: OperatorServiceClient<InterceptedService<Channel, Bearer>>,
+    federation: FederationServiceClient<InterceptedService<Channel, Bearer>>,
+    /// Where the node's files are, if that is not this machine.
+    elsewhere: Option<String>,
+}
+
+/// Who calls: on a Unix socket the kernel says so, elsewhere a token does.
+#[derive(Debug, Clone)]
+struct Bearer(Option<AsciiMetadataValue>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Operator {
@@ -34,15 +54,49 @@ impl Operator {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        // The authority is never resolved: the connector knows the socket.
-        let endpoint = Endpoint::from_static("http://node.invalid").connect_timeout(TIMEOUT);
+        let endpoint = endpoint().connect_timeout(TIMEOUT);
         let connected = endpoint.connect_with_connector(connector).await;
         let channel = connected.map_err(|error| unreachable_node(socket, &error))?;
-        let client = OperatorServiceClient::new(channel.clone())
+        Ok(Self::over(channel, Bearer(None), None))
+    }
+
+    /// Connects to a node in a Kubernetes cluster. The first connection is made here, so that what is
+    /// wrong with it can be told; when it ends, the next call makes another one.
+    pub async fn through(door: Door, token: &Token) -> Result<Self, CommandError> {
+        let authorization = token.authorization().ok_or_else(|| {
+            CommandError::failed("the API server's token has characters that no token has")
+        })?;
+        let elsewhere = door.shown();
+        let first = Arc::new(Mutex::new(Some(door.open().await?)));
+        let connector = tower::service_fn(move |_: Uri| {
+            let (door, first) = (door.clone(), first.clone());
+            async move {
+                let opened = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match opened {
+                    Some(stream) => Ok(TokioIo::new(stream)),
+                    None => door.open().await.map(TokioIo::new),
+                }
+            }
+        });
+        let connected = endpoint().connect_with_connector(connector).await;
+        let channel = connected.map_err(|error| {
+            let message = format!("{elsewhere} does not answer: {}", innermost(&error));
+            CommandError::new(Exit::Unreachable, message).code(model::code::FEDERATION_UNREACHABLE)
+        })?;
+        Ok(Self::over(channel, Bearer(Some(authorization)), Some(elsewhere)))
+    }
+
+    fn over(channel: Channel, bearer: Bearer, elsewhere: Option<String>) -> Self {
+        let client = OperatorServiceClient::with_interceptor(channel.clone(), bearer.clone())
             .max_decoding_message_size(wire::operator::ANSWER_BYTES_MAX);
-        let federation = FederationServiceClient::new(channel)
+        let federation = FederationServiceClient::with_interceptor(channel, bearer)
             .max_decoding_message_size(wire::operator::ANSWER_BYTES_MAX);
-        Ok(Self { client, federation })
+        Self { client, federation, elsewhere }
+    }
+
+    /// Whose files the node reads and writes, if they are not this machine's.
+    pub fn elsewhere(&self) -> Option<&str> {
+        self.elsewhere.as_deref()
     }
 
     /// Joins; the steps come as they are made, each within `wait` of the call.
@@ -142,8 +196,13 @@ impl Operator {
     }
 }
 
-fn within<T>(message: T, timeout: Duration) -> tonic::Request<T> {
-    let mut request = tonic::Request::new(message);
+fn endpoint() -> Endpoint {
+    // The authority is never resolved: the connector knows the way.
+    Endpoint::from_static("http://node.invalid")
+}
+
+fn within<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
 }
@@ -161,7 +220,7 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// What a refusal says: the node's own words, with their code and, behind the last semicolon, the fix.
-pub(crate) fn refused(status: &tonic::Status) -> CommandError {
+pub(crate) fn refused(status: &Status) -> CommandError {
     let exit = match status.code() {
         // tonic gives a call that took too long this code.
         tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => Exit::TimedOut,
@@ -199,32 +258,32 @@ mod tests {
     fn a_refusal_is_told_in_the_nodes_words() {
         for (status, exit, wanted) in [
             (
-                tonic::Status::failed_precondition("FED1005: no; do this"),
+                Status::failed_precondition("FED1005: no; do this"),
                 Exit::Failed,
                 "error: no (FED1005)\nhint: do this",
             ),
             (
-                tonic::Status::invalid_argument("FED4012: nothing was applied\nerror a; b"),
+                Status::invalid_argument("FED4012: nothing was applied\nerror a; b"),
                 Exit::Usage,
                 "error: nothing was applied (FED4012)\nerror a; b",
             ),
             (
-                tonic::Status::failed_precondition("FED6305: nobody:\n  a: no; b\ndo this"),
+                Status::failed_precondition("FED6305: nobody:\n  a: no; b\ndo this"),
                 Exit::Failed,
                 "error: nobody: (FED6305)\n  a: no; b\nhint: do this",
             ),
             (
-                tonic::Status::internal("a: b; c"),
+                Status::internal("a: b; c"),
                 Exit::Failed,
                 "error: the node answered Internal: a: b; c",
             ),
             (
-                tonic::Status::unavailable("gone"),
+                Status::unavailable("gone"),
                 Exit::Unreachable,
                 "error: the node answered Unavailable: gone",
             ),
             (
-                tonic::Status::deadline_exceeded("late"),
+                Status::deadline_exceeded("late"),
                 Exit::TimedOut,
                 "error: the node answered DeadlineExceeded: late",
             ),

@@ -21,12 +21,20 @@ pub enum OutputFormat {
     Json,
     /// The same as YAML; manifests where the command is about manifests.
     Yaml,
+    /// `check` only: what is wrong, without what is well.
+    Short,
+    /// `check` only: for systems that collect test results.
+    Junit,
 }
 
 /// Writes data to stdout and talk to stderr.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Printer {
     pub format: OutputFormat,
+    /// Whether details are told too.
+    pub verbose: bool,
+    /// Whether people called `kubectl fed`, so that hints say it so.
+    pub plugin: bool,
 }
 
 impl Printer {
@@ -41,7 +49,7 @@ impl Printer {
                 .map_err(|error| CommandError::failed(format!("output as JSON: {error}")))?,
             OutputFormat::Yaml => serde_saphyr::to_string(value)
                 .map_err(|error| CommandError::failed(format!("output as YAML: {error}")))?,
-            OutputFormat::Table => table(value),
+            OutputFormat::Table | OutputFormat::Short | OutputFormat::Junit => table(value),
         };
         self.data(&text)
     }
@@ -59,8 +67,31 @@ impl Printer {
 
     /// A line for the person watching. Nothing depends on its being seen.
     pub fn talk(&self, line: &str) {
+        let line = if self.plugin { as_plugin(line) } else { line.to_owned() };
         let _unseen = writeln!(std::io::stderr().lock(), "{line}");
     }
+
+    /// A line for the person who asked for details.
+    pub fn detail(&self, line: &str) {
+        if self.verbose {
+            self.talk(line);
+        }
+    }
+}
+
+/// Commands in a hint as they are typed to the plugin: `fedctl init` is `kubectl fed init`.
+pub fn as_plugin(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("fedctl ") {
+        let (before, after) = rest.split_at(at);
+        // Not a path that ends so, nor another program.
+        let word = !before.ends_with(|last: char| last.is_alphanumeric() || "/-_.".contains(last));
+        shown += before;
+        shown += if word { "kubectl fed " } else { "fedctl " };
+        rest = &after["fedctl ".len()..];
+    }
+    shown + rest
 }
 
 /// Asks a person; `false` when the answer is anything but yes. Only for a terminal.
@@ -124,6 +155,20 @@ mod tests {
     fn tables_align_and_have_no_trailing_space() {
         let text = table(&["A", "LONG"], [vec!["xyz".into(), "1".into()]]);
         assert_eq!(text, "A    LONG\nxyz  1");
+    }
+
+    #[test]
+    fn hints_name_the_program_that_was_called() {
+        for (text, want) in [
+            ("Next: fedctl init", "Next: kubectl fed init"),
+            (
+                "`fedctl check` or /usr/bin/fedctl check",
+                "`kubectl fed check` or /usr/bin/fedctl check",
+            ),
+            ("fedctl", "fedctl"),
+        ] {
+            assert_eq!(as_plugin(text), want);
+        }
     }
 
     #[test]

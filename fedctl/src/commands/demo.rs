@@ -361,7 +361,7 @@ fn remember_contexts(demo: &Demo) -> Result<(), CommandError> {
     let path = contexts_path();
     let mut contexts = Contexts::load(&path)?;
     for cluster in demo.fleet.clusters() {
-        let context = Context { operator_socket: cluster.operator_socket() };
+        let context = Context::OperatorSocket(cluster.operator_socket());
         contexts.contexts.insert(context_name(&cluster.name), context);
     }
     contexts.current.get_or_insert_with(|| context_name("east"));

@@ -2,6 +2,7 @@
 
 mod apply;
 mod audit;
+mod check;
 mod clusters;
 mod completion;
 mod demo;
@@ -10,6 +11,7 @@ mod explain;
 mod export;
 mod get;
 mod init;
+mod install;
 mod join;
 mod kinds;
 mod leave;
@@ -27,10 +29,11 @@ mod verify;
 use std::path::PathBuf;
 
 use crate::cli::{Certs, Cli, Command, Global, Namespace, Trust};
-use crate::context::{self, Contexts};
+use crate::connect::{self, node};
+use crate::context;
 use crate::error::CommandError;
 use crate::operator::Operator;
-use crate::printer::Printer;
+use crate::printer::{OutputFormat, Printer};
 
 /// How a command that did not fail ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,34 +41,69 @@ pub enum Outcome {
     Done,
     /// `fedctl diff` found a difference.
     Differs,
+    /// `fedctl check` found something that does not work.
+    Unwell,
+    /// `fedctl check --strict` found something that may not work.
+    Warned,
 }
 
 /// Runs one command on a runtime of its own.
 pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
-    let Cli { global, command } = cli;
-    let printer = Printer { format: global.output };
+    let Cli { global, mut command } = cli;
+    let printer = Printer { format: global.output, verbose: global.verbose, plugin: global.plugin };
+    if matches!(printer.format, OutputFormat::Short | OutputFormat::Junit)
+        && !matches!(command, Command::Check(_))
+    {
+        return Err(CommandError::usage("-o short and -o junit are for `fedctl check`")
+            .hint("use table, json or yaml"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| CommandError::failed(format!("start: {error}")))?;
     runtime.block_on(async {
+        if global.plugin {
+            set_namespace(&mut command, &global, &printer).await?;
+        }
         match command {
             Command::Demo(verb) => demo::run(verb, &printer).await,
             Command::Explain(args) => explain::run(args.code.as_deref(), &printer),
             Command::Completion(args) => completion::run(args.shell, &printer),
+            Command::Complete { words } => completion::complete(&words, &printer),
+            Command::Install(args) => install::install(&args, &global, &printer).await,
+            Command::Uninstall(args) => install::uninstall(&args, &global, &printer).await,
+            Command::Check(args) => return check::run(&args, &global, &printer).await,
             Command::Export(args) if args.dry_run => export::print_export(&args, &printer),
             Command::Namespace(Namespace::Grant(args)) if args.dry_run => {
                 export::print_grant(&args, &printer)
             }
             Command::Diff(args) => {
-                let differs = apply::diff(&args, &node(&global).await?, &printer).await?;
+                let differs = apply::diff(&args, &node(&global, &printer).await?, &printer).await?;
                 return Ok(if differs { Outcome::Differs } else { Outcome::Done });
             }
-            command => ask_node(command, &node(&global).await?, &printer).await,
+            command => ask_node(command, &node(&global, &printer).await?, &printer).await,
         }?;
         Ok(Outcome::Done)
     })
+}
+
+/// As for kubectl, a Service without a namespace is in that of the kubeconfig's context.
+async fn set_namespace(
+    command: &mut Command,
+    global: &Global,
+    printer: &Printer,
+) -> Result<(), CommandError> {
+    let (service, namespace) = match command {
+        Command::Export(args) => (&args.service, &mut args.namespace),
+        Command::Unexport(args) => (&args.service, &mut args.namespace),
+        _ => return Ok(()),
+    };
+    if namespace.is_none() && !service.contains('/') {
+        let target = connect::chosen(global)?;
+        *namespace = Some(connect::cluster(global, &target, printer).await?.namespace);
+    }
+    Ok(())
 }
 
 /// The commands that talk with a federation node.
@@ -97,22 +135,15 @@ async fn ask_node(
         Command::Trust(Trust::List) => trust::list(node, printer).await,
         Command::Certs(Certs::List) => trust::certs(node, printer).await,
         Command::Audit(verb) => audit::run(verb, node, printer).await,
-        Command::Demo(_) | Command::Explain(_) | Command::Completion(_) | Command::Diff(_) => {
-            Err(CommandError::failed("this command asks no node"))
-        }
+        Command::Demo(_)
+        | Command::Explain(_)
+        | Command::Completion(_)
+        | Command::Complete { .. }
+        | Command::Install(_)
+        | Command::Uninstall(_)
+        | Command::Check(_)
+        | Command::Diff(_) => Err(CommandError::failed("this command asks no node")),
     }
-}
-
-/// The node that the options name.
-async fn node(global: &Global) -> Result<Operator, CommandError> {
-    let socket: PathBuf = match &global.server {
-        Some(server) => context::parse_server(server)?,
-        None => {
-            let contexts = Contexts::load(&contexts_path())?;
-            contexts.choose(global.context.as_deref())?.operator_socket.clone()
-        }
-    };
-    Operator::connect(&socket).await
 }
 
 fn contexts_path() -> PathBuf {

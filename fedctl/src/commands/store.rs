@@ -88,6 +88,11 @@ pub(super) async fn run(
 }
 
 async fn snapshot(verb: Snapshot, node: &Operator, printer: &Printer) -> Result<(), CommandError> {
+    let elsewhere = node.elsewhere();
+    let path = |file: &Path| path(file, elsewhere);
+    if let Some(place) = elsewhere {
+        printer.talk(&format!("The file is in {place}, not on this machine."));
+    }
     match verb {
         Snapshot::Save { file } => {
             let facts = node.save_snapshot(path(&file)?).await?;
@@ -115,8 +120,13 @@ async fn snapshot(verb: Snapshot, node: &Operator, printer: &Printer) -> Result<
     }
 }
 
-/// The node has another working folder.
-fn path(file: &Path) -> Result<SnapshotPath, CommandError> {
+/// The node has another working folder, and perhaps another machine, of which nothing is known here.
+fn path(file: &Path, elsewhere: Option<&str>) -> Result<SnapshotPath, CommandError> {
+    if let Some(place) = elsewhere.filter(|_| !file.is_absolute()) {
+        let message = format!("{}: the file is in {place}", file.display());
+        return Err(CommandError::usage(message)
+            .hint("name it by its whole path there, such as /var/lib/fedgate/backup.fed"));
+    }
     let absolute = std::path::absolute(file);
     let absolute =
         absolute.map_err(|error| CommandError::usage(format!("{}: {error}", file.display())))?;
@@ -215,6 +225,14 @@ fn page(view: &SnapshotView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_on_another_machine_has_its_whole_path() {
+        assert_eq!(path(Path::new("/a/b"), Some("x/y")).unwrap().path, "/a/b");
+        assert!(path(Path::new("b"), None).unwrap().path.starts_with('/'));
+        let error = path(Path::new("b"), Some("x/y")).unwrap_err().to_string();
+        assert!(error.starts_with("error: b: the file is in x/y\nhint: "), "{error}");
+    }
     use crate::golden;
     use wire::resource::proto::Revision;
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
 
+mod api_server;
 mod changes;
 mod federation;
 mod fixture;
+mod kubernetes;

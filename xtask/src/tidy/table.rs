@@ -31,7 +31,17 @@ pub const CRATES: &[CrateRule] = &[
     },
     CrateRule {
         name: "fedctl",
-        uses: &["model", "wire", "api", "identity", "wan", "discovery", "gateway", "federation"],
+        uses: &[
+            "model",
+            "wire",
+            "api",
+            "identity",
+            "wan",
+            "tunnel",
+            "discovery",
+            "gateway",
+            "federation",
+        ],
         tests_use: &["testkit"],
     },
     CrateRule {
