@@ -17,6 +17,7 @@ mod addresses;
 mod apply;
 mod calls;
 mod connection;
+mod events;
 mod gateway_api;
 mod health;
 mod kinds;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 
 use discovery::kubernetes::Cache;
 use identity::Ca;
-use model::{ClusterName, Resource};
+use model::ClusterName;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Cluster {
     pub(crate) client: kube::Client,
     pub(crate) config: Arc<KubernetesConfig>,
+    /// This process in the election, and in what it tells.
+    pub(crate) identity: String,
     pub(crate) around: Arc<Surroundings>,
     /// Where other clusters reach this one's gateways.
     pub(crate) advertised: Advertised,
@@ -90,8 +93,9 @@ impl std::fmt::Debug for Cluster {
 
 impl Cluster {
     /// Starts the election and every writer. `leads` is the other end of `self.leader`.
-    fn start_writers(&self, leads: watch::Sender<bool>, identity: String) {
-        self.around.tasks.spawn(lease::run(self.clone(), leads, identity));
+    fn start_writers(&self, leads: watch::Sender<bool>) {
+        self.around.tasks.spawn(lease::run(self.clone(), leads));
+        self.around.tasks.spawn(events::run(self.clone()));
         self.start(trust::TrustWriter::new(self));
         self.start(gateway_api::GatewayApiWriter::new(self));
         self.start(mcs::McsWriter::new(self));

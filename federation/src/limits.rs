@@ -265,3 +265,9 @@ pub const NODE_ADDRESSES_MAX: usize = 8;
 pub const KUBERNETES_START_WAIT: Duration = Duration::from_secs(2);
 /// Addresses in the status of one Gateway: what its CRD allows.
 pub const GATEWAY_ADDRESSES_MAX: usize = 16;
+/// Kubernetes Events about findings that are made at once; what is beyond is left out.
+pub const EVENTS_AT_ONCE_MAX: u32 = 100;
+/// One more may be made each time this has passed.
+pub const EVENTS_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of an Event's note: the API server takes 1 KiB.
+pub const EVENT_NOTE_BYTES_MAX: usize = 1000;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use discovery::Catalog;
 use discovery::kubernetes::{Cache, KubernetesProvider, KubernetesProviderConfig, ProviderState};
+use model::PeerAddress;
 use model::code::{CONFIG_INVALID, GATEWAY_ADDRESS_PENDING, KUBECONFIG_UNUSABLE};
-use model::{PeerAddress, Resource};
 use rand::Rng as _;
 use tokio::sync::watch;
 
 use super::addresses::addresses;
 use super::calls::Failure;
-use super::{Cluster, Health, Surroundings, changed};
+use super::{Cluster, Derived, Health, Surroundings, changed};
 use crate::app::coded;
 use crate::config::{FederationConfig, KubernetesConfig};
 use crate::intake::Catalogs;
@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     is_fixed: bool,
     catalogs: watch::Sender<Option<Arc<Catalog>>>,
     advertised: watch::Sender<Arc<Vec<PeerAddress>>>,
-    derived: watch::Sender<Arc<Vec<Resource>>>,
+    derived: watch::Sender<Arc<Derived>>,
 }
 
 struct Watched {
@@ -49,11 +49,14 @@ impl Connection {
         let nothing = Some(Arc::new(Catalog::default()));
         let connection = Self {
             catalogs: watch::Sender::new(if watched.is_some() { None } else { nothing }),
+            derived: watch::Sender::new(Arc::new(match watched {
+                Some(_) => Derived::Awaited,
+                None => Derived::Nothing,
+            })),
             watched,
             name: config.name.to_string(),
             is_fixed: !config.advertise.is_empty(),
             advertised: watch::Sender::new(Arc::new(config.advertise.clone())),
-            derived: watch::Sender::default(),
         };
         if let Some(watched) = &connection.watched {
             connection.feed(watched).take();
@@ -71,7 +74,7 @@ impl Connection {
         self.advertised.subscribe()
     }
 
-    pub(crate) fn derived(&self) -> watch::Receiver<Arc<Vec<Resource>>> {
+    pub(crate) fn derived(&self) -> watch::Receiver<Arc<Derived>> {
         self.derived.subscribe()
     }
 
@@ -84,7 +87,11 @@ impl Connection {
         let Some(watched) = &self.watched else { return };
         let feed = self.feed(watched);
         let (leads, leader) = watch::channel(false);
+        // Another one at each start: a second process that calls itself the same must not take it
+        // for its own.
+        let identity = format!("{}-{:08x}", self.name, rand::rng().random::<u32>());
         let cluster = Cluster {
+            identity,
             client: watched.client.clone(),
             config: watched.config.clone(),
             around: Arc::new(around),
@@ -94,10 +101,7 @@ impl Connection {
             health: watched.health.clone(),
             cache: watched.provider.cache(),
         };
-        // Another one at each start: a second process that calls itself the same must not take it
-        // for its own.
-        let identity = format!("{}-{:08x}", self.name, rand::rng().random::<u32>());
-        cluster.start_writers(leads, identity);
+        cluster.start_writers(leads);
         let (tasks, stop) = (cluster.around.tasks.clone(), cluster.around.stop.clone());
         tasks.spawn(async move {
             // The provider ends when it is dropped.

@@ -18,10 +18,10 @@ use super::calls::{Failure, in_time};
 use crate::limits::{LEASE_DURATION, LEASE_RELEASE_TIMEOUT, LEASE_RENEW_DEADLINE, LEASE_RETRY};
 
 /// Takes part in the election until the node stops, and then gives the Lease back.
-pub(super) async fn run(cluster: Cluster, leads: watch::Sender<bool>, me: String) {
+pub(super) async fn run(cluster: Cluster, leads: watch::Sender<bool>) {
     let namespace = cluster.config.namespace.as_str();
     let api: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    let mut candidate = Candidate { api, me, seen: None, renewed: None };
+    let mut candidate = Candidate { api, me: cluster.identity.clone(), seen: None, renewed: None };
     let mut ticks = tokio::time::interval(LEASE_RETRY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
