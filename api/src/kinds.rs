@@ -3,10 +3,13 @@
 
 pub(crate) mod access_policy;
 pub(crate) mod cluster_peer;
+pub(crate) mod controlled;
 pub(crate) mod endpoint_slice;
+pub mod federation;
 pub(crate) mod gateway;
 pub(crate) mod gateway_class;
 pub(crate) mod http_route;
+pub mod join_grant;
 pub(crate) mod namespace_grant;
 pub(crate) mod ports;
 pub(crate) mod reference_grant;
@@ -14,6 +17,7 @@ pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod service_export;
 pub(crate) mod service_import;
+pub mod status;
 pub(crate) mod tcp_route;
 
 use model::Resource;
@@ -81,21 +85,74 @@ mod tests {
     use crate::metadata::METADATA_FIELDS;
     use crate::report::Treatment;
 
-    const BEGIN: &str = "<!-- begin: fields -->\n";
-    const END: &str = "<!-- end: fields -->";
-
+    /// Both parts in one test, since both write the page.
     #[test]
-    fn the_reference_page_lists_every_rule() {
+    fn the_reference_page_lists_every_rule_and_every_field() {
+        for (part, want) in [("own", own_fields()), ("fields", table())] {
+            settle(part, &want);
+        }
+    }
+
+    fn settle(part: &str, want: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/kinds.md");
+        let (begin, end) = (format!("<!-- begin: {part} -->\n"), format!("<!-- end: {part} -->"));
         let page = fs::read_to_string(&path).unwrap();
-        let (head, rest) = page.split_once(BEGIN).unwrap();
-        let (found, tail) = rest.split_once(END).unwrap();
-        let want = table();
+        let (head, rest) = page.split_once(&begin).unwrap();
+        let (found, tail) = rest.split_once(&end).unwrap();
         if std::env::var_os("UPDATE").is_some() {
-            fs::write(&path, format!("{head}{BEGIN}{want}{END}{tail}")).unwrap();
+            fs::write(&path, format!("{head}{begin}{want}{end}{tail}")).unwrap();
         } else {
             assert_eq!(found, want, "UPDATE=1 cargo test -p api rewrites docs/reference/kinds.md");
         }
+    }
+
+    /// What `kubectl explain` prints of the kinds that are Fedgate's own.
+    fn own_fields() -> String {
+        let mut text = "| kind | field | type | what it says |\n|---|---|---|---|\n".to_string();
+        for definition in crate::crd::all() {
+            let kind = definition["spec"]["names"]["kind"].as_str().unwrap();
+            for field in crate::crd::fields(&definition) {
+                let crate::crd::Field { path, r#type, description } = field;
+                let description = description.replace('|', "\\|");
+                writeln!(text, "| {kind} | `{path}` | {type} | {description} |").unwrap();
+            }
+        }
+        text
+    }
+
+    /// Every block of YAML on the page, each by the reader of its kind.
+    #[test]
+    fn the_examples_of_the_reference_page_are_in_service() {
+        let page = include_str!("../../docs/reference/kinds.md");
+        let mut seen = std::collections::BTreeSet::new();
+        for block in page.split("```yaml\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+            let kind = object["kind"].as_str().unwrap().to_string();
+            let (served, diagnostics) = match kind.as_str() {
+                "Federation" => {
+                    let (spec, diagnostics) = federation::read("page", &object);
+                    (spec.is_some(), diagnostics)
+                }
+                "JoinGrant" => {
+                    let (grant, diagnostics) = join_grant::read("page", &object);
+                    (grant.is_some(), diagnostics)
+                }
+                "GatewayClass" => {
+                    let classes = gateway_class::GatewayClasses::of_objects([&object]);
+                    (classes.contains("fedgate"), vec![])
+                }
+                _ => {
+                    let manifest = crate::parse_manifest("page", text).unwrap();
+                    (manifest.objects.len() == 1, manifest.diagnostics)
+                }
+            };
+            assert!(served && diagnostics.is_empty(), "{text}{diagnostics:#?}");
+            seen.insert(kind);
+        }
+        let all = ALL.iter().map(|kind| kind.kind);
+        let all = all.chain(controlled::ALL.iter().map(|kind| kind.kind));
+        assert_eq!(seen, all.map(str::to_string).collect());
     }
 
     fn table() -> String {

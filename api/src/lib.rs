@@ -19,10 +19,11 @@
 //! Parsing never fails but for text that is not YAML at all ([`SyntaxError`]), where the caller keeps
 //! what it had. Every diagnostic names the field, the value, the fix, the file and the line.
 
+pub mod crd;
 mod document;
 mod document_text;
 pub mod emit;
-mod kinds;
+pub mod kinds;
 pub mod kubernetes;
 pub mod limits;
 mod manifest_of;

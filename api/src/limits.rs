@@ -1,6 +1,8 @@
 //! Limits on manifests. Those on lists are the `maxItems` of the kinds' own schemas, where they have
 //! one, so that whatever a Kubernetes API server accepts is accepted here too.
 
+use std::time::Duration;
+
 /// Text of one manifest file. A ConfigMap holds 1 MiB in all.
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// YAML documents in one file.
@@ -43,5 +45,19 @@ pub const GRANT_ENTRIES_MAX: usize = 256;
 pub const PEER_ADDRESSES_MAX: usize = 16;
 /// `ClusterPeer.spec.trustDomains`.
 pub const TRUST_DOMAINS_MAX: usize = 16;
+/// Characters of `Federation.spec.name`.
+pub const FEDERATION_NAME_CHARS_MAX: usize = 63;
+/// Voters that `Federation.status.voters` shows; there are five at most.
+pub const VOTERS_SHOWN_MAX: usize = 16;
+/// `JoinGrant.spec.roles`: each role once.
+pub const JOIN_ROLES_MAX: usize = 3;
+/// Shortest life of a JoinGrant's token.
+pub const JOIN_LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// `status.conditions` of Fedgate's own kinds, and of each of their ancestors (Gateway API).
+pub const CONDITIONS_MAX: usize = 8;
+/// Characters of a condition's message (`metav1.Condition`).
+pub const CONDITION_MESSAGE_CHARS_MAX: usize = 32_768;
+/// Bytes of a custom resource definition: `kubectl apply` keeps a copy in an annotation, which holds no more.
+pub const CRD_BYTES_MAX: usize = 256 * 1024;
 /// A value of a user's as a message shows it.
 pub const SHOWN_CHARS_MAX: usize = 100;

@@ -88,7 +88,7 @@ impl Node {
         Value::Map(kept.map(|(key, value)| (key.clone(), Self::of_json(value))).collect()).into()
     }
 
-    fn of_json(value: &serde_json::Value) -> Self {
+    pub(crate) fn of_json(value: &serde_json::Value) -> Self {
         use serde_json::Value as Json;
         let value = match value {
             Json::Null => Value::Null,

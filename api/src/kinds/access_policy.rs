@@ -4,6 +4,7 @@
 //! default is deny.
 
 use model::{AllowEntry, ClusterName, ObjectName, Resource, SpiffeId, TrustDomain};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Kind, MCS_GROUP, OWN_VERSIONS, Reading};
@@ -28,26 +29,74 @@ struct Document {
     spec: Spec,
 }
 
-#[derive(Debug, Deserialize)]
+/// Who may reach which exports of this namespace. The default is deny.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+pub(crate) struct Spec {
+    /// The ServiceExports that the policy is for, in the policy's own namespace. An export that no
+    /// policy is for is reached by nobody.
+    #[schemars(
+        length(min = 1, max = limits::TARGET_REFS_MAX),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     target_refs: Vec<TargetRef>,
+    /// Who may reach them. One entry that matches is enough, and the entries of all policies for one
+    /// export add up. An empty list allows nobody.
+    #[schemars(
+        length(max = limits::ALLOW_ENTRIES_MAX),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     #[serde(default)]
     allow: Vec<Allow>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Names a ServiceExport.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.group == 'multicluster.x-k8s.io' && self.kind == 'ServiceExport'",
+    "message": "write group: multicluster.x-k8s.io and kind: ServiceExport"
+}]))]
 struct TargetRef {
+    /// The API group of the target: "multicluster.x-k8s.io".
+    #[schemars(length(max = 253))]
     group: String,
+    /// The kind of the target: "ServiceExport".
+    #[schemars(length(min = 1, max = 63))]
     kind: String,
+    /// The name of a ServiceExport in the policy's namespace.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     name: String,
 }
 
-#[derive(Debug, Deserialize)]
+/// Some callers. At least one field is set, and all that are set must match.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.cluster) || has(self.trustDomain) || has(self.spiffeId)",
+        "message": "the entry names nobody: set cluster, trustDomain or spiffeId"
+    },
+    {
+        "rule": "!has(self.trustDomain) || !has(self.spiffeId) || (self.spiffeId.lowerAscii() + '/').startsWith('spiffe://' + self.trustDomain + '/')",
+        "message": "the SPIFFE ID is of another trust domain: remove trustDomain, or mend one of the two"
+    }
+]))]
 struct Allow {
+    /// Callers of this cluster, by its name in the federation or that of its ClusterPeer.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     cluster: Option<String>,
+    /// Callers whose identity is in this trust domain, such as "west.example".
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9._-]+$"))]
     trust_domain: Option<String>,
+    /// The caller with exactly this SPIFFE ID, such as "spiffe://west.example/ns/shop/sa/web". Callers
+    /// without an identity of their own travel as their gateway, and match no SPIFFE ID.
+    #[schemars(
+        length(min = 1, max = 2048),
+        regex(pattern = r"^(?i:spiffe://[a-z0-9._-]+)(/[A-Za-z0-9._-]+)*$")
+    )]
     spiffe_id: Option<String>,
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use model::{ClusterName, Hostname, PeerAddress, Resource, Transport, TrustBundle, TrustDomain};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, OWN_VERSIONS, Reading};
@@ -28,26 +29,53 @@ struct Document {
     spec: Spec,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Where the other cluster's gateways are, and whom they may speak for. `fedctl peer` on the other
+/// cluster prints it. Members of a federation know each other without it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Spec {
-    /// Empty where the peer can only be reached by its own dialling.
+    /// Where the peer's gateways can be reached; tried in order. Empty where the peer can only be
+    /// reached once it has dialled this cluster.
+    #[schemars(
+        length(max = limits::PEER_ADDRESSES_MAX),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     #[serde(default)]
     pub(crate) addresses: Vec<Address>,
+    /// The trust domains that the peer owns, each once.
+    #[schemars(length(min = 1, max = limits::TRUST_DOMAINS_MAX), extend(
+        "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]
+    ))]
     pub(crate) trust_domains: Vec<Domain>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// One address of the peer's gateways.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Address {
+    /// What is spoken there: "quic".
+    #[schemars(extend("enum" = ["quic"]))]
     pub(crate) transport: String,
+    /// An IP address or a DNS name, without brackets and port, such as "gw.west.example" or
+    /// "2001:db8::7". A name is resolved again at each attempt.
+    #[schemars(length(min = 1, max = 253), extend("x-kubernetes-validations" = [{
+        "rule": "isIP(self) || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+        "message": "write an IP address or a DNS name in lower case, without brackets and port"
+    }]))]
     pub(crate) host: String,
+    /// The UDP port of the peer's gateways.
+    #[schemars(range(min = 1, max = 65535))]
     pub(crate) port: i64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// A trust domain and the keys that speak for it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Domain {
+    /// The trust domain, such as "west.example". It has one owner: if two ClusterPeers name it, neither
+    /// has it.
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9._-]+$"))]
     pub(crate) name: String,
-    /// A SPIFFE bundle document (JWKS), as text.
+    /// Its SPIFFE bundle document (a JWKS), as text. A bundle without keys trusts nobody.
+    #[schemars(length(min = 1, max = wire::bundle::BUNDLE_BYTES_MAX))]
     pub(crate) bundle: String,
 }
 

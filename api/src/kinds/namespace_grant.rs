@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use model::{ClusterName, Namespace, NamespaceMatch, NamespacePrefix, Resource};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, OWN_VERSIONS, Reading};
@@ -29,17 +30,40 @@ struct Document {
     spec: Spec,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Which clusters may export services in which namespaces. It counts if the cluster that declares it
+/// has the role "admin" in the federation.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Spec {
+    /// The namespaces that the grant is about. In those that no grant names, the cluster that exported
+    /// a service first serves it.
+    #[schemars(
+        length(min = 1, max = limits::GRANT_ENTRIES_MAX),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub(crate) namespaces: Vec<Entry>,
+    /// The names of the clusters that may export there, each listed once. An empty list means that
+    /// nobody may.
+    #[schemars(
+        length(max = limits::GRANT_ENTRIES_MAX),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
     pub(crate) clusters: Vec<String>,
 }
 
-/// Exactly one of the two.
-#[derive(Debug, Serialize, Deserialize)]
+/// One namespace, or all whose names begin alike: exactly one field is set.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "has(self.name) != has(self.prefix)",
+    "message": "set either name or prefix"
+}]))]
 pub(crate) struct Entry {
+    /// A namespace.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
+    /// What the names of several namespaces begin with, such as "team-a-".
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9][-a-z0-9]*$"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prefix: Option<String>,
 }
