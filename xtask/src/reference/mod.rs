@@ -1,7 +1,9 @@
-//! Pages under `docs/reference/` that are generated from the code. A test keeps each one current.
+//! Files that are generated from the code: pages under `docs/reference/`, and the chart of custom
+//! resource definitions. A test keeps each one current.
 
 mod cli;
 mod codes;
+mod definitions;
 mod limits;
 mod metrics;
 
@@ -12,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::repo::Repo;
 
 pub use cli::page as cli_page;
+pub use definitions::pages as definition_pages;
 pub use metrics::{Metric, page as metrics_page};
 
 /// The pages that can be made without linking the processes.

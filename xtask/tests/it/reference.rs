@@ -13,6 +13,14 @@ fn codes_and_limits_are_current() {
 }
 
 #[test]
+fn the_custom_resource_definitions_are_current() {
+    let repo = Repo::here().unwrap();
+    for page in reference::definition_pages() {
+        page.settle(&repo.root).unwrap();
+    }
+}
+
+#[test]
 fn the_command_line_is_current() {
     let page = reference::cli_page(fedctl::cli::command());
     page.settle(&Repo::here().unwrap().root).unwrap();
