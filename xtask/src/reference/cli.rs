@@ -6,7 +6,7 @@ use super::Page;
 
 const INTRODUCTION: &str = "\
 Data goes to standard output, all else to standard error. Exit status: 0 fine, 1 unhealthy or
-refused, 2 wrong usage, 4 a wait timed out, 5 unreachable.
+refused, 2 wrong usage, 3 warnings with --strict, 4 a wait timed out, 5 unreachable.
 
 ";
 
