@@ -3,13 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use gateway::config::{FederationLink, GatewayConfig};
-use identity::{Ca, FederationKey, Inviter, SvidStore};
+use gateway::config::{FederationLink, GatewayConfig, HostPort, TcpLink};
+use identity::{Ca, ClientCertificate, FederationKey, Inviter, OwnPeer, SvidStore};
 use model::spiffe::Part;
 use model::{ClusterPeer, ObjectName, Resource, ResourceSet, SpiffeId, Transport as PeerTransport};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status};
+use wire::bundle::format_bundle;
 use wire::resource::proto::enrolment_service_server::{EnrolmentService, EnrolmentServiceServer};
 use wire::resource::proto::resource_service_server::ResourceServiceServer;
 use wire::resource::proto::{EnrolRequest as EnrolMessage, EnrolResponse as EnrolAnswer};
@@ -26,6 +27,7 @@ use crate::store::{CallError, Peers, RpcKind};
 use crate::stream::ResourceStreams;
 use crate::svid::OwnSvid;
 
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cluster: what a node has of resources and enrolment, its transport, and a gateway.
@@ -82,8 +84,20 @@ impl EnrolmentService for Enrolment {
     }
 }
 
+/// How a gateway and its node meet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Sockets,
+    /// As from one pod to another.
+    Ports,
+}
+
 impl Site {
     async fn start(name: &str) -> Self {
+        Self::start_by(Way::Sockets, name).await
+    }
+
+    async fn start_by(way: Way, name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let domain = TrustDomain::parse(&format!("{name}.fed")).unwrap();
         let cluster = ClusterName::parse(name).unwrap();
@@ -120,9 +134,13 @@ impl Site {
         let resource_socket = folder.path().join("run/resource.sock");
         let socket = crate::socket::bind("", &resource_socket, 0o600).unwrap();
         let (file, connections) = socket.into_incoming(users);
+        let mut services = tonic::service::RoutesBuilder::default();
+        services.add_service(EnrolmentServiceServer::new(enrolment));
+        services.add_service(ResourceServiceServer::new(streams));
+        let services = services.routes();
+        let port = serve_port(&ca, &svid, services.clone(), &stop, &tasks);
         let services = Server::builder()
-            .add_service(EnrolmentServiceServer::new(enrolment))
-            .add_service(ResourceServiceServer::new(streams))
+            .add_routes(services)
             .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
         tasks.spawn(async move {
             let _file = file;
@@ -133,7 +151,7 @@ impl Site {
             cluster: cluster.clone(),
             relay_socket: relay_socket.clone(),
             uids,
-            relay_listen: None,
+            relay_listen: (way == Way::Ports).then_some(LOOPBACK),
             ca: CertificateDer::from(ca.bundle().x509_authorities[0].clone()),
             own_bundle: ca.bundle(),
             dial_from: None,
@@ -154,8 +172,16 @@ impl Site {
             data_dir: folder.path().join("gw"),
             tunnel_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             routes_listen: Ipv4Addr::LOCALHOST.into(),
-            federation: FederationLink::Sockets { resource: resource_socket, relay: relay_socket },
-            relay_listen: None,
+            federation: match transport.relay_addr() {
+                None => FederationLink::Sockets { resource: resource_socket, relay: relay_socket },
+                Some(relay) => FederationLink::Tcp(TcpLink {
+                    address: HostPort::parse(&port.to_string()).unwrap(),
+                    relay: HostPort::parse(&relay.to_string()).unwrap(),
+                    bundle: file_of(&folder, "bundle.json", &format_bundle(&ca.bundle()).unwrap()),
+                    token: file_of(&folder, "token", "of a pod"),
+                }),
+            },
+            relay_listen: (way == Way::Ports).then_some(LOOPBACK),
             pod_ip: None,
             admin_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             workers: 1,
@@ -263,8 +289,44 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+fn file_of(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// What the socket serves, at a port too.
+fn serve_port(
+    ca: &Ca,
+    svid: &OwnSvid,
+    services: tonic::service::Routes,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> SocketAddr {
+    let trust = ClusterTrust::new(ca.trust_domain().clone());
+    trust.replace(&ca.bundle()).unwrap();
+    let server = tunnel::ClusterServer {
+        identity: svid.identity(),
+        trust: Arc::new(trust),
+        client: ClientCertificate::Optional(OwnPeer::Any(Part::Gateway)),
+        alpn: wire::grpc::ALPN,
+    };
+    let port = crate::port::bind("", LOOPBACK, server).unwrap();
+    let address = port.local_addr().unwrap();
+    let incoming = port.into_incoming(stop, tasks).unwrap();
+    let serving = Server::builder()
+        .add_routes(services)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    tasks.spawn(async move { serving.await.unwrap() });
+    address
+}
+
 async fn two() -> (Site, Site) {
-    let (east, west) = tokio::join!(Site::start("east"), Site::start("west"));
+    two_by(Way::Sockets).await
+}
+
+async fn two_by(way: Way) -> (Site, Site) {
+    let (east, west) = tokio::join!(Site::start_by(way, "east"), Site::start_by(way, "west"));
     east.know(&[&west]);
     west.know(&[&east]);
     (east, west)
@@ -327,6 +389,25 @@ async fn a_node_that_cannot_be_dialled_is_called_on_the_connection_that_it_holds
         error.code() == tonic::Code::Unavailable
     })
     .await;
+}
+
+/// The same where no gateway shares a host with its node: both ways go by TCP and TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_call_each_other_through_gateways_in_other_pods() {
+    let (east, mut west) = two_by(Way::Ports).await;
+    let nowhere = PeerAddress { port: 9, ..west.address() };
+    east.speak_with(vec![west.as_peer(vec![nowhere], false)]);
+    west.speak_with(vec![east.as_peer(vec![east.address()], true)]);
+    east.reaches(&west).await;
+    let PathState::Reverse { door } = east.state_of(&west) else { panic!("by a door") };
+    assert!(door.starts_with("gw-0 at 127.0.0.1:"), "{door}");
+    west.reaches(&east).await;
+    // Another pod of the same name, at another port, takes the place of the first.
+    west.stop_gateway().await;
+    west.config.data_dir.set_file_name("gw-again");
+    west.start_gateway().await;
+    east.reaches(&west).await;
+    west.reaches(&east).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

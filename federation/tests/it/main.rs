@@ -8,6 +8,7 @@ mod fixture;
 mod membership;
 mod objects;
 mod operator;
+mod ports;
 mod process;
 mod replica;
 mod rocksdb;
