@@ -23,8 +23,20 @@ main() {
     local cluster
     for cluster; do
         kind load docker-image --quiet --name "$cluster" "$fedgate_image" "$testapp_image" >&2
+        forget_older "$cluster"
     done
     printf '%s\n' "FEDGATE=$fedgate_image" "TESTAPP=$testapp_image"
+}
+
+# Each build leaves 140 MB in each node. Images of pods that are there stay: they may be started again.
+forget_older() {
+    local node=$1-control-plane images
+    images=$(kubectl --kubeconfig "$cache/kubeconfig/$1" get pods --all-namespaces \
+        --output 'jsonpath={range .items[*].spec.containers[*]}{.image}{"\n"}{end}')
+    images=$(printf '%s\n' "$images" "$fedgate_image" "$testapp_image" | sed 's#^[^/]*$#docker.io/library/&#' | sort -u)
+    docker exec "$node" ctr --namespace k8s.io images list --quiet |
+        grep -E '^docker.io/library/fedgate(-testapp)?:' | grep -vxF "$images" |
+        xargs --no-run-if-empty docker exec "$node" ctr --namespace k8s.io images rm >/dev/null 2>&1 || true
 }
 
 # Our programs are linked with glibc and libstdc++, which come from the machine that linked them.
