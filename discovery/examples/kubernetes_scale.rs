@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use discovery::Catalog;
-use discovery::kubernetes::{KubernetesProvider, KubernetesProviderConfig};
+use discovery::kubernetes::{
+    self, KubernetesProvider, KubernetesProviderConfig, Phase, ProviderState,
+};
 use futures_util::stream::{self, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -81,7 +83,7 @@ async fn create(client: &Client, number: usize) -> Result<()> {
 async fn measure(client: &Client) -> Result<()> {
     let before = memory_kib()?;
     let begun = Instant::now();
-    let provider = start(client).await?;
+    let provider = start().await?;
     let (took, after) = (begun.elapsed(), memory_kib()?);
     let mut catalogs = provider.subscribe();
     let objects = catalogs.borrow().resources.len();
@@ -129,7 +131,7 @@ async fn burst(client: &Client, catalogs: &mut watch::Receiver<Arc<Catalog>>) ->
 }
 
 async fn outage(client: &Client) -> Result<()> {
-    let provider = start(client).await?;
+    let provider = start().await?;
     let (mut state, mut catalogs) = (provider.state(), provider.subscribe());
     say(format!(
         "ready: {} objects; now take the API server away",
@@ -149,9 +151,8 @@ async fn outage(client: &Client) -> Result<()> {
     };
     wait_for(&mut catalogs, |catalog| last_octet(catalog, 7) == Some(77)).await?;
     say(format!("the change that was made first was there after {:.0} ms", millis(back.elapsed())));
-    let synced = |state: &Arc<discovery::kubernetes::ProviderState>| {
-        let stale = discovery::kubernetes::Phase::Stale;
-        state.away.is_none() && state.kinds.iter().all(|kind| kind.phase != stale)
+    let synced = |state: &Arc<ProviderState>| {
+        state.away.is_none() && state.kinds.iter().all(|kind| kind.phase != Phase::Stale)
     };
     tokio::time::timeout(minute, state.wait_for(synced)).await??;
     say(format!("every kind was synced again after {:.0} ms", millis(back.elapsed())));
@@ -168,10 +169,12 @@ async fn clean(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn start(client: &Client) -> Result<KubernetesProvider> {
+async fn start() -> Result<KubernetesProvider> {
     let mut config = KubernetesProviderConfig::new("fedgate-system");
     config.start_wait = Duration::from_secs(120);
-    let provider = KubernetesProvider::start(client.clone(), config).await?;
+    let provider =
+        KubernetesProvider::start(kubernetes::client(kube::Config::infer().await?)?, config)
+            .await?;
     let state = provider.state().borrow().clone();
     if !state.complete {
         bail!("not complete: {state:#?}");

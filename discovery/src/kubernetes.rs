@@ -63,6 +63,14 @@ impl KubernetesProviderConfig {
     }
 }
 
+/// A client as the provider wants it. kube's own repetition of what was answered 429, 503 or 504 pauses
+/// for up to minutes, without a word to whoever asked: a resync would wait for it.
+pub fn client(mut config: kube::Config) -> kube::Result<Client> {
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_millis(limits::CONNECT_TIMEOUT_MS));
+    Client::try_from(config)
+}
+
 /// Why the provider could not start. An API server that is away is no reason.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -80,8 +88,9 @@ pub struct KubernetesProvider {
 }
 
 impl KubernetesProvider {
-    /// Returns when there is a first catalog, or without one when `start_wait` is over: then
-    /// [`Self::state`] says what is missing, and the catalog's sequence is 0 until it is there.
+    /// `client` comes best from [`client`]. Returns when there is a first catalog, or without one when
+    /// `start_wait` is over: then [`Self::state`] says what is missing, and the catalog's sequence is
+    /// 0 until it is there.
     pub async fn start(
         client: Client,
         config: KubernetesProviderConfig,

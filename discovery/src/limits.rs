@@ -30,7 +30,7 @@ pub const LIST_PAGE_OBJECTS: u32 = 250;
 /// A page of a list comes within this time, or the list begins anew.
 pub const LIST_PAGE_TIMEOUT_MS: u64 = 30_000;
 /// The API server begins to answer a watch within this time, or it is asked again.
-pub const WATCH_START_TIMEOUT_MS: u64 = 10_000;
+pub const WATCH_START_TIMEOUT_MS: u64 = 4000;
 /// A watch that was taken up counts as going on when it brought no error for this long.
 pub const WATCH_PROOF_MS: u64 = 1000;
 /// A watch is taken up anew after this time, so a connection that died unnoticed costs no more.
@@ -49,13 +49,15 @@ pub const COALESCE_MS_MAX: u64 = 50;
 /// The first pause after a list or watch that failed; it doubles up to `RETRY_MS_MAX`.
 pub const RETRY_MS_MIN: u64 = 250;
 /// The longest pause between attempts at a list or watch while the API server answers.
-pub const RETRY_MS_MAX: u64 = 3000;
-/// How often a kind that the API server does not have, or does not show us, is looked for.
+pub const RETRY_MS_MAX: u64 = 2000;
+/// How often a kind that the API server does not have is looked for.
 pub const ABSENT_RETRY_MS: u64 = 5000;
+/// A connection to the API server stands within this time, or it is tried again.
+pub const CONNECT_TIMEOUT_MS: u64 = 4000;
 /// How often the API server is asked whether it is there.
 pub const PROBE_INTERVAL_MS: u64 = 2000;
 /// How soon it is asked again after it did not answer.
-pub const PROBE_RETRY_MS: u64 = 1000;
+pub const PROBE_RETRY_MS: u64 = 500;
 /// It answers within this time, or that counts as no answer.
 pub const PROBE_TIMEOUT_MS: u64 = 3000;
 /// It counts as away after this many times without an answer in a row.

@@ -153,7 +153,7 @@ impl Keeper {
 
     /// Whether the API server answers at all, and why it does not.
     pub(super) fn reach(&mut self, away: Option<String>, now: Instant) {
-        if let Some(reason) = &away {
+        if let Some(reason) = away.as_ref().filter(|_| self.away.is_none()) {
             for kept in &mut self.kinds {
                 let phase = match kept.phase {
                     Phase::Synced | Phase::Absent => Phase::Stale,

@@ -76,9 +76,14 @@ impl KindWatch {
     pub(super) async fn run(mut self) {
         let mut position = Position::Unlisted;
         let mut retry = Retry::new(self.kind);
+        let mut last_return = 0;
         loop {
-            if self.reach.wait_for(Reach::is_there).await.is_err() {
-                return;
+            let returns = match self.reach.wait_for(Reach::is_there).await {
+                Ok(reach) => reach.returns,
+                Err(_) => return,
+            };
+            if std::mem::replace(&mut last_return, returns) != returns {
+                retry.reset();
             }
             let begun = Instant::now();
             let end = match position {
@@ -99,7 +104,7 @@ impl KindWatch {
                 Err(End::Failed(next, why)) => (next, Some(Event::Failed(why))),
             };
             position = next;
-            let seldom = matches!(event, Some(Event::Absent | Event::Refused(_)));
+            let absent = matches!(event, Some(Event::Absent));
             if let Some(event) = event {
                 self.synced = None;
                 if self.send(event).await.is_err() {
@@ -110,16 +115,11 @@ impl KindWatch {
                 continue;
             }
             let pause =
-                if seldom { Duration::from_millis(limits::ABSENT_RETRY_MS) } else { retry.next() };
-            self.pause(pause).await;
+                if absent { Duration::from_millis(limits::ABSENT_RETRY_MS) } else { retry.next() };
+            // No pause any more when the API server is back after it was away.
+            let back = self.reach.wait_for(|reach| reach.returns > returns);
+            let _ = timeout(pause, back).await; // either is a reason to go on
         }
-    }
-
-    /// Waits; not any longer when the API server is back after it was away.
-    async fn pause(&mut self, pause: Duration) {
-        let returns = self.reach.borrow_and_update().returns;
-        let back = self.reach.wait_for(|reach| reach.returns > returns);
-        let _ = timeout(pause, back).await; // either is a reason to go on
     }
 
     async fn send(&self, event: Event) -> Result<(), End> {
@@ -403,8 +403,8 @@ mod tests {
     fn pauses_grow_to_a_bound_that_leaves_time_for_a_resync() {
         let mut retry = Retry::new(WatchedKind::Namespace);
         let pauses: Vec<_> = (0..40).map(|_| retry.next().as_millis()).collect();
-        assert_eq!(pauses[..5], [250, 500, 1000, 2000, 3000]);
-        assert_eq!(pauses[39], 3000);
+        assert_eq!(pauses[..5], [250, 500, 1000, 2000, 2000]);
+        assert_eq!(pauses[39], 2000);
         retry.reset();
         assert_eq!(retry.next().as_millis(), 250);
         let last = WatchedKind::ALL[WatchedKind::ALL.len() - 1];

@@ -169,7 +169,7 @@ fn after_410_the_difference_to_the_new_list_is_taken() {
     let mut bench = Bench::with_services(20);
     bench.hear(SERVICE, Event::Listing("v1"));
     assert_eq!(bench.phase(SERVICE), Phase::Stale);
-    let mut page: Vec<Change> = (2..15).map(|number| same(number)).collect();
+    let mut page: Vec<Change> = (2..15).map(same).collect();
     page.push(service_with(1, 9, 81));
     assert_eq!(bench.event(AT_ONCE, SERVICE, Event::Objects(page)), "20", "nothing vanishes yet");
     let rest = services(20..22);

@@ -13,9 +13,12 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 type Answer = UnsyncBoxBody<Bytes, io::Error>;
+
+/// More events than a test makes before somebody reads them.
+const LINES_MAX: usize = 10_000;
 
 /// How it treats questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +61,7 @@ struct Watch {
     path: String,
     /// Older than an outage: the other end is dead, and nobody noticed.
     dead: bool,
-    events: UnboundedSender<io::Result<Bytes>>,
+    events: Sender<io::Result<Bytes>>,
 }
 
 impl ApiServer {
@@ -88,7 +91,7 @@ impl ApiServer {
             Mood::Down => {
                 for watch in inner.watches.drain(..) {
                     let broken = io::Error::from(io::ErrorKind::ConnectionReset);
-                    let _ = watch.events.send(Err(broken)); // it may have gone by itself
+                    let _ = watch.events.try_send(Err(broken)); // it may have gone by itself
                 }
             }
             Mood::Silent => inner.watches.iter_mut().for_each(|watch| watch.dead = true),
@@ -206,7 +209,7 @@ impl Inner {
         let line = format!("{}\n", json!({"type": verb, "object": object}));
         resources.log.push((self.version, line.clone()));
         for watch in self.watches.iter().filter(|watch| watch.path == path && !watch.dead) {
-            let _ = watch.events.send(Ok(line.clone().into())); // it may have gone
+            let _ = watch.events.try_send(Ok(line.clone().into())); // it may have gone
         }
     }
 
@@ -223,15 +226,15 @@ impl Inner {
 
     fn watch(&mut self, path: &str, from: u64) -> Answer {
         let resources = &self.resources[path];
-        let (sender, receiver) = unbounded_channel();
+        let (sender, receiver) = channel(LINES_MAX);
         if from < resources.forgotten {
             let status = status(StatusCode::GONE, "too old resource version");
             let line = format!("{}\n", json!({"type": "ERROR", "object": status}));
-            sender.send(Ok(line.into())).unwrap();
+            sender.try_send(Ok(line.into())).unwrap();
             return streamed(receiver);
         }
         for (_, line) in resources.log.iter().filter(|(version, _)| *version > from) {
-            sender.send(Ok(line.clone().into())).unwrap();
+            sender.try_send(Ok(line.clone().into())).unwrap();
         }
         self.watches.push(Watch { path: path.into(), dead: false, events: sender });
         streamed(receiver)
@@ -242,7 +245,7 @@ fn name_of(object: &Value) -> String {
     object["metadata"]["name"].as_str().unwrap().to_string()
 }
 
-fn streamed(receiver: UnboundedReceiver<io::Result<Bytes>>) -> Answer {
+fn streamed(receiver: Receiver<io::Result<Bytes>>) -> Answer {
     let frames = stream::unfold(receiver, |mut receiver| async move {
         Some((receiver.recv().await?.map(Frame::data), receiver))
     });
