@@ -1,13 +1,14 @@
 //! What the gateways are told for imports: a listener on each port of the pool that is in use, and
 //! a route from it to the ServiceImport.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::code::{LISTENER_CONFLICT, OBJECT_INVALID};
 use model::{
     AllowedNamespaces, BackendKind, BackendTarget, Diagnostic, GatewaySpec, HttpRoute, HttpRule,
-    ListenerProtocol, ListenerSpec, ParentTarget, Resource, ResourceKey, ResourceSet,
-    ServiceImport, ServiceName, ServicePort, Severity, TcpRoute,
+    ListenerProtocol, ListenerSpec, Namespace, ParentTarget, ReferenceGrant, ReferenceSource,
+    ReferenceTarget, Resource, ResourceKey, ResourceSet, RouteKind, ServiceImport, ServiceName,
+    ServicePort, Severity, TcpRoute,
 };
 
 use super::names;
@@ -59,6 +60,7 @@ pub(super) fn resources<'a>(
     recorded: &BTreeMap<ServiceName, PoolPorts>,
 ) -> Vec<Resource> {
     let mut resources = Vec::new();
+    let mut namespaces = BTreeSet::new();
     for import in imports {
         let Some(pool_ports) = recorded.get(&names::derived(&import.name)) else { continue };
         let placed: Vec<(&ServicePort, u16)> = import
@@ -71,8 +73,22 @@ pub(super) fn resources<'a>(
         }
         resources.push(gateway(import, &placed));
         resources.extend(placed.iter().map(|(port, _)| route(import, port)));
+        namespaces.insert(&import.name.namespace);
     }
+    resources.extend(namespaces.into_iter().map(grant));
     resources
+}
+
+/// Lets the routes into the namespaces of their imports (GEP-709).
+fn grant(namespace: &Namespace) -> Resource {
+    let from = [RouteKind::Http, RouteKind::Tcp]
+        .map(|kind| ReferenceSource { kind, namespace: names::imports_namespace() });
+    Resource::ReferenceGrant(ReferenceGrant {
+        namespace: namespace.clone(),
+        name: names::grant(0),
+        from: from.into(),
+        to: vec![ReferenceTarget { kind: BackendKind::ServiceImport, name: None }],
+    })
 }
 
 fn gateway(import: &ServiceImport, placed: &[(&ServicePort, u16)]) -> Resource {
@@ -136,8 +152,26 @@ impl Derived {
     pub(crate) fn add_to(&self, catalog: &mut ResourceSet) -> Vec<Diagnostic> {
         let Self::Imports { pool, resources } = self else { return Vec::new() };
         let refused = reserve(catalog, *pool);
-        resources.iter().for_each(|resource| catalog.upsert(resource.clone()));
+        for resource in resources {
+            let mut resource = resource.clone();
+            if let Resource::ReferenceGrant(grant) = &mut resource {
+                rename_beside(grant, catalog);
+            }
+            catalog.upsert(resource);
+        }
         refused
+    }
+}
+
+/// Gives a grant another name than a user's of its namespace: grants add up.
+fn rename_beside(grant: &mut ReferenceGrant, catalog: &ResourceSet) {
+    let is_taken = |grant: &ReferenceGrant| {
+        catalog.get(&Resource::ReferenceGrant(grant.clone()).key()).is_some()
+    };
+    let mut number = 0;
+    while is_taken(grant) {
+        number += 1;
+        grant.name = names::grant(number);
     }
 }
 
@@ -218,8 +252,8 @@ mod tests {
         rows.map(|(name, text)| (service(name), super::super::pool::from_text(text))).collect()
     }
 
-    /// Who listens on what, beside a catalog of users' making.
-    fn listeners(manifest: &str) -> (Vec<String>, Vec<String>) {
+    /// A catalog of users' making with what is added to it, and what is refused.
+    fn catalog(manifest: &str) -> (ResourceSet, Vec<String>) {
         let users = api::parse_manifest("users.yaml", manifest).unwrap();
         assert_eq!(users.diagnostics, []);
         let mut catalog: ResourceSet = users.objects.into_iter().map(|it| it.resource).collect();
@@ -232,11 +266,41 @@ mod tests {
         let recorded = recorded(&[("shop/imported-api", "80=20000")]);
         let resources = resources([&import], &recorded);
         let refused = Derived::Imports { pool: POOL, resources }.add_to(&mut catalog);
+        let refused = refused.iter().map(|found| format!("{} {}", found.object, found.field));
+        (catalog, refused.collect())
+    }
+
+    /// Who listens on what, and what is refused.
+    fn listeners(manifest: &str) -> (Vec<String>, Vec<String>) {
+        let (catalog, refused) = catalog(manifest);
         let own = ClusterName::parse("east").unwrap();
         let (snapshot, _) = compile(&own, Revision::default(), &catalog);
         let listeners = snapshot.listeners.values();
-        let refused = refused.iter().map(|found| format!("{} {}", found.object, found.field));
-        (listeners.map(|it| format!("{} {}", it.port, it.name)).collect(), refused.collect())
+        (listeners.map(|it| format!("{} {}", it.port, it.name)).collect(), refused)
+    }
+
+    #[test]
+    fn requests_get_from_a_port_of_the_pool_to_the_import() {
+        // A grant of the same name would be lost if ours did not step aside.
+        let of_user = "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\n\
+                       metadata: {name: fedgate-imports, namespace: shop}\n\
+                       spec:\n  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web}]\n  \
+                       to: [{group: \"\", kind: Service}]\n";
+        for manifest in ["", of_user] {
+            let (catalog, refused) = catalog(manifest);
+            assert_eq!(refused, Vec::<String>::new());
+            let own = ClusterName::parse("east").unwrap();
+            let (snapshot, found) = compile(&own, Revision::default(), &catalog);
+            let errors = found.iter().filter(|found| found.severity == Severity::Error);
+            assert_eq!(errors.collect::<Vec<_>>(), Vec::<&Diagnostic>::new());
+            let model::snapshot::ListenerRouting::Http(table) =
+                &snapshot.listeners[&20_000].routing
+            else {
+                panic!("it is HTTP")
+            };
+            let route = table.find("any.host.example", "/any/path").unwrap();
+            assert_eq!(route.backend.service, service("shop/api"));
+        }
     }
 
     #[test]

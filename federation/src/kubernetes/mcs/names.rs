@@ -44,6 +44,14 @@ pub(super) fn route(import: &ServiceName, port: u16) -> ObjectName {
     object(&format!("{}.{}.{port}", import.namespace, import.name))
 }
 
+/// What lets the routes into an import's namespace; with a number if a user's has the name.
+pub(super) fn grant(number: u32) -> ObjectName {
+    match number {
+        0 => object(IMPORTS_NAMESPACE),
+        number => object(&format!("{IMPORTS_NAMESPACE}-{number}")),
+    }
+}
+
 pub(super) fn listener(port: u16) -> ObjectName {
     object(&format!("port-{port}"))
 }
