@@ -1,6 +1,7 @@
 //! Which cluster is meant: a context of the kubeconfig, or the cluster that this process runs in.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig as File, KubeconfigError};
 use model::{ClusterName, code};
 
-use super::refusal::{innermost, unreachable};
+use super::refusal::{innermost, no_client};
 use crate::error::{CommandError, Exit};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,10 +60,17 @@ impl Cluster {
             };
         };
         let name = chosen_context(&file, wanted.context.as_deref())?;
+        let named_proxy = has_proxy(&file, &name);
         let options = KubeConfigOptions { context: Some(name.clone()), ..Default::default() };
         let config = Config::from_custom_kubeconfig(file, &options).await;
-        let config =
+        let mut config =
             config.map_err(|error| unusable(format!("context {name:?}: {}", innermost(&error))))?;
+        // kube takes HTTPS_PROXY from the environment and does not look at NO_PROXY.
+        let exceptions = std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy"));
+        let host = config.cluster_url.host().unwrap_or_default();
+        if !named_proxy && is_direct(host, &exceptions.unwrap_or_default()) {
+            config.proxy_url = None;
+        }
         Self::of(config, name).map(Ok)
     }
 
@@ -85,8 +93,7 @@ impl Cluster {
         config.default_retry = false;
         let (server, namespace) =
             (config.cluster_url.to_string(), config.default_namespace.clone());
-        let client =
-            Client::try_from(config).map_err(|error| unreachable(&name, &innermost(&error)))?;
+        let client = Client::try_from(config).map_err(|error| no_client(&name, &error))?;
         Ok(Self { client, name, server, namespace })
     }
 }
@@ -117,6 +124,44 @@ fn chosen_context(file: &File, wanted: Option<&str>) -> Result<String, CommandEr
         true => Ok(name.into()),
         false => Err(unusable(format!("there is no context {name:?}")).hint(known(file))),
     }
+}
+
+fn has_proxy(file: &File, context: &str) -> bool {
+    let context = file.contexts.iter().find(|named| named.name == context);
+    let cluster = context.and_then(|named| named.context.as_ref()).map(|context| &context.cluster);
+    let cluster = file.clusters.iter().find(|named| Some(&named.name) == cluster);
+    let proxy = cluster.and_then(|named| named.cluster.as_ref()?.proxy_url.as_ref());
+    proxy.is_some_and(|url| !url.is_empty())
+}
+
+/// Whether a host is reached without the environment's proxy, as Go and so kubectl judge it: this
+/// machine, and what NO_PROXY lists by name, domain, address or range.
+fn is_direct(host: &str, exceptions: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let address: Option<IpAddr> = host.parse().ok();
+    if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return true;
+    }
+    exceptions.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        if let Some((network, bits)) = entry.split_once('/') {
+            return address.is_some_and(|address| is_within(address, network, bits));
+        }
+        let domain = entry.trim_start_matches("*.").trim_start_matches('.');
+        entry == "*" || host == domain || host.ends_with(&format!(".{domain}"))
+    })
+}
+
+fn is_within(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse(), bits.parse::<u32>()) else { return false };
+    let (address, network, width) = match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            (u128::from(address.to_bits()), u128::from(network.to_bits()), 32)
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => (address.to_bits(), network.to_bits(), 128),
+        _ => return false,
+    };
+    // No bits at all mean every address of the family.
+    bits == 0 || (bits <= width && (address ^ network) >> (width - bits) == 0)
 }
 
 fn known(file: &File) -> String {
@@ -204,6 +249,28 @@ contexts:
             none.contains("no context is current") && none.contains("has no contexts"),
             "{none}"
         );
+    }
+
+    #[test]
+    fn a_proxy_is_passed_by_as_kubectl_does() {
+        for (host, exceptions, want) in [
+            ("localhost", "", true),
+            ("127.0.0.1", "", true),
+            ("[::1]", "", true),
+            ("api.example", "", false),
+            ("api.example", "other.example, api.example", true),
+            ("api.example", ".example", true),
+            ("api.example", "*.example", true),
+            ("apiexample", "example", false),
+            ("api.example", "*", true),
+            ("10.1.2.3", "10.0.0.0/8", true),
+            ("11.1.2.3", "10.0.0.0/8", false),
+            ("11.1.2.3", "0.0.0.0/0", true),
+            ("fd00::1", "fd00::/8", true),
+            ("fd00::1", "10.0.0.0/8,fe00::/8", false),
+        ] {
+            assert_eq!(is_direct(host, exceptions), want, "{host} {exceptions}");
+        }
     }
 
     #[test]

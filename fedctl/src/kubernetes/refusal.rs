@@ -108,8 +108,20 @@ pub fn refused(cluster: &str, access: &Access<'_>, error: &kube::Error) -> Comma
         }
         Error::Auth(error) => unauthenticated(cluster, &innermost(error)),
         Error::Service(error) => unreachable(cluster, &innermost(&**error)),
-        Error::ProxyProtocolDisabled { proxy_url, .. } => {
-            unreachable(cluster, &format!("fedctl does not speak to the proxy {proxy_url}"))
+        error => unreachable(cluster, &innermost(error)),
+    }
+}
+
+/// Why there is no client at all.
+pub(super) fn no_client(cluster: &str, error: &kube::Error) -> CommandError {
+    use kube::Error::{ProxyProtocolDisabled, ProxyProtocolUnsupported};
+    match error {
+        // Its URL may have a password in it.
+        ProxyProtocolDisabled { proxy_url, .. } | ProxyProtocolUnsupported { proxy_url } => {
+            let proxy = proxy_url.host().unwrap_or_default();
+            let why = format!("fedctl cannot go by the proxy {proxy}");
+            unreachable(cluster, &why)
+                .hint("unset HTTPS_PROXY, or list the API server's host in NO_PROXY")
         }
         error => unreachable(cluster, &innermost(error)),
     }
@@ -140,7 +152,7 @@ fn unauthenticated(cluster: &str, why: &str) -> CommandError {
         .hint("log in again; `kubectl auth whoami` with the same context must work")
 }
 
-pub(super) fn unreachable(cluster: &str, why: &str) -> CommandError {
+fn unreachable(cluster: &str, why: &str) -> CommandError {
     let message = format!("the API server of cluster {cluster} does not answer: {why}");
     CommandError::new(Exit::Unreachable, message)
         .code(code::API_SERVER_UNREACHABLE)

@@ -29,8 +29,8 @@ fn command(server: &ApiServer) -> Command {
         .env("KUBECONFIG", server.kubeconfig())
         .env("FEDCTL_CONTEXTS", server.kubeconfig().with_file_name("none.yaml"))
         .env_remove("FEDCTL_CONTEXT")
-        .env_remove("HTTPS_PROXY")
-        .env_remove("HTTP_PROXY");
+        // It is on this machine, so the proxy is passed by.
+        .env("HTTPS_PROXY", "http://proxy.invalid:3128");
     command
 }
 
