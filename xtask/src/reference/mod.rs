@@ -6,6 +6,7 @@ mod codes;
 mod definitions;
 mod limits;
 mod metrics;
+mod values;
 
 use std::path::Path;
 
@@ -16,6 +17,7 @@ use crate::repo::Repo;
 pub use cli::page as cli_page;
 pub use definitions::pages as definition_pages;
 pub use metrics::{Metric, page as metrics_page};
+pub use values::{Entry, entries as values_entries, pages as values_pages};
 
 /// The pages that can be made without linking the processes.
 pub fn pages(repo: &Repo) -> Result<Vec<Page>> {

@@ -1,5 +1,6 @@
 //! Applies the rules to the whole tree and compares the generated pages with the code.
 
+mod charts;
 mod pages;
 mod reference;
 mod tables;
