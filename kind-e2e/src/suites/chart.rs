@@ -23,7 +23,7 @@ pub(super) async fn run(run: &Run) -> Result<()> {
             run.west(),
             ("serviceexport/api", "/status/conditions"),
             "Ready",
-            ("True", "Ready"),
+            ("True", "Exported"),
         )
         .await?;
         answered_by((run.east(), "web"), &api(), "west", SOON).await.map(drop)

@@ -46,10 +46,7 @@ async fn exports(run: &Run) -> Result<()> {
         let object = format!("serviceexport/{service}");
         let object = (object.as_str(), "/status/conditions");
         condition(cluster, object, "Valid", ("True", "Valid")).await?;
-        condition(cluster, object, "Ready", ("True", "Ready")).await?;
-        let policy = format!("accesspolicy/{service}");
-        let policy = (policy.as_str(), "/status/ancestors/0/conditions");
-        condition(cluster, policy, "Accepted", ("True", "Accepted")).await?;
+        condition(cluster, object, "Ready", ("True", "Exported")).await?;
     }
     Ok(())
 }

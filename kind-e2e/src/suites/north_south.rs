@@ -50,7 +50,7 @@ fn routes() -> Value {
             },
         },
         {
-            "apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute",
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute",
             "metadata": {"name": "db", "namespace": SHOP},
             "spec": {"parentRefs": parent("db"), "rules": [{"backendRefs": [import("db", 9000)]}]},
         },
