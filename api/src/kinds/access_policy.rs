@@ -80,7 +80,10 @@ struct TargetRef {
         "message": "the entry names nobody: set cluster, trustDomain or spiffeId"
     },
     {
-        "rule": "!has(self.trustDomain) || !has(self.spiffeId) || (self.spiffeId.lowerAscii() + '/').startsWith('spiffe://' + self.trustDomain + '/')",
+        "rule": concat!(
+            "!has(self.trustDomain) || !has(self.spiffeId) || ",
+            "(self.spiffeId.lowerAscii() + '/').startsWith('spiffe://' + self.trustDomain + '/')"
+        ),
         "message": "the SPIFFE ID is of another trust domain: remove trustDomain, or mend one of the two"
     }
 ]))]

@@ -49,7 +49,10 @@ mod tests {
 
     #[test]
     fn a_gateway_is_ours_if_its_class_names_our_controller() {
-        let class = |name: &str, controller: &str| json!({"metadata": {"name": name}, "spec": {"controllerName": controller}});
+        let class = |name: &str, controller: &str| {
+            let spec = json!({"controllerName": controller});
+            json!({"metadata": {"name": name}, "spec": spec})
+        };
         let classes =
             [class("east-west", CONTROLLER_NAME), class("fedgate", "example.com/other"), json!({})];
         let classes = GatewayClasses::of_objects(&classes);
