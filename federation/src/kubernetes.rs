@@ -39,11 +39,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::KubernetesConfig;
 use crate::intake::{Catalogs, Findings, Shared};
-use crate::membership::{Advertised, Membership};
+use crate::membership::Membership;
 pub(crate) use apply::{Observed, Write};
 pub(crate) use connection::Connection;
 pub(crate) use health::Health;
-pub(crate) use kinds::Kind;
 pub(crate) use mcs::Derived;
 pub(crate) use tokens::{Bearer, Token, TokenError, TokenReviewer};
 pub(crate) use writer::{Owned, Writer, changed};
@@ -74,8 +73,6 @@ pub(crate) struct Cluster {
     /// This process in the election, and in what it tells.
     pub(crate) identity: String,
     pub(crate) around: Arc<Surroundings>,
-    /// Where other clusters reach this one's gateways.
-    pub(crate) advertised: Advertised,
     /// Objects of the node's own making, put into service beside catalog and federation.
     pub(crate) derived: watch::Sender<Arc<Derived>>,
     /// Whether this node is the one that writes.
@@ -104,6 +101,18 @@ impl Cluster {
 
     /// Runs a writer until the node stops.
     fn start<W: Writer>(&self, writer: W) {
-        self.around.tasks.spawn(writer::run(writer, self.clone()));
+        let pen = writer::Pen {
+            client: self.client.clone(),
+            health: self.health.clone(),
+            leader: self.leader.clone(),
+            stop: self.around.stop.clone(),
+        };
+        self.around.tasks.spawn(writer::run(writer, pen));
     }
+}
+
+/// A finding's message without the place where the object was read, which on an object of the API
+/// server's is clear.
+fn without_place(message: &str) -> &str {
+    message.trim_end_matches(" (kubernetes)")
 }

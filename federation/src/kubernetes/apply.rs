@@ -173,6 +173,8 @@ pub(super) fn covers(there: &Value, wanted: &Value) -> bool {
                     let has = |wanted: &Value| there.iter().any(|there| covers(there, wanted));
                     wanted.iter().all(has)
                 }
+                // An atomic map (API reference, ServiceSpec): one label more selects other pods.
+                (Some(there), wanted) if field == "selector" => there == wanted,
                 (Some(there), wanted) => covers(there, wanted),
             })
         }
@@ -262,8 +264,13 @@ pub(super) fn plan(
     plan
 }
 
+/// Items of a list do not say of which kind they are.
 fn has_all(there: Option<&Value>, document: &Value) -> bool {
-    there.is_some_and(|there| covers(there, document))
+    let mut wanted = document.clone();
+    if let Some(wanted) = wanted.as_object_mut() {
+        wanted.retain(|field, _| field != "apiVersion" && field != "kind");
+    }
+    there.is_some_and(|there| covers(there, &wanted))
 }
 
 /// The version only says of which state of the object the rest speaks.
@@ -300,3 +307,6 @@ fn lacks(document: &Value, fields: &Value) -> bool {
         None => false,
     })
 }
+
+#[cfg(test)]
+mod tests;

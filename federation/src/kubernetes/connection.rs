@@ -95,7 +95,6 @@ impl Connection {
             client: watched.client.clone(),
             config: watched.config.clone(),
             around: Arc::new(around),
-            advertised: self.advertised.subscribe(),
             derived: self.derived.clone(),
             leader,
             health: watched.health.clone(),

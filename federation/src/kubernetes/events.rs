@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::calls::{Failure, in_time};
-use super::{Cluster, changed};
+use super::{Cluster, changed, without_place};
 use crate::intake::Findings;
 use crate::limits::{EVENT_NOTE_BYTES_MAX, EVENTS_AT_ONCE_MAX, EVENTS_INTERVAL, KUBERNETES_SETTLE};
 
@@ -64,6 +64,10 @@ async fn tell(cluster: &Cluster, news: Vec<News>, is_first: bool, allowance: &mu
     let (mut failure, mut left_out) = (None, 0);
     for news in news {
         let Some(object) = regarded(&cluster.cache, &news.finding.object) else { continue };
+        // Most of these are no business of Fedgate's; an export or route that needs one says so.
+        if matches!(object.kind, WatchedKind::Service | WatchedKind::EndpointSlice) {
+            continue;
+        }
         if !allowance.take(Instant::now()) {
             left_out += 1;
             continue;
@@ -150,6 +154,7 @@ fn event(news: &News, object: &ObjectRef, is_first: bool, instance: &str, now: T
     for byte in &Sha256::digest(told.as_bytes())[..HASH_BYTES] {
         write!(name, "{byte:02x}").expect("writing to a String does not fail");
     }
+    let message = without_place(message);
     let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
     let note = match news.begins {
         true => format!("{code} {field}{message}; {fix}"),

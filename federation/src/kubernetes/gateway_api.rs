@@ -29,7 +29,7 @@ use super::{Cluster, Observed, Owned, Write, Writer, changed};
 use crate::config::KubernetesConfig;
 use crate::intake::{Catalogs, Findings};
 use condition::Condition;
-use gateways::{Gateway, Reach};
+use gateways::Gateway;
 
 /// Keeps statuses and Services.
 #[derive(Debug)]

@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use kube::Client;
 use rand::Rng as _;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::Cluster;
+use super::Health;
 use super::apply::{Observed, Plan, Step, Target, Write, plan};
 use super::calls;
 use super::kinds::Kind;
@@ -54,11 +57,20 @@ pub(crate) async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     }
 }
 
+/// What every writer writes with.
+#[derive(Clone)]
+pub(super) struct Pen {
+    pub(super) client: Client,
+    pub(super) health: Arc<Health>,
+    /// Whether this node is the one that writes.
+    pub(super) leader: watch::Receiver<bool>,
+    pub(super) stop: CancellationToken,
+}
+
 /// Runs a writer until the node stops.
-pub(super) async fn run<W: Writer>(writer: W, cluster: Cluster) {
-    let mut leader = cluster.leader.clone();
-    let stop = cluster.around.stop.clone();
-    let mut writing = Writing::new(writer, cluster);
+pub(super) async fn run<W: Writer>(writer: W, pen: Pen) {
+    let (mut leader, stop) = (pen.leader.clone(), pen.stop.clone());
+    let mut writing = Writing::new(writer, pen);
     loop {
         let elected = async { leader.wait_for(|leads| *leads).await.is_ok() };
         match stop.run_until_cancelled(elected).await {
@@ -79,7 +91,7 @@ pub(super) async fn run<W: Writer>(writer: W, cluster: Cluster) {
 /// A writer, and what it did.
 struct Writing<W> {
     writer: W,
-    cluster: Cluster,
+    pen: Pen,
     own: Observed,
     applied: BTreeMap<Target, Applied>,
     listed: Option<Instant>,
@@ -105,10 +117,10 @@ enum Round {
 }
 
 impl<W: Writer> Writing<W> {
-    fn new(writer: W, cluster: Cluster) -> Self {
+    fn new(writer: W, pen: Pen) -> Self {
         let own = Observed::default();
         let pause = KUBERNETES_RETRY_MIN;
-        Self { writer, cluster, own, applied: BTreeMap::new(), listed: None, pause }
+        Self { writer, pen, own, applied: BTreeMap::new(), listed: None, pause }
     }
 
     fn forget(&mut self) {
@@ -146,14 +158,14 @@ impl<W: Writer> Writing<W> {
     async fn round(&mut self) -> Round {
         let now = Instant::now();
         if self.listed.is_none_or(|at| now - at >= KUBERNETES_RESYNC_INTERVAL) {
-            match calls::list_own(&self.cluster.client, &self.writer.owned(), W::NAME).await {
+            match calls::list_own(&self.pen.client, &self.writer.owned(), W::NAME).await {
                 Ok(own) => {
                     self.own = own;
                     // What became of these is known now.
                     self.applied.retain(|_, applied| !applied.whole);
                 }
                 Err(failure) => {
-                    self.cluster.health.failed_alone(W::NAME, failure);
+                    self.pen.health.failed_alone(W::NAME, failure);
                     return Round::Failed;
                 }
             }
@@ -173,7 +185,7 @@ impl<W: Writer> Writing<W> {
     async fn carry_out(&mut self, steps: Vec<Step>) -> Round {
         let mut failures = BTreeMap::new();
         let mut wrote = false;
-        let client = &self.cluster.client;
+        let client = &self.pen.client;
         let mut calls = stream::iter(steps)
             .map(|step| async move {
                 let outcome = calls::carry_out(client, &step).await;
@@ -206,7 +218,7 @@ impl<W: Writer> Writing<W> {
         }
         drop(calls);
         let failed = !failures.is_empty();
-        self.cluster.health.failed(W::NAME, failures);
+        self.pen.health.failed(W::NAME, failures);
         match (failed, wrote) {
             (true, _) => Round::Failed,
             (false, true) => Round::Wrote,
@@ -214,3 +226,6 @@ impl<W: Writer> Writing<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use jiff::Timestamp;
 use model::Diagnostic;
 use serde_json::{Value, json};
 
+use crate::kubernetes::without_place;
+
 /// Findings that one message tells; it says how many more there are.
 const FINDINGS_TOLD_MAX: usize = 3;
 
@@ -60,8 +62,7 @@ pub(super) fn message<'a>(findings: impl IntoIterator<Item = &'a Diagnostic>) ->
     listed(findings.into_iter().map(|finding| {
         let Diagnostic { code, field, message, fix, .. } = finding;
         let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
-        // Where it was read says the status itself.
-        let message = message.trim_end_matches(" (kubernetes)");
+        let message = without_place(message);
         format!("{field}{message}; {fix} ({code})")
     }))
 }

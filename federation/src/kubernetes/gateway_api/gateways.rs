@@ -6,7 +6,7 @@ use api::kubernetes::{GatewayCondition, GatewayReason, ListenerCondition, Listen
 use discovery::kubernetes::WatchedKind;
 use jiff::Timestamp;
 use model::code::LISTENER_CONFLICT;
-use model::{Diagnostic, GatewaySpec, Hostname, ListenerSpec, ResourceKind, Severity};
+use model::{Diagnostic, GatewaySpec, ListenerSpec, ResourceKind, Severity};
 use serde_json::{Value, json};
 
 use super::condition::{self, Condition};
@@ -31,7 +31,6 @@ pub(super) struct Listener<'a> {
     pub(super) name: &'a str,
     pub(super) port: i64,
     pub(super) protocol: &'a str,
-    pub(super) hostname: Option<Hostname>,
     /// In service.
     pub(super) spec: Option<&'a ListenerSpec>,
     /// Why it is not in service.
@@ -122,7 +121,6 @@ fn read_listener<'a>(
         name,
         port: raw["port"].as_i64().unwrap_or_default(),
         protocol,
-        hostname: text(raw, "/hostname").and_then(|host| Hostname::parse(host).ok()),
         spec: position.and_then(|position| specs.get(position)).filter(|_| in_service),
         problem,
         kinds_problem: (!of_kinds.is_empty()).then(|| condition::message(of_kinds)),
