@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the charts with Helm: lint, renders against helm/tests/golden/ (UPDATE=1 rewrites), rendered twice and as an upgrade the
-# same, refusals, what the guides show. With a KUBECONFIG, that cluster's API server judges every object too (dry run), in a
-# namespace with Pod Security `restricted`.
+# same, refusals, what the guides show. With a KUBECONFIG, that cluster's API server judges every object too (dry run), in
+# namespace fedgate-system, which is made with Pod Security `restricted` and stays.
 #
 # usage: helm/tests/run.sh [HELM [KUBECONFIG]]      e.g. helm/tests/run.sh ~/.cache/fedgate/kind-abc/bin/helm
 set -euo pipefail
@@ -20,6 +20,7 @@ trap 'rm -rf "$work"' EXIT
 failures=0
 
 main() {
+    command -v "$helm" >/dev/null || { say "there is no $helm; give the path of Helm"; exit 1; }
     # Nothing of the person's own Helm plays a part, and no cluster does.
     export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data
     unset KUBECONFIG
@@ -133,19 +134,25 @@ check_server() {
     local values name objects=$work/objects
     export KUBECONFIG=$kubeconfig
     "$helm" template fedgate-crds helm/fedgate-crds >"$objects"
-    ! grep -q "^kind:" "$objects" || "$kubectl" apply --server-side --filename "$objects" >/dev/null
-    "$kubectl" get namespace "$namespace" >/dev/null 2>&1 || "$kubectl" create namespace "$namespace" >/dev/null
-    "$kubectl" label --overwrite namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
+    apply "$objects" || wrong "definitions are refused by the API server: $(cat "$work/out")"
+    if ! "$kubectl" get namespace "$namespace" >/dev/null 2>&1; then
+        "$kubectl" create namespace "$namespace" >/dev/null
+        "$kubectl" label namespace "$namespace" pod-security.kubernetes.io/enforce=restricted >/dev/null
+    fi
     "$kubectl" api-resources --cached=false --output name >"$work/kinds"
     for values in "$tests"/values/*.yaml; do
         name=$(basename "$values" .yaml)
         render "$name" | without_missing_kinds >"$objects"
-        if ! "$kubectl" apply --server-side --dry-run=server --validate=strict --filename "$objects" >"$work/out" 2>&1; then
+        if ! apply "$objects"; then
             wrong "$name is refused by the API server: $(grep -v serverside-applied "$work/out")"
         elif grep -v 'hostPort' "$work/out" | grep -q Warning; then
             wrong "$name: $(grep Warning "$work/out")"
         fi
     done
+}
+
+apply() {
+    "$kubectl" apply --server-side --dry-run=server --validate=strict --filename "$1" >"$work/out" 2>&1
 }
 
 without_missing_kinds() {

@@ -135,7 +135,8 @@ impl Entry {
     fn shown_type(&self) -> String {
         if let Some(Value::Array(words)) = self.shape.get("enum") {
             let words = words.iter().map(|word| word.as_str().filter(|word| !word.is_empty()));
-            let words = words.map(|word| word.map_or("empty".into(), |word| format!("`{word}`")));
+            let words =
+                words.map(|word| word.map_or_else(|| "empty".into(), |word| format!("`{word}`")));
             return words.collect::<Vec<_>>().join(", ");
         }
         if let Some(items) = self.shape.get("items") {
@@ -151,7 +152,7 @@ impl Entry {
 /// The name of a definition, or of a type.
 fn named(schema: &Value) -> String {
     let reference = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next());
-    reference.or(schema["type"].as_str()).unwrap_or("value").to_owned()
+    reference.or_else(|| schema["type"].as_str()).unwrap_or("value").to_owned()
 }
 
 fn type_of(value: &Value) -> &'static str {
