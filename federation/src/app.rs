@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::resource::StoreNews;
+use wire::resource::{HeardFromPeer, StoreNews};
 
 use crate::applied::{Declared, merged};
 use crate::config::{FederationConfig, Listen, StoreProfile};
@@ -90,17 +90,7 @@ pub async fn build_with(
     // What the federation had said last is in the first revision, whoever can be reached now.
     let first = intent.catalogs.borrow().clone();
     intent.intake.take_up(first.as_deref(), &shared.borrow(), &connection.derived().borrow());
-    let streams = ResourceStreams {
-        cluster: base.config.cluster.clone(),
-        trust_domain: base.config.trust_domain.clone(),
-        users: base.users.clone(),
-        revisions: intent.revisions.clone(),
-        gateways: gateways.clone(),
-        news: news.subscribe(),
-        heard: heard_sender,
-        stop: base.stop.clone(),
-        tasks: base.tasks.clone(),
-    };
+    let streams = streams(&base, &intent, &gateways, (news.subscribe(), heard_sender));
     let enrolment = Enrolment {
         ca: base.ca.clone(),
         users: base.users.clone(),
@@ -108,10 +98,10 @@ pub async fn build_with(
         gateways: gateways.clone(),
         membership: membership.clone(),
     };
-    let operator = operator(&base, &intent, &connection, gateways, started);
+    let operator = operator(&base, &intent, &connection, gateways.clone(), started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
-    let services = ((streams, enrolment), (operator, federation));
-    let files = sockets.serve(&base, services.0, services.1, reviewer.as_ref())?;
+    let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
+    let files = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
     let Intent { provider, intake, catalogs, .. } = intent;
     let derived = connection.derived();
     base.tasks.spawn(intake.clone().run(catalogs.clone(), added, derived, base.stop.clone()));
@@ -119,6 +109,8 @@ pub async fn build_with(
         name: base.config.cluster.clone(),
         ca: base.ca.clone(),
         membership: membership.clone(),
+        gateways,
+        audit: base.audit.clone(),
         catalogs,
         shared: shared.subscribe(),
         findings: intake.watch(),
@@ -221,6 +213,25 @@ impl Intent {
         let applied = base.applied.subscribe();
         let catalogs = merged(declared.clone(), applied, base.stop.clone(), &base.tasks);
         Ok(Self { provider, declared, catalogs, revisions, intake })
+    }
+}
+
+fn streams(
+    base: &Base,
+    intent: &Intent,
+    gateways: &Gateways,
+    (news, heard): (watch::Receiver<Arc<StoreNews>>, mpsc::Sender<HeardFromPeer>),
+) -> ResourceStreams {
+    ResourceStreams {
+        cluster: base.config.cluster.clone(),
+        trust_domain: base.config.trust_domain.clone(),
+        users: base.users.clone(),
+        revisions: intent.revisions.clone(),
+        gateways: gateways.clone(),
+        news,
+        heard,
+        stop: base.stop.clone(),
+        tasks: base.tasks.clone(),
     }
 }
 

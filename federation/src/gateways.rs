@@ -100,8 +100,8 @@ pub(crate) enum NameTaken {
 
 impl Gateways {
     /// Makes a stream the voice of the gateway. A newer stream of the same process, or of a pod of the
-    /// same name, replaces the older one; one of another process is refused, since two gateways with one SPIFFE ID would
-    /// displace each other in every peer's tables.
+    /// same name, replaces the older one; one of another process is refused, since two gateways with
+    /// one SPIFFE ID would displace each other in every peer's tables.
     pub(crate) fn connect(
         &self,
         name: &ObjectName,

@@ -139,8 +139,8 @@ impl Transport {
         self.0.relay_addr
     }
 
-    /// Binds the relay socket, and the port if there is to be one. `identity` holds this node's SVID, which others renew; the bundles in
-    /// it are this transport's to write.
+    /// Binds the relay socket, and the port if there is to be one. `identity` holds this node's SVID,
+    /// which others renew; the bundles in it are this transport's to write.
     pub fn start(
         config: TransportConfig,
         identity: Arc<IdentityCell>,

@@ -2,6 +2,7 @@
 //! on with what it has.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use model::Revision;
@@ -18,6 +19,7 @@ use wire::resource::proto::{FederationMessage, GatewayMessage};
 use wire::resource::{Delta, HeardFromPeer, StoreNews, Subscribe};
 
 use crate::backoff::Backoff;
+use crate::config::FederationLink;
 use crate::control::Event;
 use crate::federation::{self, Shown};
 use crate::limits::{
@@ -32,6 +34,9 @@ pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Eve
     let mut backoff = Backoff::default();
     let mut from_scratch = false;
     loop {
+        if matches!(state.config.federation, FederationLink::Tcp(_)) {
+            svid_there(&state).await;
+        }
         let mut connected = false;
         let ended = session(&state, &control, from_scratch, &mut connected).await;
         state.set_stream_up(false);
@@ -50,6 +55,16 @@ pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Eve
             }
         }
         sleep(wait).await;
+    }
+}
+
+/// A node in another pod asks for an SVID; without one it would only note a refused caller.
+async fn svid_there(state: &GatewayState) {
+    let mut changes = state.changes();
+    while !federation::has_live_svid(&state.identity, SystemTime::now()) {
+        if changes.changed().await.is_err() {
+            return; // cannot be: the sender lives in the state
+        }
     }
 }
 

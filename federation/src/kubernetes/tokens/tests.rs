@@ -1,3 +1,5 @@
+//! The reviewer against answers of an API server, good and bad ones.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
