@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`trust`] | ConfigMap `fedgate-trust` |
 //! | [`gateway_api`] | status of GatewayClasses, Gateways and routes; a Service for each Gateway |
+//! | [`own`] | status of Fedgate's own kinds; a ClusterPeer for each other member |
 //!
 //! To add one: implement [`Writer`] and start it in [`Cluster::start_writers`].
 //! `docs/reference/kubernetes-objects.md` lists all that is written, and the RBAC rules for it.
@@ -24,6 +25,7 @@ mod kinds;
 mod lease;
 mod mcs;
 mod names;
+mod own;
 mod tokens;
 mod trust;
 mod writer;
@@ -37,7 +39,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Audit;
 use crate::config::KubernetesConfig;
+use crate::gateways::Gateways;
 use crate::intake::{Catalogs, Findings, Shared};
 use crate::membership::Membership;
 pub(crate) use apply::{Observed, Write};
@@ -55,6 +59,9 @@ pub(crate) struct Surroundings {
     pub(crate) name: ClusterName,
     pub(crate) ca: Arc<Ca>,
     pub(crate) membership: Membership,
+    pub(crate) gateways: Gateways,
+    /// Of changes that objects ask for.
+    pub(crate) audit: Arc<Audit>,
     /// This cluster's own objects, of all providers.
     pub(crate) catalogs: Catalogs,
     /// What the federation adds to them.
@@ -96,6 +103,7 @@ impl Cluster {
         self.start(trust::TrustWriter::new(self));
         self.start(gateway_api::GatewayApiWriter::new(self));
         self.start(mcs::McsWriter::new(self));
+        own::start(self);
         self.around.tasks.spawn(mcs::keep_derived(self.clone()));
     }
 

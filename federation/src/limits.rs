@@ -263,6 +263,12 @@ pub const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const NODE_ADDRESSES_MAX: usize = 8;
 /// How long the node's start waits for the cluster's objects; without them it goes on.
 pub const KUBERNETES_START_WAIT: Duration = Duration::from_secs(2);
+/// How often the status of Fedgate's own kinds is held against what gateways and the store say.
+pub const OWN_KINDS_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the file of `kubernetes.joinTokenFile` is looked at while the cluster is in no federation.
+pub const JOIN_TOKEN_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Bytes of that file: a token and the white space around it.
+pub const JOIN_TOKEN_FILE_BYTES_MAX: u64 = 16 * 1024;
 /// Addresses in the status of one Gateway: what its CRD allows.
 pub const GATEWAY_ADDRESSES_MAX: usize = 16;
 /// Kubernetes Events about findings that are made at once; what is beyond is left out.
