@@ -91,13 +91,7 @@ pub async fn build_with(
     let first = intent.catalogs.borrow().clone();
     intent.intake.take_up(first.as_deref(), &shared.borrow(), &connection.derived().borrow());
     let streams = streams(&base, &intent, &gateways, (news.subscribe(), heard_sender));
-    let enrolment = Enrolment {
-        ca: base.ca.clone(),
-        users: base.users.clone(),
-        pods: pod_enrolment(&base.config, reviewer.as_ref()),
-        gateways: gateways.clone(),
-        membership: membership.clone(),
-    };
+    let enrolment = enrolment(&base, reviewer.as_ref(), &gateways, &membership);
     let operator = operator(&base, &intent, &connection, gateways.clone(), started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
@@ -235,12 +229,23 @@ fn streams(
     }
 }
 
-fn pod_enrolment(
-    config: &FederationConfig,
+fn enrolment(
+    base: &Base,
     reviewer: Option<&Arc<TokenReviewer>>,
-) -> Option<Arc<PodEnrolment>> {
-    let (accounts, reviewer) = (config.enrolment.accounts.clone(), reviewer?.clone());
-    Some(Arc::new(PodEnrolment { accounts, reviewer }))
+    gateways: &Gateways,
+    membership: &Membership,
+) -> Enrolment {
+    let pods = reviewer.map(|reviewer| {
+        let accounts = base.config.enrolment.accounts.clone();
+        Arc::new(PodEnrolment { accounts, reviewer: reviewer.clone() })
+    });
+    Enrolment {
+        ca: base.ca.clone(),
+        users: base.users.clone(),
+        pods,
+        gateways: gateways.clone(),
+        membership: membership.clone(),
+    }
 }
 
 fn nothing_new() -> StoreNews {
