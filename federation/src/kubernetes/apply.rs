@@ -64,21 +64,6 @@ impl Write {
         Self { target, ownership: Ownership::Whole, fields: map(fields), seen: None }
     }
 
-    /// Some fields of a user's object, for instance annotations. With the `uid` the API server
-    /// refuses to make the object anew when it was deleted in the meantime.
-    pub(crate) fn part(
-        kind: &'static Kind,
-        namespace: Option<&str>,
-        name: &str,
-        uid: &str,
-        fields: Value,
-    ) -> Self {
-        let mut write =
-            Self { ownership: Ownership::Part, ..Self::whole(kind, namespace, name, fields) };
-        write.metadata().insert("uid".into(), uid.into());
-        write
-    }
-
     /// The status of a user's object. `resource_version`: refuse it if the object has changed since,
     /// for lists that others write too.
     pub(crate) fn status(

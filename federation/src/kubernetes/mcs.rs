@@ -205,6 +205,7 @@ fn changes(cache: &Cache) -> Vec<u64> {
 pub(super) async fn keep_derived(cluster: Cluster) {
     let cache = &cluster.cache;
     let (mut changes, mut shared) = (cache.changes(), cluster.around.shared.clone());
+    let mut catalogs = cluster.around.catalogs.clone();
     let (mut services, mut listening) = (None, derived::Listening::default());
     loop {
         changes.mark_unchanged();
@@ -226,6 +227,8 @@ pub(super) async fn keep_derived(cluster: Cluster) {
         loop {
             let is_news = tokio::select! {
                 () = changed(&mut shared) => true,
+                // That a kind is known changes no object; it is so with the first catalog.
+                () = changed(&mut catalogs), if services.is_none() => true,
                 () = changed(&mut changes) => {
                     Some(cache.changes_of(WatchedKind::Service)) != services
                 }

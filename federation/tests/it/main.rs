@@ -5,6 +5,7 @@
 mod config;
 mod enrol;
 mod fixture;
+mod kubernetes;
 mod membership;
 mod objects;
 mod operator;

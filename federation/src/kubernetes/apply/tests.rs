@@ -1,5 +1,5 @@
 use super::*;
-use crate::kubernetes::kinds::{CONFIG_MAP, SERVICE};
+use crate::kubernetes::kinds::SERVICE;
 
 fn wanted(port: u16) -> Write {
     Write::whole(&SERVICE, Some("shop"), "a", json!({ "spec": { "ports": [{ "port": port }] } }))
@@ -92,13 +92,4 @@ fn lists_are_compared_whole_but_for_conditions_and_selectors_are_atomic() {
     for (there, wanted, expected) in cases {
         assert_eq!(covers(&there, &wanted), expected, "{there} {wanted}");
     }
-}
-
-#[test]
-fn a_users_object_gets_no_labels_and_is_not_made_anew() {
-    let fields = json!({ "metadata": { "annotations": { "a": "b" } } });
-    let write = Write::part(&CONFIG_MAP, Some("shop"), "a", "u-7", fields);
-    let document = write.document("w");
-    assert_eq!(document["metadata"]["uid"], "u-7");
-    assert!(document["metadata"].get("labels").is_none());
 }
