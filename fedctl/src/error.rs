@@ -66,10 +66,12 @@ impl fmt::Display for CommandError {
         if let Some(rest) = rest {
             write!(f, "\n{rest}")?;
         }
-        if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+        // What was said here knows more than the registry does.
+        let registered = || self.code.map(|code| code.entry().fix);
+        match self.hint.as_deref().or_else(registered) {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

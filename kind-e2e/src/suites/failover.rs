@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::federated::{Load, SHOP, SOON, answered_by, begin, connected, deploy, export, imported};
+use super::federated::{
+    Load, SHOP, SOON, answered_by, begin, connected, deploy, export, get, imported,
+};
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
-use crate::run::{Run, throughout};
+use crate::run::{Run, throughout, until};
 
 /// How long a fault lasts under load.
 const FAULT: Duration = Duration::from_secs(10);
@@ -33,15 +35,21 @@ async fn two_exporters(run: &Run) -> Result<()> {
     for cluster in [run.west(), run.south()] {
         export(cluster, "api", &["east"]).await?;
     }
-    for exporter in ["west", "south"] {
-        answered_by((run.east(), "web"), &api(), exporter, SOON).await?;
-    }
+    until("east imports api from both", SOON, async || {
+        let import = run.east().get(["serviceimport", "api", "--namespace", SHOP]).await?;
+        let clusters = import["status"]["clusters"].as_array().map_or(0, Vec::len);
+        ensure!(clusters == 2, "{}", import["status"]);
+        Ok(())
+    })
+    .await?;
+    // Either may answer; both have an endpoint, since their Deployments are rolled out.
+    until("api answers", SOON, async || get(run.east(), "web", &api()).await).await?;
     Ok(())
 }
 
 /// The cluster that answers now, and the other one.
 async fn serving(run: &Run) -> Result<(&Cluster, &Cluster)> {
-    let answer = super::federated::get(run.east(), "web", &api()).await?;
+    let answer = get(run.east(), "web", &api()).await?;
     let (west, south) = (run.west(), run.south());
     Ok(if answer["cluster"] == west.name { (west, south) } else { (south, west) })
 }
@@ -110,7 +118,7 @@ async fn cut(run: &Run) -> Result<()> {
         run.machine.docker().args(["network", "disconnect", &network, &node]).text().await?;
         answered_by((run.east(), "web"), &api(), second.name, SOON).await?;
         throughout("east is served", FAULT, async || {
-            super::federated::get(run.east(), "web", &api()).await.map(drop)
+            get(run.east(), "web", &api()).await.map(drop)
         })
         .await?;
         connect(&run.machine).text().await.map(drop)
