@@ -15,7 +15,6 @@ mod condition;
 mod derived;
 mod exports;
 mod imports;
-mod limits;
 mod names;
 mod pool;
 mod sources;

@@ -10,6 +10,7 @@ mod drain;
 mod failover;
 mod fields;
 mod framing;
+mod imports;
 mod intent;
 mod listeners;
 mod loops;

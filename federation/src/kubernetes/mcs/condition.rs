@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use model::ServiceName;
 use serde_json::{Value, json};
 
-use super::limits::CONDITION_MESSAGE_MAX;
 use crate::kubernetes::kinds::Kind;
+use crate::limits::CONDITION_MESSAGE_MAX;
 
 /// One condition as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]

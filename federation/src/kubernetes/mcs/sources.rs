@@ -10,13 +10,13 @@ use model::{ClusterId, Diagnostic, Resource, ResourceKind, Revision, ServiceImpo
 use serde_json::Value;
 use wire::store::StoreKey;
 
-use super::limits::IMPORT_GATEWAYS_MAX;
 use super::names::derived;
 use super::world::{Member, World, key, name_of};
 use super::{McsKinds, Pool};
 use crate::fleet::{Fleet, serving};
 use crate::intake::{Findings, Shared};
 use crate::kubernetes::Cluster;
+use crate::limits::IMPORT_GATEWAYS_MAX;
 
 /// Kinds whose objects matter here.
 pub(super) const KINDS: [WatchedKind; 5] = [

@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::derived::{Listening, resources};
 use super::world::{Memory, recorded};
 use crate::kubernetes::apply::{Plan, Step, plan};

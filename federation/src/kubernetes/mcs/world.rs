@@ -18,12 +18,12 @@ use super::McsKinds;
 use super::condition::Transitions;
 use super::exports::{ExportFacts, ServiceFacts, Standing, conditions};
 use super::imports::ImportFacts;
-use super::limits::{IMPORT_PORT_REST, IMPORTS_LOST_HOLD, IMPORTS_LOST_MIN};
 use super::names::{IMPORTS_NAMESPACE, derived};
 use super::pool::{Pool, PoolPorts, Resting, allocate, from_text, left};
 use crate::fleet::Exporter;
 use crate::kubernetes::kinds::{Kind, SERVICE};
 use crate::kubernetes::{Observed, Write};
+use crate::limits::{IMPORT_PORT_REST, IMPORTS_LOST_HOLD, IMPORTS_LOST_MIN};
 
 /// Everything that the objects of imports and the status of exports follow from.
 #[derive(Debug)]
