@@ -80,6 +80,24 @@ fn values_in_guides_exist() {
     assert_eq!(seen, 2);
 }
 
+#[test]
+fn values_that_fedctl_chooses_and_presets_exist() {
+    let repo = Repo::here().unwrap();
+    let schema: Value = serde_json::from_str(repo.text(SCHEMA).unwrap()).unwrap();
+    let mut seen = 0;
+    for (path, text) in repo.texts(".yaml") {
+        let chosen = path.starts_with("fedctl/testdata/install-");
+        if chosen || path.starts_with("helm/fedgate/values-") {
+            // The warnings of `fedctl install`, which go to standard error, stand there too: with a code.
+            let lines: Vec<&str> = text.lines().filter(|line| !line.contains("(FED")).collect();
+            let values: Value = serde_saphyr::from_str(&lines.join("\n")).unwrap();
+            assert_eq!(unknown_values(&schema, &values), [""; 0], "{path}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
 /// Everything under `expr` and `query`, at any depth.
 fn queries(value: &Value) -> Vec<String> {
     match value {
