@@ -94,7 +94,8 @@ fn node_port(
     let mut ready: Vec<&NodeInfo> =
         nodes.iter().filter(|node| node.ready && (!local || has_gateway(node))).collect();
     ready.sort_by_key(|node| (!has_gateway(node), node.name.clone()));
-    let ip = |node: &&NodeInfo| node.external_ips.first().or(node.internal_ips.first()).copied();
+    let ip =
+        |node: &&NodeInfo| node.external_ips.first().or_else(|| node.internal_ips.first()).copied();
     let ips = ready.iter().filter_map(ip).take(NODE_ADDRESSES_MAX);
     let found: Vec<_> = ips.filter_map(|ip| address(&ip.to_string(), number)).collect();
     if found.is_empty() { Err(NoAddress::NoNode) } else { Ok(found) }
@@ -116,7 +117,8 @@ fn host_ports(pods: &[Pod]) -> Result<Vec<PeerAddress>, NoAddress> {
         let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
         let ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
         let mut udp = ports.filter(|port| port.protocol.as_deref() == Some("UDP"));
-        let port = udp.find_map(|port| port.host_port.or(on_host.then_some(port.container_port)));
+        let port =
+            udp.find_map(|port| port.host_port.or_else(|| on_host.then_some(port.container_port)));
         let port = port.and_then(|port| u16::try_from(port).ok());
         found.extend(port.and_then(|port| address(host, port)));
     }

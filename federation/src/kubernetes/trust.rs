@@ -45,7 +45,7 @@ impl Writer for TrustWriter {
     }
 
     async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,3 +1,5 @@
+//! What is written, and what is left as it is.
+
 use super::*;
 use crate::kubernetes::kinds::SERVICE;
 

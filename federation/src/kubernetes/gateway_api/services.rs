@@ -30,7 +30,10 @@ pub(super) fn service(
     if ports.is_empty() {
         return None;
     }
-    let port = |port: &u16| json!({ "name": format!("port-{port}"), "port": port, "targetPort": port, "protocol": "TCP" });
+    let port = |port: &u16| {
+        let name = format!("port-{port}");
+        json!({ "name": name, "port": port, "targetPort": port, "protocol": "TCP" })
+    };
     let (namespace, gateway) = (gateway.namespace.as_str(), gateway.name.as_str());
     let of = format!("{namespace}/{gateway}");
     let fields = json!({
@@ -62,14 +65,18 @@ pub(super) fn reach(
         GatewayServiceType::LoadBalancer => {
             let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
             let points = status.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
-            let host =
-                points.iter().filter_map(|point| point.ip.clone().or(point.hostname.clone()));
+            let host = points
+                .iter()
+                .filter_map(|point| point.ip.clone().or_else(|| point.hostname.clone()));
             host.collect()
         }
         GatewayServiceType::NodePort => {
             let ready = nodes.iter().filter(|node| node.ready);
             let ip = |node: &NodeInfo| {
-                node.external_ips.first().or(node.internal_ips.first()).map(ToString::to_string)
+                node.external_ips
+                    .first()
+                    .or_else(|| node.internal_ips.first())
+                    .map(ToString::to_string)
             };
             ready.filter_map(ip).take(NODE_ADDRESSES_MAX).collect()
         }
