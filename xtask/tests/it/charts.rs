@@ -92,7 +92,7 @@ impl Render {
     fn all(repo: &Repo) -> Vec<Self> {
         let files = repo.texts(".yaml").filter(|(path, _)| path.starts_with("helm/tests/golden/"));
         let renders = files.map(|(path, text)| {
-            let objects: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+            let objects: Vec<Value> = serde_saphyr::from_multiple(text).expect("Helm renders YAML");
             Self {
                 name: path.to_owned(),
                 objects: objects.into_iter().filter(Value::is_object).collect(),

@@ -35,9 +35,9 @@ fn check(render: &Render) {
     let kubernetes = node.kubernetes.expect("the node watches the cluster");
     let pods = render.pods();
     let (_, pod) = pods.iter().find(|(pod, _)| pod.ends_with("-gateway")).expect("gateways");
-    let selector = serde_json::to_value(&kubernetes.gateway_selector).unwrap();
+    let selector = serde_json::to_value(&kubernetes.gateway_selector).expect("labels are text");
     assert!(selects(&selector, &pod["metadata"]["labels"]), "{name}: {selector}");
-    let account = pod["spec"]["serviceAccountName"].as_str().unwrap();
+    let account = pod["spec"]["serviceAccountName"].as_str().expect("it has an account");
     let accounts: Vec<&str> = node.enrolment.accounts.iter().map(|a| a.name.as_str()).collect();
     assert_eq!(accounts, [account], "{name}");
     let exposed =

@@ -54,8 +54,8 @@ fn long_running_pods_have_probes_a_grace_and_a_checksum() {
             let container = &template["spec"]["containers"][0];
             for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
                 let probe = &container[probe];
-                let port =
-                    probe["httpGet"]["port"].as_str().or(probe["tcpSocket"]["port"].as_str());
+                let ways = [&probe["httpGet"], &probe["tcpSocket"]];
+                let port = ways.into_iter().find_map(|way| way["port"].as_str());
                 let port = port.unwrap_or_else(|| panic!("{place}: {probe}"));
                 let ports = list(&container["ports"]);
                 assert!(ports.iter().any(|known| known["name"] == port), "{place}: {port}");

@@ -128,6 +128,6 @@ fn known(word: &str) -> Option<&'static str> {
         let is_histogram = entry.kind.as_str() == "histogram";
         let named = entry.name == word || (is_histogram && Some(entry.name) == base);
         let label = entry.labels.iter().find(|label| **label == word);
-        named.then_some(entry.name).or(label.copied())
+        named.then_some(entry.name).or_else(|| label.copied())
     })
 }
