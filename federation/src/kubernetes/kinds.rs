@@ -29,6 +29,7 @@ const MCS: &str = "multicluster.x-k8s.io";
 const OWN: &str = api::kubernetes::OWN_GROUP;
 
 pub(crate) static CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps");
+pub(crate) static SECRET: Kind = kind("", "v1", "Secret", "secrets");
 pub(crate) static SERVICE: Kind = kind("", "v1", "Service", "services");
 pub(crate) static ENDPOINT_SLICE: Kind = kind(DISCOVERY, "v1", "EndpointSlice", "endpointslices");
 

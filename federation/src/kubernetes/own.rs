@@ -4,12 +4,15 @@
 //! ```text
 //! cache, catalog, federation, findings, gateways --world--> World --statuses (pure)--> API server
 //! Federation, join token in a file --entry--> a federation founded or joined
+//! JoinGrant --join_grants, issue--> a token in a Secret
 //! ```
 
 mod audited;
 mod entry;
 mod federation;
 mod grants;
+mod issue;
+mod join_grants;
 mod peers;
 mod policies;
 mod status;
@@ -41,6 +44,10 @@ pub(super) fn start(cluster: &Cluster) {
     let trouble = Arc::new(watch::Sender::new(None));
     cluster.start(OwnWriter::new(cluster, trouble.subscribe()));
     cluster.around.tasks.spawn(entry::run(cluster.clone(), trouble));
+    let progress = Arc::new(watch::Sender::new(join_grants::Progress::default()));
+    let (asks, asked) = watch::channel(join_grants::Asks::default());
+    cluster.start(join_grants::JoinGrantWriter::new(cluster, asks, progress.clone()));
+    cluster.around.tasks.spawn(issue::run(cluster.clone(), asked, progress));
 }
 
 /// Keeps the statuses, and the members' ClusterPeers.
