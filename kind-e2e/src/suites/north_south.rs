@@ -29,7 +29,10 @@ pub(super) async fn run(run: &Run) -> Result<()> {
 }
 
 fn routes() -> Value {
-    let import = |name: &str, port: u16| json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": name, "port": port});
+    let import = |name: &str, port: u16| {
+        let (group, kind) = ("multicluster.x-k8s.io", "ServiceImport");
+        json!({"group": group, "kind": kind, "name": name, "port": port})
+    };
     let parent = |section: &str| json!([{"name": "edge", "sectionName": section}]);
     json!({"apiVersion": "v1", "kind": "List", "items": [
         {
