@@ -1,6 +1,6 @@
 //! Tables that are written by hand have a row for each thing that the code has, and no other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use federation::config::FederationConfig;
@@ -27,31 +27,61 @@ fn configuration_tables_have_the_fields_of_the_parsers() {
     });
 }
 
-/// The example is taken by the parser and has every field that the parser names when it meets a
-/// stranger; the table has every field of the example.
+/// Maps whose names are the user's own.
+const FREE_MAPS: [&str; 1] = ["/kubernetes/gatewaySelector"];
+
+/// The examples of a process: a whole file, and one with the sections of the part below it in place of
+/// its own. Both are taken by the parser; together they have every field that the parser names when it
+/// meets a stranger, and the two tables have every field of the examples.
 fn check_config(page: &str, kind: &str, heading: &str, parse: &dyn Fn(&str) -> Result<(), String>) {
-    let fences = markdown::fences(page);
-    let example = fences.iter().find(|fence| fence.text.contains(&format!("kind: {kind}\n")));
-    let example = &example.unwrap_or_else(|| panic!("no example of {kind}")).text;
-    parse(example).unwrap_or_else(|error| panic!("{kind}: {error}"));
-    let whole: Value = serde_saphyr::from_str(example).expect("the parser took it");
-    for place in maps_of(&whole, "") {
-        let mut stranger = whole.clone();
-        let map = stranger.pointer_mut(&place).and_then(Value::as_object_mut);
-        let map = map.expect("the place was found in a copy of it");
-        let shown: BTreeSet<String> = map.keys().cloned().collect();
-        map.insert(STRANGER.into(), Value::from(1));
-        let error = parse(&stranger.to_string()).expect_err("a stranger is refused");
-        assert_eq!(expected_fields(&error), shown, "{kind} {place:?}: {error}");
+    let (head, part) = if kind == federation::config::KIND {
+        (heading, "In a Kubernetes cluster")
+    } else {
+        (heading, "In a pod")
+    };
+    let [whole, mut changed] = [head, part].map(|heading| example(page, heading));
+    let sections = changed.as_object().expect("an example is a map").clone();
+    changed = whole.clone();
+    changed.as_object_mut().expect("an example is a map").extend(sections);
+    let examples = [whole, changed];
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for example in &examples {
+        parse(&example.to_string()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        for place in maps_of(example, "") {
+            let map = example.pointer(&place).and_then(Value::as_object);
+            let names = map.expect("the place was found in it").keys().cloned();
+            shown.entry(place).or_default().extend(names);
+        }
     }
-    let shown: BTreeSet<String> = leaves_of(&whole, "").into_iter().collect();
-    assert_eq!(first_column(page, heading), shown, "{CONFIG_PAGE}, {heading}");
+    for (place, shown) in &shown {
+        let has_it = |example: &&Value| example.pointer(place).is_some();
+        let mut stranger = examples.iter().find(has_it).expect("it is of one of them").clone();
+        let map = stranger.pointer_mut(place).and_then(Value::as_object_mut);
+        map.expect("it is a map").insert(STRANGER.into(), Value::from(1));
+        let error = parse(&stranger.to_string()).expect_err("a stranger is refused");
+        assert_eq!(expected_fields(&error), *shown, "{kind} {place:?}: {error}");
+    }
+    let leaves: BTreeSet<String> = examples.iter().flat_map(|one| leaves_of(one, "")).collect();
+    let rows: BTreeSet<String> =
+        [head, part].into_iter().flat_map(|heading| first_column(page, heading)).collect();
+    assert_eq!(rows, leaves, "{CONFIG_PAGE}, {heading}");
+}
+
+/// The first YAML below a heading.
+fn example(page: &str, heading: &str) -> Value {
+    let start = page.lines().position(|line| line.trim_start_matches('#').trim() == heading);
+    let start = start.unwrap_or_else(|| panic!("{CONFIG_PAGE} has no heading {heading:?}"));
+    let fences = markdown::fences(page);
+    let fence = fences.iter().find(|fence| fence.language == "yaml" && fence.line > start);
+    let fence = fence.unwrap_or_else(|| panic!("no example below {heading:?}"));
+    serde_saphyr::from_str(&fence.text).unwrap_or_else(|error| panic!("{heading}: {error}"))
 }
 
 /// JSON pointers to every map.
 fn maps_of(value: &Value, place: &str) -> Vec<String> {
     let inner = |(step, inner): (String, &Value)| maps_of(inner, &format!("{place}/{step}"));
     match value {
+        Value::Object(_) if FREE_MAPS.contains(&place) => Vec::new(),
         Value::Object(map) => {
             let below = map.iter().map(|(name, inner)| (name.clone(), inner)).flat_map(inner);
             std::iter::once(place.to_owned()).chain(below).collect()
@@ -72,6 +102,9 @@ fn leaves_of(value: &Value, name: &str) -> Vec<String> {
         map.iter().flat_map(inner).collect()
     };
     match value {
+        Value::Object(_) if FREE_MAPS.contains(&&*format!("/{}", name.replace('.', "/"))) => {
+            vec![name.to_owned()]
+        }
         Value::Object(map) => fields(map),
         Value::Array(list) if list.iter().any(Value::is_object) => {
             list.iter().flat_map(|item| leaves_of(item, &format!("{name}[]"))).collect()
