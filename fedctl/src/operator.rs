@@ -265,7 +265,8 @@ mod tests {
             (
                 Status::invalid_argument("FED4012: nothing was applied\nerror a; b"),
                 Exit::Usage,
-                "error: nothing was applied (FED4012)\nerror a; b",
+                "error: nothing was applied (FED4012)\nerror a; b\nhint: Mend what the messages \
+                 name; `fedctl diff -f FILE` tries without changing anything.",
             ),
             (
                 Status::failed_precondition("FED6305: nobody:\n  a: no; b\ndo this"),
