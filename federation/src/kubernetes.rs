@@ -20,6 +20,8 @@ mod calls;
 mod connection;
 mod events;
 mod gateway_api;
+#[cfg(test)]
+mod golden;
 mod health;
 mod kinds;
 mod lease;

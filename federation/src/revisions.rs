@@ -153,12 +153,12 @@ impl Log {
 
     /// Takes an object into service. What is sent is first read back as a gateway reads it, so that
     /// a gateway never has to refuse a delta.
-    fn admit(&mut self, resource: &Resource, count: usize) -> Result<(), Diagnostic> {
+    fn admit(&mut self, resource: &Arc<Resource>, count: usize) -> Result<(), Diagnostic> {
         let key = resource.key();
         let encoded = encode_resource(resource);
         let bytes = encoded.encoded_len();
         match decode_resource(encoded.clone()) {
-            Ok(Some(read_back)) if read_back == *resource => {}
+            Ok(Some(read_back)) if read_back == **resource => {}
             Ok(_) => return Err(unservable(&key, "it does not survive being sent".into())),
             Err(error) => return Err(unservable(&key, error.to_string())),
         }

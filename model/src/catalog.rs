@@ -148,8 +148,10 @@ pub struct ResourceSet {
 }
 
 impl ResourceSet {
-    pub fn upsert(&mut self, resource: Resource) {
-        self.resources.insert(resource.key(), Arc::new(resource));
+    /// One of another set is shared with it, which also makes comparing the two cheap.
+    pub fn upsert(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
+        self.resources.insert(resource.key(), resource);
     }
 
     pub fn remove(&mut self, key: &ResourceKey) -> bool {

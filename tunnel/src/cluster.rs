@@ -11,12 +11,12 @@ use identity::{
     ClientCertificate, ClusterTrust, HandshakeRefusal, IdentityCell, OwnPeer, VerifiedPeer,
     VerifyError, cluster_client_config, cluster_server_config,
 };
-use rustls::CommonState;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use crate::handshake::{peer_chain, require_alpn};
 use crate::limits::CLUSTER_HANDSHAKE_TIMEOUT;
 
 /// A port of this cluster's.
@@ -70,9 +70,11 @@ impl ClusterServer {
         let stream: TlsStream<S> = stream.map_err(|error| told(error, &refusal))?.into();
         match &self.client {
             ClientCertificate::Unasked => checked(stream, None),
-            ClientCertificate::Optional(_) if chain(&stream).is_empty() => checked(stream, None),
+            ClientCertificate::Optional(_) if peer_chain(&stream).is_empty() => {
+                checked(stream, None)
+            }
             ClientCertificate::Optional(expected) | ClientCertificate::Required(expected) => {
-                let peer = self.trust.verify(&chain(&stream), expected, SystemTime::now())?;
+                let peer = self.trust.verify(&peer_chain(&stream), expected, SystemTime::now())?;
                 checked(stream, Some(peer))
             }
         }
@@ -93,25 +95,17 @@ impl ClusterClient {
         let stream = timeout(CLUSTER_HANDSHAKE_TIMEOUT, handshake).await;
         let stream = stream.map_err(|_| ClusterStreamError::Timeout)?;
         let stream: TlsStream<S> = stream.map_err(|error| told(error, &refusal))?.into();
-        let peer = self.trust.verify(&chain(&stream), &self.expected, SystemTime::now())?;
+        let peer = self.trust.verify(&peer_chain(&stream), &self.expected, SystemTime::now())?;
         checked(stream, Some(peer))
     }
 }
 
-/// A peer that names no ALPN at all passes rustls; gRPC is not to be taken for a relayed stream.
 fn checked<S>(
     stream: TlsStream<S>,
     peer: Option<VerifiedPeer>,
 ) -> Result<ClusterStream<S>, ClusterStreamError> {
-    if stream.get_ref().1.alpn_protocol().is_none() {
-        return Err(io::Error::other("the peer named no ALPN").into());
-    }
+    require_alpn(&stream)?;
     Ok(ClusterStream { stream, peer })
-}
-
-fn chain<S>(stream: &TlsStream<S>) -> Vec<CertificateDer<'static>> {
-    let state: &CommonState = stream.get_ref().1;
-    state.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
 }
 
 /// TLS shows an alert only; the verifier knows what was wrong.

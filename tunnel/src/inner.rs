@@ -14,13 +14,13 @@ use identity::{
     self_signed_key,
 };
 use model::ClusterName;
-use rustls::CommonState;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use wire::tunnel::{ALPN_JOIN, ALPN_STORE};
 
+use crate::handshake::{peer_chain, require_alpn};
 use crate::limits::INNER_HANDSHAKE_TIMEOUT;
 
 /// RFC 5705 and RFC 9266: both ends of this handshake, and nobody else, can compute it.
@@ -55,7 +55,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             let refusal = identity.last_refusal(&expected);
             told(error, refusal.map(|refusal| refusal.error))
         })?;
-        let peer = identity.load().verify_peer(&inner.chain(), &expected, SystemTime::now())?;
+        let peer = identity.load().verify_peer(
+            &peer_chain(&inner.stream),
+            &expected,
+            SystemTime::now(),
+        )?;
         Ok((inner, peer))
     }
 
@@ -67,7 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         let config = federation_server_config(identity.clone(), ALPN_STORE);
         let inner = Self::accept(stream, config).await?;
         let expected = ExpectedPeer::AnyKnown;
-        let peer = identity.load().verify_peer(&inner.chain(), &expected, SystemTime::now())?;
+        let peer = identity.load().verify_peer(
+            &peer_chain(&inner.stream),
+            &expected,
+            SystemTime::now(),
+        )?;
         Ok((inner, peer))
     }
 
@@ -94,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
     ) -> Result<(Self, Vec<u8>), InnerError> {
         let config = join_server_config(identity.clone(), ca.clone(), ALPN_JOIN);
         let inner = Self::accept(stream, config).await?;
-        let key = self_signed_key(&inner.chain())?;
+        let key = self_signed_key(&peer_chain(&inner.stream))?;
         Ok((inner, key))
     }
 
@@ -114,11 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
         Self::checked(stream.into())
     }
 
-    /// A peer that names no ALPN at all passes rustls; a store stream is not to be taken for a join.
     fn checked(stream: TlsStream<S>) -> Result<Self, InnerError> {
-        if stream.get_ref().1.alpn_protocol().is_none() {
-            return Err(io::Error::other("the peer named no ALPN").into());
-        }
+        require_alpn(&stream)?;
         Ok(Self { stream })
     }
 
@@ -134,11 +139,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inner<S> {
             }
         };
         exported.map_err(io::Error::other)
-    }
-
-    fn chain(&self) -> Vec<CertificateDer<'static>> {
-        let state: &CommonState = self.stream.get_ref().1;
-        state.peer_certificates().map(<[_]>::to_vec).unwrap_or_default()
     }
 }
 

@@ -25,6 +25,7 @@ mod counts;
 mod dial;
 mod error;
 mod gossip;
+mod handshake;
 mod health;
 mod hello;
 mod inner;

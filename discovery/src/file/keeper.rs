@@ -122,7 +122,7 @@ impl Keeper {
         let mut held = wanted;
         for key in vanished {
             if let Some(resource) = current.get(&key) {
-                held.upsert((**resource).clone());
+                held.upsert(resource.clone());
             }
         }
         held

@@ -99,7 +99,7 @@ fn merge(cluster: &Catalog, files: &Catalog, applied: &Catalog) -> Catalog {
         if cluster.resources.get(key).is_some() {
             merged.diagnostics.push(hidden(key));
         } else {
-            merged.resources.upsert((**resource).clone());
+            merged.resources.upsert(resource.clone());
         }
     }
     for (key, resource) in applied.resources.iter() {
@@ -108,7 +108,7 @@ fn merge(cluster: &Catalog, files: &Catalog, applied: &Catalog) -> Catalog {
         } else if files.resources.get(key).is_some() {
             merged.diagnostics.push(shadowed(key, Origin::File));
         } else {
-            merged.resources.upsert((**resource).clone());
+            merged.resources.upsert(resource.clone());
         }
     }
     merged.diagnostics.sort();

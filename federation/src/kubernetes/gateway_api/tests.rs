@@ -1,7 +1,6 @@
 //! `testdata/gateway_api/*.in.yaml`: objects as the API server has them; `*.out.yaml`: what is
 //! written about them. `UPDATE=1` rewrites.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use model::{ClusterName, ResourceSet, Revision};
 
 use super::*;
 use crate::config::FederationConfig;
+use crate::kubernetes::golden;
 
 const CONFIG: &str = "apiVersion: fedgate.dev/v1alpha1\nkind: FederationConfig\ncluster: east\n\
                       trustDomain: east.example\ndataDir: /data\n\
@@ -94,28 +94,13 @@ fn name(object: &Value) -> String {
 
 #[test]
 fn statuses_and_services_are_written_as_recorded() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/gateway_api");
-    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: BTreeSet<String> = names.map(|name| name.into_string().unwrap()).collect();
-    let mut wrong = Vec::new();
-    for name in names.iter().filter(|name| name.ends_with(".in.yaml")) {
-        let found = World::read(&fs::read_to_string(folder.join(name)).unwrap()).written();
-        let output = folder.join(name.replace(".in.yaml", ".out.yaml"));
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&output, &found).unwrap();
-        }
-        if fs::read_to_string(&output).unwrap_or_default() != found {
-            wrong.push(name.clone());
-        }
-    }
-    assert!(names.len() > 1, "{folder:?} holds no golden files");
-    assert!(wrong.is_empty(), "UPDATE=1 rewrites if this is right: {wrong:?}");
+    golden::check("gateway_api", |_, text| World::read(text).written());
 }
 
 /// What was written is what is wanted: the writer rests.
 #[test]
 fn a_status_that_was_written_is_not_written_again() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/gateway_api");
+    let folder = golden::folder("gateway_api");
     let world = World::read(&fs::read_to_string(folder.join("routes.in.yaml")).unwrap());
     let later = now() + jiff::SignedDuration::from_hours(1);
     let first = world.decide();

@@ -6,37 +6,18 @@
 mod input;
 mod yaml;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use super::derived::{Listening, resources};
 use super::world::{Memory, recorded};
 use crate::kubernetes::apply::{Plan, Step, plan};
+use crate::kubernetes::golden;
 use crate::kubernetes::kinds::SERVICE;
 use input::Input;
 
 #[test]
 fn what_is_written_is_as_recorded() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/mcs");
-    let names: BTreeSet<String> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    let mut wrong = Vec::new();
-    for name in names.iter().filter(|name| name.ends_with(".in.yaml")) {
-        let text = fs::read_to_string(folder.join(name)).unwrap();
-        let found = render(Input::parse(name, &text));
-        let output = folder.join(name.replace(".in.yaml", ".out.yaml"));
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&output, &found).unwrap();
-        }
-        if fs::read_to_string(&output).unwrap_or_default() != found {
-            wrong.push(format!("{name}:\n{found}"));
-        }
-    }
-    assert!(!names.is_empty(), "{folder:?} holds no golden files");
-    assert!(wrong.is_empty(), "UPDATE=1 rewrites if this is right:\n{}", wrong.join("\n"));
+    golden::check("mcs", |name, text| render(Input::parse(name, text)));
 }
 
 fn render(mut input: Input) -> String {

@@ -2,7 +2,6 @@
 //! what is written because of it. `UPDATE=1` rewrites.
 
 use std::fs;
-use std::path::Path;
 
 use model::{ResourceSet, Revision, Transport};
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use super::federation::Inside;
 use super::world::{Gateway, Member};
 use super::*;
 use crate::kubernetes::apply::{Plan, Step, plan};
+use crate::kubernetes::golden;
 
 static POLICY: Kind = kind("AccessPolicy", "accesspolicies");
 static GRANT: Kind = kind("NamespaceGrant", "namespacegrants");
@@ -189,28 +189,13 @@ fn written(text: &str) -> String {
 
 #[test]
 fn what_is_written_is_as_recorded() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/own");
-    let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: BTreeSet<String> = names.map(|name| name.into_string().unwrap()).collect();
-    let mut wrong = Vec::new();
-    for name in names.iter().filter(|name| name.ends_with(".in.yaml")) {
-        let found = written(&fs::read_to_string(folder.join(name)).unwrap());
-        let output = folder.join(name.replace(".in.yaml", ".out.yaml"));
-        if std::env::var_os("UPDATE").is_some() {
-            fs::write(&output, &found).unwrap();
-        }
-        if fs::read_to_string(&output).unwrap_or_default() != found {
-            wrong.push(name.clone());
-        }
-    }
-    assert!(names.len() > 1, "{folder:?} holds no golden files");
-    assert!(wrong.is_empty(), "UPDATE=1 rewrites if this is right: {wrong:?}");
+    golden::check("own", |_, text| written(text));
 }
 
 /// Times of conditions and round-trip times stay, so that there is nothing to write.
 #[test]
 fn what_did_not_change_is_not_written_again() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/own");
+    let folder = golden::folder("own");
     let input = fs::read_to_string(folder.join("peers.in.yaml")).unwrap();
     let (mut world, own) = read(&input);
     let mut memory = Memory::default();
@@ -231,7 +216,7 @@ fn what_did_not_change_is_not_written_again() {
 /// A gateway that comes with an older revision does not take back what was obeyed.
 #[test]
 fn a_policy_that_was_obeyed_stays_so_until_it_changes() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/own");
+    let folder = golden::folder("own");
     let (mut world, own) = read(&fs::read_to_string(folder.join("policies.in.yaml")).unwrap());
     let mut memory = Memory::default();
     let programmed = |writes: &[Write]| {
