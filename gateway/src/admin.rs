@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::code::ADDRESS_IN_USE;
+use model::snapshot::Destination;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -245,20 +246,25 @@ fn dump_listener(listener: &model::snapshot::Listener) -> Value {
             .into_iter()
             .flat_map(|(host, entries)| entries.iter().map(move |entry| (host.clone(), entry)))
             .map(|(host, entry)| {
-                let backend = format!("{}:{}", entry.backend.service, entry.backend.port);
+                let backend = dump_destination(&entry.destination);
                 json!({"host": host, "prefix": entry.prefix, "route": &*entry.route, "backend": backend})
             })
             .collect(),
         ListenerRouting::Tcp(target) => target
             .iter()
             .map(|target| {
-                let backend = format!("{}:{}", target.backend.service, target.backend.port);
-                json!({"route": &*target.route, "backend": backend})
+                json!({"route": &*target.route, "backend": dump_destination(&target.destination)})
             })
             .collect(),
     };
     let protocol = listener.protocol().as_str();
     json!({"name": listener.name, "port": listener.port, "protocol": protocol, "routes": routes})
+}
+
+fn dump_destination(destination: &Destination) -> String {
+    let (service, port) = destination.service();
+    let unresolved = if destination.backend().is_none() { " (unresolved)" } else { "" };
+    format!("{service}:{port}{unresolved}")
 }
 
 #[cfg(test)]

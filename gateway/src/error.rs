@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use model::snapshot::Destination;
 use tunnel::{StreamError, StreamErrorKind};
 use wire::tunnel::{Dispatched, ErrorCode, Refused};
 
@@ -24,6 +25,8 @@ pub enum Kind {
     ClientGone,
     /// No route matches host and path, or the listener has none.
     NoRoute,
+    /// The route leads to no backend that it may use.
+    BackendUnresolved,
     /// No cluster has a ready endpoint.
     NoEndpoint,
     /// This gateway has no SVID, so no peer would listen to it.
@@ -64,12 +67,13 @@ pub enum Kind {
 
 impl Kind {
     /// For tables that must be total.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::MethodNotServed,
         Self::ClientGone,
         Self::NoRoute,
+        Self::BackendUnresolved,
         Self::NoEndpoint,
         Self::NoIdentity,
         Self::TunnelDown,
@@ -109,6 +113,7 @@ impl Kind {
             | Self::Draining
             | Self::PeerProtocol => Blame::Peer,
             Self::NoRoute
+            | Self::BackendUnresolved
             | Self::Denied
             | Self::NotExported
             | Self::Loop
@@ -125,6 +130,7 @@ impl Kind {
             | Self::MethodNotServed
             | Self::ClientGone
             | Self::NoRoute
+            | Self::BackendUnresolved
             | Self::NoIdentity
             | Self::Deadline
             | Self::Loop
@@ -200,7 +206,7 @@ impl Kind {
     pub fn to_code(self) -> ErrorCode {
         match self {
             Self::ClientGone => ErrorCode::Cancelled,
-            Self::NoRoute | Self::NotExported => ErrorCode::NotExported,
+            Self::NoRoute | Self::BackendUnresolved | Self::NotExported => ErrorCode::NotExported,
             Self::NoEndpoint => ErrorCode::NoReadyEndpoint,
             Self::ConnectFailed => ErrorCode::UpstreamConnectFailed,
             Self::UpstreamReset => ErrorCode::UpstreamReset,
@@ -262,6 +268,13 @@ impl ProxyError {
     /// A failure after which nobody knows what the application saw.
     pub fn maybe_sent(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, dispatched: Dispatched::Maybe, detail: detail.into() }
+    }
+
+    /// The end of the way for what a route matches and has no backend for.
+    pub fn unresolved(destination: &Destination) -> Self {
+        let (service, port) = destination.service();
+        let detail = format!("the route may not use {service}:{port}, or there is no such backend");
+        Self::unsent(Kind::BackendUnresolved, detail)
     }
 
     /// A peer's refusal.

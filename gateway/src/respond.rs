@@ -46,6 +46,10 @@ impl Answer {
             // Nobody reads this status: it is nginx's number for the log.
             Kind::ClientGone => (499, GRPC_CANCELLED, "DC", None),
             Kind::NoRoute => (404, GRPC_UNIMPLEMENTED, "NR", Some(code::NO_ROUTE)),
+            // The status is Gateway API's, the gRPC code GRPCRoute's, the flag Envoy's.
+            Kind::BackendUnresolved => {
+                (500, GRPC_UNAVAILABLE, "NC", Some(code::BACKEND_UNRESOLVED))
+            }
             Kind::NoEndpoint => (503, GRPC_UNAVAILABLE, "UH", Some(code::NO_ENDPOINT)),
             Kind::NoIdentity => (503, GRPC_UNAVAILABLE, "UF", Some(code::SVID_MISSING)),
             Kind::TunnelDown => (503, GRPC_UNAVAILABLE, "UF", Some(code::TUNNEL_DOWN)),

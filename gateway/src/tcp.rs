@@ -105,17 +105,20 @@ async fn connect(
     revision: Revision,
     entry: &mut LogEntry,
 ) -> Result<Joined, ProxyError> {
-    let Some(TcpTarget { route, backend }) = target else {
+    let Some(TcpTarget { route, destination }) = target else {
         let detail = "no TCPRoute is attached to the listener";
         return Err(ProxyError::unsent(Kind::NoRoute, detail));
     };
     let record = entry.record();
     record.route = Some(route);
-    record.service = Some((backend.service.clone(), backend.port));
+    let (service, port) = destination.service();
+    record.service = Some((service.clone(), port));
     record.source = Some(worker.gateway.own_id.clone());
     record.unattested = true;
     let request_id = record.request_id.unwrap_or(RequestId::from_bytes([0; 16]));
-    let mut attempts = Attempts::begin(worker, &backend);
+    let backend = destination.backend();
+    let backend = backend.ok_or_else(|| ProxyError::unresolved(&destination))?;
+    let mut attempts = Attempts::begin(worker, backend);
     loop {
         let upstream = attempts.pick()?;
         attempts.describe(entry.record());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::name::Hostname;
-use crate::snapshot::Backend;
+use crate::snapshot::Destination;
 
 /// The HTTP routes of one port.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +22,7 @@ pub struct RouteEntry {
     /// `HTTPRoute/namespace/name`, for logs and metrics.
     pub route: Arc<str>,
     pub rule: usize,
-    pub backend: Arc<Backend>,
+    pub destination: Destination,
 }
 
 impl RouteTable {
@@ -84,6 +84,7 @@ mod tests {
     use super::*;
     use crate::catalog::AppProtocol;
     use crate::name::ServiceName;
+    use crate::snapshot::Backend;
 
     fn entry(prefix: &str, service: &str) -> RouteEntry {
         let backend = Backend {
@@ -94,11 +95,12 @@ mod tests {
             clusters: vec![],
         };
         let (route, prefix) = ("HTTPRoute/a/b".into(), prefix.to_string());
-        RouteEntry { prefix, route, rule: 0, backend: Arc::new(backend) }
+        let destination = Destination::Backend(Arc::new(backend));
+        RouteEntry { prefix, route, rule: 0, destination }
     }
 
     fn found<'a>(table: &'a RouteTable, host: &str, path: &str) -> Option<&'a str> {
-        table.find(host, path).map(|entry| entry.backend.service.name.as_str())
+        table.find(host, path).map(|entry| entry.destination.service().0.name.as_str())
     }
 
     #[test]

@@ -53,7 +53,34 @@ pub enum ListenerRouting {
 pub struct TcpTarget {
     /// `TCPRoute/namespace/name`, for logs and metrics.
     pub route: Arc<str>,
-    pub backend: Arc<Backend>,
+    pub destination: Destination,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    Backend(Arc<Backend>),
+    /// The backend is missing, speaks another protocol, or its namespace does not let the route use
+    /// it. The route keeps its place all the same, and what it matches is refused: the next route
+    /// would send it where nobody meant it to go (Gateway API, `HTTPRouteRule.backendRefs`).
+    Unresolved(BackendTarget),
+}
+
+impl Destination {
+    pub fn backend(&self) -> Option<&Arc<Backend>> {
+        match self {
+            Self::Backend(backend) => Some(backend),
+            Self::Unresolved(_) => None,
+        }
+    }
+
+    /// The service and port that the route names.
+    pub fn service(&self) -> (&ServiceName, u16) {
+        match self {
+            Self::Backend(backend) => (&backend.service, backend.port),
+            Self::Unresolved(target) => (&target.service, target.port),
+        }
+    }
 }
 
 /// A service's port that requests can go to, and the clusters that can serve it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use model::snapshot::{ListenerRouting, Snapshot};
+use model::snapshot::{Destination, ListenerRouting, Snapshot};
 use model::{AllowEntry, ClusterPeer, Diagnostic, EndpointTable, Resource, ServicePort};
 
 pub(crate) fn resources(resources: &[Resource]) -> String {
@@ -28,14 +28,14 @@ pub(crate) fn snapshot(snapshot: &Snapshot, endpoints: &EndpointTable) -> String
                 for (host, entries) in table.entries() {
                     lines.extend(entries.iter().map(|entry| {
                         let (route, rule) = (&entry.route, entry.rule);
-                        let backend = backend(&entry.backend);
+                        let backend = destination(&entry.destination);
                         format!("{host}{} by {route} rule {rule} to {backend}", entry.prefix)
                     }));
                 }
             }
             ListenerRouting::Tcp(None) => lines.push("no route".into()),
             ListenerRouting::Tcp(Some(target)) => {
-                lines.push(format!("by {} to {}", target.route, backend(&target.backend)));
+                lines.push(format!("by {} to {}", target.route, destination(&target.destination)));
             }
         }
         listeners.item(1, &port.to_string(), &lines);
@@ -73,6 +73,11 @@ pub(crate) fn snapshot(snapshot: &Snapshot, endpoints: &EndpointTable) -> String
         table.entry(1, &format!("{service} {port}: {}", rows.join(", ")));
     }
     [listeners, peers, owners, exported, backends, table].map(Section::text).concat()
+}
+
+fn destination(to: &Destination) -> String {
+    let (service, port) = to.service();
+    to.backend().map_or_else(|| format!("{service}:{port}, unresolved"), |found| backend(found))
 }
 
 fn backend(backend: &model::snapshot::Backend) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::snapshot::{Backend, ListenerRouting};
+use model::snapshot::{Destination, ListenerRouting};
 use model::{AppProtocol, Resource, ServiceName, ServicePort, Snapshot};
 use wire::operator::proto::ServiceStatus;
 use wire::resource::{ClusterHealth, ServiceHealth};
@@ -66,19 +66,23 @@ fn add_policies(rows: &mut BTreeMap<ServiceName, ServiceStatus>, snapshot: &Snap
 
 fn add_routes(rows: &mut BTreeMap<ServiceName, ServiceStatus>, snapshot: &Snapshot) {
     let mut routes: BTreeSet<(ServiceName, String)> = BTreeSet::new();
-    let mut add = |backend: &Backend, route: String| {
-        routes.insert((backend.service.clone(), route));
+    let mut add = |destination: &Destination, route: String| {
+        if let Some(backend) = destination.backend() {
+            routes.insert((backend.service.clone(), route));
+        }
     };
     for (port, listener) in &snapshot.listeners {
         match &listener.routing {
             ListenerRouting::Http(table) => {
                 for (host, entries) in table.entries() {
                     for entry in entries {
-                        add(&entry.backend, format!("http://{host}:{port}{}", entry.prefix));
+                        add(&entry.destination, format!("http://{host}:{port}{}", entry.prefix));
                     }
                 }
             }
-            ListenerRouting::Tcp(Some(target)) => add(&target.backend, format!("tcp://*:{port}")),
+            ListenerRouting::Tcp(Some(target)) => {
+                add(&target.destination, format!("tcp://*:{port}"))
+            }
             ListenerRouting::Tcp(None) => {}
         }
     }

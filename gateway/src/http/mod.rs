@@ -28,7 +28,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use model::snapshot::{Backend, ListenerRouting};
+use model::snapshot::{Backend, Destination, ListenerRouting};
 use model::{Revision, Snapshot, SpiffeId};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
@@ -70,8 +70,9 @@ pub async fn handle_request(
         let route = find_route(&snapshot, client.port, &request)?;
         exchange.log(|record| route.describe(record));
         let source = authorize(worker, &exchange)?;
-        let mut outgoing = apply_filters(&client, request, &route, source, &mut exchange);
-        let mut attempts = Attempts::begin(worker, &route.backend);
+        let backend = route.backend()?;
+        let mut outgoing = apply_filters(&client, request, &route, backend, source, &mut exchange);
+        let mut attempts = Attempts::begin(worker, backend);
         loop {
             let upstream = attempts.pick()?;
             exchange.log(|record| attempts.describe(record));
@@ -94,7 +95,7 @@ pub async fn handle_request(
 struct Route {
     /// `HTTPRoute/namespace/name`.
     name: Arc<str>,
-    backend: Arc<Backend>,
+    destination: Destination,
     target: Target,
     revision: Revision,
 }
@@ -127,8 +128,8 @@ fn find_route<B>(
         let detail = format!("no route for host {:?} and path on port {port}", target.host);
         ProxyError::unsent(Kind::NoRoute, detail)
     })?;
-    let (name, backend) = (entry.route.clone(), entry.backend.clone());
-    Ok(Route { name, backend, target, revision: snapshot.revision })
+    let (name, destination) = (entry.route.clone(), entry.destination.clone());
+    Ok(Route { name, destination, target, revision: snapshot.revision })
 }
 
 /// On whose behalf the request goes on.
@@ -154,10 +155,11 @@ fn apply_filters(
     client: &Client,
     request: Request<Incoming>,
     route: &Route,
+    backend: &Backend,
     source: Source,
     exchange: &mut Exchange,
 ) -> Outgoing {
-    let outgoing = Outgoing::new(request, client.remote, &route.backend, &route.target, source);
+    let outgoing = Outgoing::new(request, client.remote, backend, &route.target, source);
     exchange.follow(&outgoing);
     outgoing
 }
@@ -182,7 +184,12 @@ async fn forward(
 impl Route {
     fn describe(&self, record: &mut crate::access_log::Record) {
         record.route = Some(self.name.clone());
-        record.service = Some((self.backend.service.clone(), self.backend.port));
+        let (service, port) = self.destination.service();
+        record.service = Some((service.clone(), port));
+    }
+
+    fn backend(&self) -> Result<&Arc<Backend>, ProxyError> {
+        self.destination.backend().ok_or_else(|| ProxyError::unresolved(&self.destination))
     }
 }
 

@@ -144,6 +144,25 @@ async fn what_cannot_be_served_is_answered_and_logged_with_its_reason() {
     assert!(records.iter().all(|record| record["fed_code"].is_string()), "{records:#?}");
 }
 
+/// Without the entry's place in the table the shorter prefix would take its requests.
+#[tokio::test]
+async fn a_route_without_its_backend_keeps_its_requests() {
+    let origin = Origin::start("one").await;
+    let mut objects = routed(AppProtocol::Http, &[origin.address]);
+    objects.push(objects::http_route("api.test", "/gone", BackendKind::Service, "gone"));
+    let site = Site::ready("east", objects).await;
+    let status = async |path: &str| {
+        let answer = get(site.http(), "api.test", path).await;
+        (answer.status, answer.header("x-fed-code").to_owned())
+    };
+    assert_eq!(status("/").await, (200, String::new()));
+    assert_eq!(status("/gone/with").await, (500, "FED7012".into()));
+    assert_eq!(origin.requests(), 1);
+    let record = &site.records(2).await[1];
+    assert_eq!(record["route"], "HTTPRoute/shop/gone-api.test");
+    assert_eq!(record["response_flags"], "NC");
+}
+
 #[tokio::test]
 async fn a_length_and_a_transfer_coding_never_disagree_behind_the_gateway() {
     let origin = Origin::start("one").await;

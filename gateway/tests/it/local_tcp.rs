@@ -75,6 +75,8 @@ async fn a_connection_that_nobody_takes_is_reset_and_logged() {
     let route = objects::tcp_route(BackendKind::Service, "db").key();
     site.change(|node| node.remove(&route)).await;
     refused(3, "FED7001").await;
+    site.change(|node| node.put([objects::tcp_route(BackendKind::Service, "gone")])).await;
+    refused(4, "FED7012").await;
     eventually("idle gateway", async || {
         (site.app().state().drain.in_progress() == 0).then_some(())
     })

@@ -467,4 +467,8 @@ registry! {
         "A route leads to a backend of another namespace, and no ReferenceGrant there permits it.",
         "The backend's namespace has no ReferenceGrant, or it names another kind, namespace or backend.",
         "The owner of the backend's namespace creates a ReferenceGrant, or the route moves there.";
+    7012 BACKEND_UNRESOLVED "BackendUnresolved":
+        "The route of this request or connection leads to no backend that it may use.",
+        "The backend or its port does not exist, it speaks another protocol, or no ReferenceGrant permits it.",
+        "`fedctl diagnostics` and the route's condition ResolvedRefs name the backend; create it, or mend the route.";
 }

@@ -1,7 +1,6 @@
 //! Listeners by port, with the routes that attach to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::Findings;
 use super::backends::Backends;
@@ -13,7 +12,7 @@ use crate::catalog::{
 use crate::code;
 use crate::name::{Hostname, Namespace, ServiceName};
 use crate::route::{RouteEntry, RouteTable};
-use crate::snapshot::{Backend, Listener, ListenerRouting, TcpTarget};
+use crate::snapshot::{Destination, Listener, ListenerRouting, TcpTarget};
 
 type Listeners = BTreeMap<u16, Listener>;
 
@@ -104,16 +103,7 @@ fn add_http_route(
         attach(resource, from, &route.parents, ListenerProtocol::Http, accepted, findings);
     let attached = fit_hosts(resource, &parents, &route.hostnames, findings);
     for (rule, spec) in route.rules.iter().enumerate() {
-        let Some(backend) = find_backend(resource, rule, &spec.backend, targets, findings) else {
-            continue;
-        };
-        if !backend.protocol.is_http() {
-            let message = format!("port {} of {} is not HTTP", backend.port, backend.service);
-            let field = format!("spec.rules[{rule}].backendRefs[0].port");
-            let fix = "set the port's appProtocol to http or kubernetes.io/h2c, or use a TCPRoute";
-            findings.error(resource, &field, code::PORT_NOT_FOUND, message, fix);
-            continue;
-        }
+        let destination = http_destination(resource, rule, &spec.backend, targets, findings);
         for (listener, hosts) in &attached {
             let Some(Listener { routing: ListenerRouting::Http(table), .. }) =
                 listeners.get_mut(&listener.port)
@@ -125,7 +115,7 @@ fn add_http_route(
                     prefix: prefix.into(),
                     route: resource.key().to_string().into(),
                     rule,
-                    backend: backend.clone(),
+                    destination: destination.clone(),
                 };
                 if !table.insert(host, entry) {
                     let host = host.map_or_else(|| "*".to_string(), Hostname::to_string);
@@ -136,6 +126,25 @@ fn add_http_route(
                 }
             }
         }
+    }
+}
+
+fn http_destination(
+    resource: &Resource,
+    rule: usize,
+    target: &BackendTarget,
+    targets: &Targets<'_>,
+    findings: &mut Findings,
+) -> Destination {
+    match find_backend(resource, rule, target, targets, findings) {
+        Destination::Backend(backend) if !backend.protocol.is_http() => {
+            let message = format!("port {} of {} is not HTTP", backend.port, backend.service);
+            let field = format!("spec.rules[{rule}].backendRefs[0].port");
+            let fix = "set the port's appProtocol to http or kubernetes.io/h2c, or use a TCPRoute";
+            findings.error(resource, &field, code::PORT_NOT_FOUND, message, fix);
+            Destination::Unresolved(target.clone())
+        }
+        destination => destination,
     }
 }
 
@@ -173,9 +182,7 @@ fn add_tcp_route(
 ) {
     let from = &route.namespace;
     let parents = attach(resource, from, &route.parents, ListenerProtocol::Tcp, accepted, findings);
-    let Some(backend) = find_backend(resource, 0, &route.backend, targets, findings) else {
-        return;
-    };
+    let destination = find_backend(resource, 0, &route.backend, targets, findings);
     for listener in parents {
         let Some(Listener { routing: ListenerRouting::Tcp(target), .. }) =
             listeners.get_mut(&listener.port)
@@ -189,7 +196,7 @@ fn add_tcp_route(
             continue;
         }
         let route = resource.key().to_string().into();
-        *target = Some(TcpTarget { route, backend: backend.clone() });
+        *target = Some(TcpTarget { route, destination: destination.clone() });
     }
 }
 
@@ -262,7 +269,7 @@ fn find_backend(
     target: &BackendTarget,
     targets: &Targets<'_>,
     findings: &mut Findings,
-) -> Option<Arc<Backend>> {
+) -> Destination {
     // Before anything else: who may not use a namespace is not told what is in it (GEP-709).
     if !targets.grants.permit(resource, target) {
         let field = format!("spec.rules[{rule}].backendRefs[0].namespace");
@@ -272,10 +279,10 @@ fn find_backend(
             format!("namespace {namespace} does not let this route use its {kind} {name}");
         let fix = "create a ReferenceGrant there, or put the route into the backend's namespace";
         findings.error(resource, &field, code::REF_NOT_PERMITTED, message, fix);
-        return None;
+        return Destination::Unresolved(target.clone());
     }
     if let Some(backend) = targets.backends.get(target) {
-        return Some(backend.clone());
+        return Destination::Backend(backend.clone());
     }
     let mut ports: Vec<u16> = targets
         .backends
@@ -296,7 +303,7 @@ fn find_backend(
         let fix = format!("use one of {ports:?}");
         findings.error(resource, &field, code::PORT_NOT_FOUND, message, &fix);
     }
-    None
+    Destination::Unresolved(target.clone())
 }
 
 /// The intersection of a listener's hostname and a route's (Gateway API, `HTTPRoute.hostnames`);

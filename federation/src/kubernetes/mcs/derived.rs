@@ -299,7 +299,7 @@ mod tests {
                 panic!("it is HTTP")
             };
             let route = table.find("any.host.example", "/any/path").unwrap();
-            assert_eq!(route.backend.service, service("shop/api"));
+            assert_eq!(route.destination.service().0, &service("shop/api"));
         }
     }
 
