@@ -282,7 +282,7 @@ async fn pod_addresses(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 /// Every cluster with every other.
-fn pairs(clusters: &[Cluster]) -> impl Iterator<Item = (&Cluster, &Cluster)> {
+pub(super) fn pairs(clusters: &[Cluster]) -> impl Iterator<Item = (&Cluster, &Cluster)> {
     let all = clusters.iter().flat_map(move |from| clusters.iter().map(move |to| (from, to)));
     all.filter(|(from, to)| from.name != to.name)
 }

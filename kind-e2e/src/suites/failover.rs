@@ -157,7 +157,7 @@ fn loaded() -> String {
     format!("http://{}/load", imported("api"))
 }
 
-fn node(cluster: &Cluster) -> String {
+pub(super) fn node(cluster: &Cluster) -> String {
     format!("{}-control-plane", cluster.name)
 }
 

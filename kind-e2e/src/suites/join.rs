@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::federated::{SHOP, SOON, answered_by, begin, condition, export, get, imported};
+use super::fence;
 use crate::cluster::Cluster;
 use crate::run::{Run, until};
 
 pub(super) async fn run(run: &Run) -> Result<()> {
+    run.step("API servers are shut against other clusters", fence::raise(run)).await?;
     begin(run).await?;
     run.step("members and links are what fedctl and kubectl show", shown(run)).await?;
     run.step("api is exported for east, db for west", exports(run)).await?;
@@ -20,7 +22,8 @@ pub(super) async fn run(run: &Run) -> Result<()> {
         super::clusters::no_credentials(run.clusters()),
     )
     .await?;
-    run.step("an unexported service is gone", unexport(run)).await
+    run.step("an unexported service is gone", unexport(run)).await?;
+    run.step("no API server was reached from outside its cluster", fence::is_untouched(run)).await
 }
 
 async fn shown(run: &Run) -> Result<()> {

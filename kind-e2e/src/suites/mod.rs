@@ -5,6 +5,7 @@ mod chart;
 mod clusters;
 mod failover;
 mod federated;
+mod fence;
 mod join;
 mod north_south;
 mod tokens;
