@@ -241,6 +241,7 @@ fn enrolment(
     });
     Enrolment {
         ca: base.ca.clone(),
+        lifetime: base.config.svid_lifetime,
         users: base.users.clone(),
         pods,
         gateways: gateways.clone(),

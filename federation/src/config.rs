@@ -7,12 +7,13 @@ mod source;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDomain};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX};
+use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, SVID_LIFETIME, SVID_LIFETIME_S_MIN};
 
 pub use callers::{EnrolmentCallers, OperatorAccounts, OperatorUids, ServiceAccount};
 pub use kubernetes::{GatewayServiceType, KubernetesConfig, PortPool};
@@ -50,6 +51,8 @@ pub struct FederationConfig {
     pub store_profile: StoreProfile,
     /// Which of this host's addresses to dial other clusters from.
     pub store_dial_from: Option<IpAddr>,
+    /// Of each SVID that the node issues, to gateways and to itself.
+    pub svid_lifetime: Duration,
     /// Where other clusters reach this one's gateways.
     pub advertise: Vec<PeerAddress>,
     /// Whose gateways may enrol.
@@ -145,6 +148,7 @@ impl FederationConfig {
             )?,
             store_profile: source.profile(raw.store.profile.as_ref())?,
             store_dial_from: source.dial_from(raw.store.dial_from.as_ref())?,
+            svid_lifetime: source.svid_lifetime(raw.svid_lifetime_seconds.as_ref())?,
             advertise: source.advertise(&raw.advertise)?,
             enrolment,
             operators,
@@ -171,6 +175,7 @@ struct Raw {
     sockets: RawSockets,
     #[serde(default)]
     listen: RawListen,
+    svid_lifetime_seconds: Option<Spanned<i64>>,
     #[serde(default)]
     advertise: Vec<RawAddress>,
     #[serde(default)]
@@ -286,6 +291,16 @@ impl Source<'_> {
             address.filter(|address| !address.is_unspecified() && !address.is_multicast());
         let problem = "write an IP address of this host, or leave the field out";
         address.map(Some).ok_or_else(|| self.refuse("store.dialFrom", value, problem))
+    }
+
+    fn svid_lifetime(&self, value: Option<&Spanned<i64>>) -> Result<Duration, ConfigError> {
+        let Some(value) = value else { return Ok(SVID_LIFETIME) };
+        let range = SVID_LIFETIME_S_MIN..=SVID_LIFETIME.as_secs();
+        let seconds = u64::try_from(value.value).ok().filter(|seconds| range.contains(seconds));
+        seconds.map(Duration::from_secs).ok_or_else(|| {
+            let problem = format!("write {} to {} seconds", range.start(), range.end());
+            self.refuse("svidLifetimeSeconds", value, problem)
+        })
     }
 
     fn advertise(&self, addresses: &[RawAddress]) -> Result<Vec<PeerAddress>, ConfigError> {

@@ -7,7 +7,7 @@
 mod pods;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use identity::{Ca, IssueError};
 use model::code::ENROLMENT_REFUSED;
@@ -18,7 +18,7 @@ use wire::resource::proto::enrolment_service_server::EnrolmentService;
 use wire::resource::{EnrolRequest, EnrolResponse, proto};
 
 use crate::gateways::Gateways;
-use crate::limits::{NAME_WAIT, SVID_LIFETIME};
+use crate::limits::NAME_WAIT;
 use crate::membership::Membership;
 use crate::peer::{AllowedUsers, Caller};
 use crate::port::PortInfo;
@@ -33,6 +33,8 @@ const AUDIT: &str = "fedgate::audit";
 #[derive(Debug, Clone)]
 pub(crate) struct Enrolment {
     pub(crate) ca: Arc<Ca>,
+    /// Of each SVID that is issued.
+    pub(crate) lifetime: Duration,
     /// On the socket.
     pub(crate) users: Arc<AllowedUsers>,
     /// At the port, if there is one.
@@ -103,13 +105,13 @@ impl Enrolment {
     ) -> Result<EnrolResponse, Status> {
         let name = &request.gateway;
         let id = SpiffeId::of_part(self.ca.trust_domain(), Part::Gateway, name);
-        let chain = self.ca.issue(&request.csr_der, &id, SVID_LIFETIME, now);
+        let chain = self.ca.issue(&request.csr_der, &id, self.lifetime, now);
         let chain = chain.map_err(|error| refuse(grpc_code(&error), error.code(), error))?;
         tracing::info!(
             target: AUDIT,
             spiffe_id = %id,
             ?caller,
-            lifetime_s = SVID_LIFETIME.as_secs(),
+            lifetime_s = self.lifetime.as_secs(),
             "SVID issued"
         );
         let chain_der = chain.iter().map(|certificate| certificate.to_vec()).collect();

@@ -74,7 +74,11 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often the node looks whether its own SVID is to be renewed. Wall clocks jump, so that one
 /// long sleep would not do.
 pub const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Lifetime of SVIDs for gateways and for the node itself.
+/// Shortest lifetime of SVIDs that can be configured: each is renewed at half of it, and X.509 counts
+/// whole seconds.
+pub const SVID_LIFETIME_S_MIN: u64 = 10;
+/// Lifetime of SVIDs for gateways and for the node itself, where the configuration says nothing; more
+/// cannot be configured.
 pub const SVID_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// From so many clusters on, the store has 3 voters.
 pub const CLUSTERS_FOR_THREE_VOTERS: usize = 3;

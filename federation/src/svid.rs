@@ -1,7 +1,7 @@
 //! The node's own SVID, `spiffe://<trust domain>/fedgate/federation/<name>`: kept on disk, renewed.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use identity::{BundleSet, Ca, IdentityCell, Svid, SvidKeyPair, SvidStore, verify_chain};
@@ -9,7 +9,7 @@ use model::SpiffeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::coded;
-use crate::limits::{RENEWAL_CHECK_INTERVAL, SVID_LIFETIME};
+use crate::limits::RENEWAL_CHECK_INTERVAL;
 
 /// The SVID in force, and what is needed to renew it.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct OwnSvid {
     id: SpiffeId,
     ca: Arc<Ca>,
     store: SvidStore,
+    /// Of each SVID that is issued.
+    lifetime: Duration,
     /// Always with an SVID. Whom it believes is the transport's to write.
     identity: Arc<IdentityCell>,
 }
@@ -27,17 +29,19 @@ impl OwnSvid {
         id: SpiffeId,
         ca: Arc<Ca>,
         store: SvidStore,
+        lifetime: Duration,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let kept = store.load().map_err(|e| coded(e.code(), e))?;
-        let kept = kept.filter(|svid| is_usable(svid, &id, &ca, now));
+        let kept = kept
+            .filter(|svid| svid.not_after() <= now + lifetime && is_usable(svid, &id, &ca, now));
         let svid = match kept {
             Some(svid) => svid,
-            None => issue(&id, &ca, &store, now)?,
+            None => issue(&id, &ca, &store, lifetime, now)?,
         };
         let identity = Arc::new(IdentityCell::default());
         identity.replace_svid(svid);
-        Ok(Self { id, ca, store, identity })
+        Ok(Self { id, ca, store, lifetime, identity })
     }
 
     pub(crate) fn current(&self) -> Arc<Svid> {
@@ -51,13 +55,13 @@ impl OwnSvid {
 
     /// Renews until the node stops. A failure is tried again; the old SVID lives on meanwhile.
     pub(crate) async fn keep_renewed(&self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(RENEWAL_CHECK_INTERVAL);
+        let mut ticks = tokio::time::interval(RENEWAL_CHECK_INTERVAL.min(self.lifetime / 10));
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let now = SystemTime::now();
             if !self.current().renewal_due(now) {
                 continue;
             }
-            match issue(&self.id, &self.ca, &self.store, now) {
+            match issue(&self.id, &self.ca, &self.store, self.lifetime, now) {
                 Ok(svid) => self.identity.replace_svid(svid),
                 Err(problem) => tracing::error!(%problem, "the node's SVID was not renewed"),
             }
@@ -74,11 +78,17 @@ fn is_usable(svid: &Svid, id: &SpiffeId, ca: &Ca, now: SystemTime) -> bool {
         && verify_chain(svid.chain(), &bundles, now).is_ok()
 }
 
-fn issue(id: &SpiffeId, ca: &Ca, store: &SvidStore, now: SystemTime) -> anyhow::Result<Svid> {
+fn issue(
+    id: &SpiffeId,
+    ca: &Ca,
+    store: &SvidStore,
+    lifetime: Duration,
+    now: SystemTime,
+) -> anyhow::Result<Svid> {
     let context = || format!("issue the SVID {id}");
     let key = SvidKeyPair::generate().with_context(context)?;
     let csr = key.csr_der(id).with_context(context)?;
-    let chain = ca.issue(&csr, id, SVID_LIFETIME, now).with_context(context)?;
+    let chain = ca.issue(&csr, id, lifetime, now).with_context(context)?;
     let svid = key.into_svid(chain).with_context(context)?;
     store.save(&svid).with_context(context)?;
     tracing::info!(target: "fedgate::audit", spiffe_id = %id, "SVID issued to this node");

@@ -171,8 +171,13 @@ fn problem_code(state: &GatewayState, error: &anyhow::Error) -> Code {
 /// Wakes up often enough that a clock that was set does not matter for long.
 async fn wait_until_due(identity: &IdentityCell) {
     const LOOK_AGAIN: Duration = Duration::from_secs(10);
-    while !identity.renewal_due(SystemTime::now()) {
-        sleep(LOOK_AGAIN).await;
+    loop {
+        let now = SystemTime::now();
+        if identity.renewal_due(now) {
+            return;
+        }
+        let due = identity.load().svid.as_ref().map_or(now, |svid| svid.renew_at());
+        sleep(due.duration_since(now).unwrap_or_default().min(LOOK_AGAIN)).await;
     }
 }
 

@@ -78,7 +78,7 @@ fn open_identity(
     let ca = Arc::new(ca.map_err(|e| coded(e.code(), e))?);
     let id = SpiffeId::of_part(&config.trust_domain, Part::Federation, &config.name);
     let store = SvidStore::open(&folder.join("svid")).map_err(|e| coded(e.code(), e))?;
-    let svid = OwnSvid::load_or_issue(id, ca.clone(), store, now)?;
+    let svid = OwnSvid::load_or_issue(id, ca.clone(), store, config.svid_lifetime, now)?;
     Ok((ca, Arc::new(svid)))
 }
 

@@ -21,6 +21,7 @@ use wire::store::proto::{RaftReply, RaftRequest};
 
 use super::*;
 use crate::gateways::Gateways;
+use crate::limits::SVID_LIFETIME;
 use crate::peer::{AllowedUsers, own_uid};
 use crate::revisions::Revisions;
 use crate::store::{CallError, Peers, RpcKind};
@@ -106,7 +107,8 @@ impl Site {
         let node = ObjectName::parse("node-0").unwrap();
         let node_id = SpiffeId::of_part(&domain, Part::Federation, &node);
         let store = SvidStore::open(&folder.path().join("svid")).unwrap();
-        let svid = OwnSvid::load_or_issue(node_id.clone(), ca.clone(), store, now).unwrap();
+        let svid =
+            OwnSvid::load_or_issue(node_id.clone(), ca.clone(), store, SVID_LIFETIME, now).unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (revisions, gateways) = (Arc::new(Revisions::new(1)), Gateways::default());
         let id = ClusterId::of_key(name.as_bytes());

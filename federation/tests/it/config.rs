@@ -1,6 +1,7 @@
 //! The configuration file: what it means, and the words for each mistake.
 
 use std::path::Path;
+use std::time::Duration;
 
 use federation::config::{FederationConfig, GatewayServiceType, PortPool, StoreProfile};
 use model::Transport;
@@ -19,6 +20,7 @@ advertise:
 - {transport: quic, host: fd00::1, port: 443}
 enrolment: {uids: [0, 1000]}
 store: {profile: wan, dialFrom: 192.0.2.10}
+svidLifetimeSeconds: 20
 ";
 
 fn parse(text: &str) -> Result<FederationConfig, String> {
@@ -42,6 +44,7 @@ fn every_field_is_read() {
     assert!(config.enrolment.uids.iter().eq(&[0, 1000]));
     assert_eq!(config.store_profile, StoreProfile::Wan);
     assert_eq!(config.store_dial_from, Some([192, 0, 2, 10].into()));
+    assert_eq!(config.svid_lifetime, Duration::from_secs(20));
     assert_eq!(config.relay_socket, Path::new("/run/relay.sock"), "beside the resource socket");
     let moved = FULL.replace("operator: /run/o.sock", "operator: /run/o.sock, relay: r.sock");
     assert_eq!(parse(&moved).unwrap().relay_socket, Path::new("/etc/r.sock"));
@@ -50,7 +53,7 @@ fn every_field_is_read() {
 #[test]
 fn what_is_left_out_has_a_default() {
     let short = FULL.lines().filter(|line| {
-        let optional = ["name", "sockets", "advertise", "- ", "enrolment", "store"];
+        let optional = ["name", "sockets", "advertise", "- ", "enrolment", "store", "svid"];
         !optional.iter().any(|field| line.starts_with(field))
     });
     let config = parse(&short.collect::<Vec<_>>().join("\n")).unwrap();
@@ -60,6 +63,7 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(config.relay_socket, Path::new("/data/run/relay.sock"));
     assert_eq!(config.store_profile, StoreProfile::Lan);
     assert_eq!(config.store_dial_from, None);
+    assert_eq!(config.svid_lifetime, Duration::from_secs(86_400));
     assert!(config.advertise.is_empty() && config.enrolment.uids.is_empty());
 }
 
@@ -112,6 +116,12 @@ fn mistakes_are_named_with_line_field_value_and_fix() {
         ("cluster: east", "cluster: [east]", "/etc/f.yaml:4: `cluster: [east]`: "),
         ("192.0.2.10", "gw.east", "store.dialFrom = \"gw.east\": write an IP address of this host"),
         ("192.0.2.10", "0.0.0.0", "store.dialFrom = \"0.0.0.0\": write an IP address of this host"),
+        (
+            "Seconds: 20",
+            "Seconds: 9",
+            "/etc/f.yaml:14: svidLifetimeSeconds = 9: write 10 to 86400 seconds",
+        ),
+        ("Seconds: 20", "Seconds: 86401", "svidLifetimeSeconds = 86401: write 10 to 86400 seconds"),
         ("port: 443}", "port: 0}", "/etc/f.yaml:11: advertise[1].port = 0: a port is 1 to 65535"),
         (
             "port: 443}",
