@@ -22,6 +22,8 @@ pub struct Attempts<'a> {
     tried: Tried,
     number: u32,
     place: Option<Place>,
+    /// A cluster that was asked again, since another gateway of it could be.
+    asked_again: Option<ClusterName>,
     /// Why the attempt before failed; a better answer than "nothing is left to try".
     failure: Option<ProxyError>,
 }
@@ -45,7 +47,7 @@ impl<'a> Attempts<'a> {
     pub fn begin(worker: &'a WorkerState, backend: &Arc<Backend>) -> Self {
         worker.gateway.budget.deposit();
         let (backend, tried) = (backend.clone(), Tried::default());
-        Self { worker, backend, tried, number: 0, place: None, failure: None }
+        Self { worker, backend, tried, number: 0, place: None, asked_again: None, failure: None }
     }
 
     pub fn backend(&self) -> &Backend {
@@ -107,12 +109,28 @@ impl<'a> Attempts<'a> {
         } else {
             match self.place.clone() {
                 Some(Place::Own(address)) => self.tried.endpoints.push(address),
+                Some(Place::Peer(cluster)) if self.has_another_gateway(&error, &cluster) => {
+                    self.asked_again = Some(cluster);
+                }
                 Some(Place::Peer(cluster)) => self.tried.clusters.push(cluster),
                 None => {}
             }
         }
         self.failure = Some(error);
         Ok(())
+    }
+
+    /// Whether it was one gateway that went, and others of its cluster seem to be there; they are
+    /// asked once.
+    fn has_another_gateway(&self, error: &ProxyError, cluster: &ClusterName) -> bool {
+        matches!(error.kind, Kind::Draining | Kind::TunnelLost | Kind::TunnelDown)
+            && self.asked_again.as_ref() != Some(cluster)
+            && self.has_sound_path(cluster)
+    }
+
+    fn has_sound_path(&self, cluster: &ClusterName) -> bool {
+        let path = self.worker.gateway.path(cluster);
+        path.is_some_and(|path| !path.draining && !path.suspect)
     }
 
     /// Others need not find out for themselves that a cluster cannot serve this now.
@@ -125,7 +143,9 @@ impl<'a> Attempts<'a> {
                 | Kind::Overloaded
                 | Kind::Draining
         );
-        if let (true, Some(Place::Peer(cluster))) = (refuses, &self.place) {
+        if let (true, Some(Place::Peer(cluster))) = (refuses, &self.place)
+            && !(error.kind == Kind::Draining && self.has_sound_path(cluster))
+        {
             let gateway = &self.worker.gateway;
             gateway.penalties.set(&self.backend, cluster, gateway.now());
         }

@@ -48,6 +48,8 @@ pub struct Choices<'a> {
 pub struct Path {
     pub rtt: Duration,
     pub draining: bool,
+    /// Every connection is silent for longer than it should be.
+    pub suspect: bool,
 }
 
 /// Our own cluster first, if it has a ready endpoint that did not just fail; then peers with a live
@@ -172,7 +174,7 @@ mod tests {
             };
             let path = |cluster: &ClusterName| {
                 let row = self.paths.iter().find(|row| row.0 == cluster.as_str())?;
-                Some(Path { rtt: Duration::from_millis(row.1), draining: row.2 })
+                Some(Path { rtt: Duration::from_millis(row.1), draining: row.2, suspect: false })
             };
             let mut rng = SmallRng::seed_from_u64(7);
             match pick(backend, tried, &choices, path, &mut rng) {

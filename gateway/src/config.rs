@@ -8,6 +8,7 @@ mod tests;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::spiffe::Part;
 use model::{ClusterName, ObjectName, SpiffeId, TrustDomain};
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::access_log::STDOUT;
-use crate::limits::{CONFIG_BYTES_MAX, WORKERS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, DRAIN_ACCEPT_GRACE, DRAIN_MAX, WORKERS_MAX};
 
 pub use federation::{FederationLink, HostPort, TcpLink};
 
@@ -51,6 +52,8 @@ pub struct GatewayConfig {
     pub pod_ip: Option<IpAddr>,
     pub admin_listen: SocketAddr,
     pub workers: usize,
+    /// How long a gateway that drains goes on accepting.
+    pub drain_accept: Duration,
     pub access_log: PathBuf,
 }
 
@@ -112,6 +115,7 @@ impl GatewayConfig {
                 ADMIN_DEFAULT,
             )?,
             workers: source.workers(raw.workers.as_ref())?,
+            drain_accept: source.drain_accept(raw.drain.accept_seconds.as_ref())?,
             access_log,
         })
     }
@@ -159,6 +163,8 @@ struct Raw {
     admin: RawAdmin,
     workers: Option<Spanned<i64>>,
     #[serde(default)]
+    drain: RawDrain,
+    #[serde(default)]
     access_log: RawAccessLog,
 }
 
@@ -174,6 +180,12 @@ struct RawListen {
 #[serde(deny_unknown_fields)]
 struct RawAdmin {
     listen: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawDrain {
+    accept_seconds: Option<Spanned<f64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -249,6 +261,20 @@ impl Source<'_> {
             Some(value) => self.parse(field, value, rule),
             None => Ok(rule(ROUTES_DEFAULT).expect("the default is an address")),
         }
+    }
+
+    fn drain_accept(&self, value: Option<&Spanned<f64>>) -> Result<Duration, ConfigError> {
+        let Some(value) = value else { return Ok(DRAIN_ACCEPT_GRACE) };
+        let max = DRAIN_MAX.as_secs();
+        Duration::try_from_secs_f64(value.value).ok().filter(|grace| *grace < DRAIN_MAX).ok_or_else(
+            || {
+                let problem = format!(
+                    "use 0 or more and less than {max}, which is the whole drain's limit; 5 is \
+                     enough for most load balancers"
+                );
+                self.refuse("drain.acceptSeconds", value, problem)
+            },
+        )
     }
 
     fn workers(&self, value: Option<&Spanned<i64>>) -> Result<usize, ConfigError> {

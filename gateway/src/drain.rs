@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::limits::{DRAIN_ACCEPT_GRACE, DRAIN_MAX};
+use crate::limits::DRAIN_MAX;
 use crate::state::GatewayState;
 
 /// How far the way is gone; each stage includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DrainStage {
     Serving,
-    /// Unready; peers are told; listeners still accept, for load balancers that have not noticed.
+    /// Unready; peers are told; listeners and peers' streams are still accepted, for load balancers
+    /// and peers that have not noticed.
     Leaving,
     /// Listeners are closed; connections end after the request that they carry.
     Closing,
@@ -118,7 +119,11 @@ pub async fn drain(state: &GatewayState) -> bool {
     if let Some(tunnel) = state.tunnel.get() {
         tunnel.start_drain(DRAIN_MAX);
     }
-    sleep(DRAIN_ACCEPT_GRACE).await;
+    let accept_grace = state.config.drain_accept;
+    sleep(accept_grace).await;
+    if let Some(tunnel) = state.tunnel.get() {
+        tunnel.end_accepting();
+    }
     drain.advance(DrainStage::Closing);
     let everything = async {
         drain.idle().await;
@@ -126,7 +131,7 @@ pub async fn drain(state: &GatewayState) -> bool {
             tunnel.drained().await;
         }
     };
-    let clean = timeout(DRAIN_MAX.saturating_sub(DRAIN_ACCEPT_GRACE), everything).await.is_ok();
+    let clean = timeout(DRAIN_MAX.saturating_sub(accept_grace), everything).await.is_ok();
     if clean {
         tracing::info!("drained");
     } else {

@@ -165,7 +165,8 @@ pub const RELAY_CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Commands that wait for one worker.
 pub const WORKER_QUEUE_MAX: usize = 2_048;
-/// After readiness went off, listeners accept this long, so that load balancers notice.
+/// `drain.acceptSeconds` when the file has none: after readiness went off, listeners and peers'
+/// streams are accepted for so long, so that load balancers and peers notice.
 pub const DRAIN_ACCEPT_GRACE: Duration = Duration::from_millis(500);
 /// What is in progress may end by itself for this long when the gateway drains.
 pub const DRAIN_MAX: Duration = Duration::from_secs(30);

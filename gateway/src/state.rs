@@ -143,7 +143,7 @@ impl GatewayState {
     /// The tunnel's way to a cluster; `None` also while there is no tunnel at all.
     pub fn path(&self, cluster: &model::ClusterName) -> Option<Path> {
         let state = self.tunnel.get()?.path(cluster)?;
-        Some(Path { rtt: state.rtt, draining: state.draining })
+        Some(Path { rtt: state.rtt, draining: state.draining, suspect: state.suspect })
     }
 
     /// Adds what the tunnel's connections have carried to its totals.

@@ -19,7 +19,7 @@ use wire::tunnel::{
 use crate::admit::Protocol;
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::hello::{Purpose, greet, peer_alpn};
+use crate::hello::{Purpose, Wanted, greet, peer_alpn};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::link::{Link, close_code};
 use crate::relay;
@@ -166,7 +166,8 @@ async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerCo
 
 async fn meet(context: &Arc<WorkerContext>, connection: Connection, class: ConnectionClass) {
     let remote = connection.remote_address();
-    let purpose = Purpose { worker: context.index, class, dialled: None, crowded: Vec::new() };
+    let wanted = Wanted::default();
+    let purpose = Purpose { worker: context.index, class, dialled: None, wanted };
     match greet(&context.shared, connection, purpose).await {
         Ok(greeted) => {
             control::start(context, greeted);
@@ -259,7 +260,7 @@ fn judge_open(shared: &Shared, link: &Link, open: &Open) -> Result<(), Refused> 
             "OPEN.kind = udp: flows are not served: use tcp",
         );
     }
-    if shared.is_draining() {
+    if shared.has_ended_accepting() {
         return refuse(ErrorCode::Draining, "the gateway is draining: use another one");
     }
     Ok(())

@@ -170,7 +170,7 @@ impl ControlTask {
         }
         let links = self.shared.registry.peek();
         let rank =
-            |link: &&Arc<Link>| (link.is_second_choice(), link.class, link.slot, link.established);
+            |link: &&Arc<Link>| (link.rank(), link.class, link.slot, link.established);
         let teller = links.pair_of(&self.link).filter(|link| link.is_live()).min_by_key(rank);
         if !teller.is_some_and(|teller| Arc::ptr_eq(teller, &self.link)) {
             return (false, next_check_at);
@@ -228,7 +228,9 @@ impl ControlTask {
         match frame {
             Ok(Some(Frame::Beacon(beacon))) if beacon.incarnation == link.incarnation => {
                 link.set_peer_load_permille(beacon.load_permille);
-                link.set_peer_draining(beacon.draining);
+                if beacon.draining {
+                    self.peer_drains();
+                }
                 let Beacon { heads, revocations, .. } = &beacon;
                 self.shared.gossip.hear(&link.peer.cluster, heads, revocations);
                 let heard_age = Duration::from_millis(beacon.heard_age_ms.into());
@@ -259,8 +261,12 @@ impl ControlTask {
 
     /// DRAIN speaks for the peer's whole gateway.
     fn peer_drains(&self) {
+        let mut is_new = false;
         for other in self.shared.registry.load().pair_of(&self.link) {
-            other.set_peer_draining(true);
+            is_new |= other.set_peer_draining();
+        }
+        if is_new {
+            self.shared.changed(); // another way is dialled at once
         }
     }
 }

@@ -24,10 +24,10 @@ use wire::tunnel::{ConnectionClass, ErrorCode};
 use crate::backoff::Backoff;
 use crate::control;
 use crate::error::BindError;
-use crate::hello::{Dialled, HelloError, Purpose, greet};
+use crate::hello::{Dialled, HelloError, Purpose, Wanted, greet};
 use crate::limits::{
     ADDRESSES_PER_PEER_MAX, ALIAS_DELAY, DIAL_CHECK_INTERVAL, DIAL_STEADY, HANDSHAKE_TIMEOUT,
-    LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX, SPREAD_TRIES,
+    LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX, SEEK_PAUSE_MAX, SEEK_TRIES, SPREAD_TRIES,
 };
 use crate::link::{Link, LinkEnd, close_code, describe, tls_alert};
 use crate::socket::{TunnelSocket, bind_dialler};
@@ -96,6 +96,7 @@ impl Dialler {
                     rank,
                     backoff: Backoff::default(),
                     bare_since: None,
+                    sought: 0,
                 };
                 tokio::spawn(task.run()).abort_handle()
             });
@@ -123,6 +124,17 @@ struct PlaceTask {
     backoff: Backoff,
     /// Since when the place has had no link that serves it.
     bare_since: Option<Instant>,
+    /// Source ports given up since then, because they led to a gateway that drains.
+    sought: u32,
+}
+
+/// Waits until the gateway at the link's other end has said that it goes.
+async fn drained(link: &Link, changes: &mut watch::Receiver<u64>) {
+    while !link.peer_draining() {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 impl PlaceTask {
@@ -138,10 +150,12 @@ impl PlaceTask {
             shared.set_place(&self.place, Some(LinkState::Dialling));
             match self.dial().await {
                 Ok(link) => {
-                    self.bare_since = None;
+                    (self.bare_since, self.sought) = (None, 0);
                     shared.set_place(&self.place, None);
-                    let error = link.connection.closed().await;
-                    self.link_ended(&link, &error).await;
+                    tokio::select! {
+                        error = link.connection.closed() => self.link_ended(&link, &error).await,
+                        () = drained(&link, &mut changes) => self.sockets.renew(),
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(
@@ -165,11 +179,19 @@ impl PlaceTask {
         let shared = &self.context.shared;
         let Place { cluster, address, class, worker } = &self.place;
         let book = shared.address_book.load();
-        let Some(&gateway) = book.get(&(cluster.clone(), address.clone())) else {
+        let links = shared.registry.load();
+        if shared.is_draining() {
+            shared.set_place(&self.place, None);
+            return false;
+        }
+        let gateway = book.get(&(cluster.clone(), address.clone())).copied();
+        // Whoever takes the place of one that goes is as little known as on the first day.
+        let going = links.draining(cluster);
+        let gateway = gateway.filter(|gateway| !going.iter().any(|(going, _)| going == gateway));
+        let Some(gateway) = gateway else {
             // Nobody answered here yet: one connection is enough to learn who does.
             return *worker == 0 && *class == ConnectionClass::Fast;
         };
-        let links = shared.registry.load();
         if links.covers(gateway, *class, *worker) {
             self.bare_since = None;
             shared.set_place(&self.place, None);
@@ -228,7 +250,8 @@ impl PlaceTask {
 
     async fn dial(&mut self) -> Result<Arc<Link>, LinkError> {
         let address = format_address(&self.place.address);
-        let wall = || self.context.shared.now().1;
+        let shared = Arc::clone(&self.context.shared);
+        let wall = || shared.now().1;
         let remotes = resolve(&self.place.address.host, self.place.address.port).await;
         let remotes =
             remotes.map_err(|text| LinkError { code: code::TUNNEL_DOWN, text, at: wall() })?;
@@ -249,21 +272,26 @@ impl PlaceTask {
         Err(LinkError { code, text: format!("{address}: {}", texts.join("; ")), at: wall() })
     }
 
-    async fn dial_one(&self, remote: SocketAddr, address: &str) -> Result<Arc<Link>, DialFailure> {
+    async fn dial_one(&mut self, remote: SocketAddr, address: &str) -> Result<Arc<Link>, DialFailure> {
         let shared = &self.context.shared;
         let Place { cluster, class, worker, .. } = &self.place;
         let crowded = self.crowded();
-        let mut tries = 0;
+        let mut spread = 0;
         let greeted = loop {
             let connection = self.connect(remote).await?;
             let dialled = Dialled { cluster: cluster.clone(), address: address.to_owned() };
-            let crowded = if tries < SPREAD_TRIES { crowded.clone() } else { Vec::new() };
-            let purpose =
-                Purpose { worker: *worker, class: *class, dialled: Some(dialled), crowded };
+            let crowded = if spread < SPREAD_TRIES { crowded.clone() } else { Vec::new() };
+            let wanted = Wanted { crowded, draining: shared.registry.load().draining(cluster) };
+            let purpose = Purpose { worker: *worker, class: *class, dialled: Some(dialled), wanted };
             match greet(shared, connection, purpose).await {
                 Err(HelloError::Crowded(_)) => {
-                    tries += 1;
+                    spread += 1;
                     self.sockets.renew();
+                }
+                Err(HelloError::Draining(_)) if self.sought < SEEK_TRIES => {
+                    self.sought += 1;
+                    self.sockets.renew();
+                    sleep(SEEK_PAUSE_MAX.mul_f64(rand::random())).await;
                 }
                 greeted => break greeted?,
             }

@@ -40,6 +40,8 @@ pub(crate) enum HelloError {
     Malformed(#[from] DecodeError),
     #[error("it reached worker {0}, which has a connection already: another one is wanted")]
     Crowded(u8),
+    #[error("it reached gateway {0}, which drains: another one is wanted")]
+    Draining(GatewayId),
     #[error("the control stream {0} before HELLO: both sides keep it open")]
     NoControl(&'static str),
     #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
@@ -57,7 +59,7 @@ impl HelloError {
             Self::Refused(refusal) => refusal.error_code(),
             Self::Lost(error) => describe(error).code,
             Self::Timeout => ErrorCode::HelloTimeout,
-            Self::Crowded(_) => ErrorCode::NoError,
+            Self::Crowded(_) | Self::Draining(_) => ErrorCode::NoError,
             Self::Malformed(error) => error.code(),
             Self::NoControl(_) => ErrorCode::FrameOutOfOrder,
             Self::WrongGateway { .. } => ErrorCode::BadIdentity,
@@ -85,8 +87,32 @@ pub(crate) struct Purpose {
     pub(crate) worker: u8,
     pub(crate) class: ConnectionClass,
     pub(crate) dialled: Option<Dialled>,
-    /// Workers of the listener that have a connection of ours already, if another one is wanted.
+    pub(crate) wanted: Wanted,
+}
+
+/// Whom a dialler does not want to reach: it dials again from another port then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// Workers of the listener that have a connection of ours already.
     pub(crate) crowded: Vec<u8>,
+    /// Gateways that go, by their processes.
+    pub(crate) draining: Vec<(GatewayId, u64)>,
+}
+
+impl Wanted {
+    fn is_choosy(&self) -> bool {
+        !self.crowded.is_empty() || !self.draining.is_empty()
+    }
+
+    fn check(&self, hello: &Hello) -> Result<(), HelloError> {
+        if self.draining.contains(&(hello.gateway, hello.incarnation)) {
+            return Err(HelloError::Draining(hello.gateway));
+        }
+        if self.crowded.contains(&hello.worker) {
+            return Err(HelloError::Crowded(hello.worker));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -182,13 +208,14 @@ async fn exchange_hellos(
     let mut frame = BytesMut::with_capacity(128);
     encode_hello(own, &mut frame).expect("what HELLO says was checked when the tunnel was bound");
     let mut reader = ControlReader::new(recv);
-    // Who may want another worker says nothing of itself until it knows where it is: the listener
-    // takes the connection into use only when it has our HELLO.
-    let opening: Bytes = if purpose.crowded.is_empty() { frame.split().freeze() } else { SKIPPED };
+    // Who may want another worker or gateway says nothing of itself until it knows where it is: the
+    // listener takes the connection into use only when it has our HELLO.
+    let is_choosy = purpose.wanted.is_choosy();
+    let opening: Bytes = if is_choosy { SKIPPED } else { frame.split().freeze() };
     write(&mut send, connection, opening).await?;
     let hello = read_hello(&mut reader).await?;
-    if purpose.crowded.contains(&hello.worker) {
-        return Err(HelloError::Crowded(hello.worker));
+    if is_choosy {
+        purpose.wanted.check(&hello)?;
     }
     if !frame.is_empty() {
         write(&mut send, connection, frame.freeze()).await?;

@@ -56,6 +56,11 @@ pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// Source ports that a dial gives up to reach a worker of the peer that no sibling has reached.
 pub const SPREAD_TRIES: u32 = 3;
+/// Source ports that a dial gives up to reach a gateway that is wanted, where one address leads to
+/// several; then the pauses of failed dials begin.
+pub const SEEK_TRIES: u32 = 16;
+/// Longest pause between two of these tries; each is drawn from 0 to it.
+pub const SEEK_PAUSE_MAX: Duration = Duration::from_millis(60);
 /// A connection that lived this long makes the next backoff begin anew.
 pub const DIAL_STEADY: Duration = Duration::from_secs(10);
 /// How often a worker looks whether a place lost its connection, besides being told.

@@ -53,6 +53,15 @@ pub(crate) struct Link {
     end: OnceLock<LinkEnd>,
 }
 
+/// How good a link is for new exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LinkRank {
+    Sound,
+    /// Silent for half of what death needs, or to be replaced by an equal one.
+    Doubtful,
+    Draining,
+}
+
 /// Why a link ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinkEnd {
@@ -146,14 +155,25 @@ impl Link {
         self.is_live.load(Ordering::Acquire)
     }
 
-    /// Whether new exchanges may go here at all.
-    pub(crate) fn is_usable(&self) -> bool {
+    /// Whether it keeps its place, so that nothing is dialled for that: a peer that drains goes.
+    pub(crate) fn covers(&self) -> bool {
         self.is_live() && !self.peer_draining()
     }
 
-    /// Whether others are to be preferred.
-    pub(crate) fn is_second_choice(&self) -> bool {
-        self.is_suspect.load(Ordering::Relaxed) || self.is_retiring()
+    /// Which links are to be preferred for new exchanges: the smallest. A gateway that drains serves
+    /// for a moment, and says so when it does not.
+    pub(crate) fn rank(&self) -> LinkRank {
+        if self.peer_draining() {
+            LinkRank::Draining
+        } else if self.is_suspect() || self.is_retiring() {
+            LinkRank::Doubtful
+        } else {
+            LinkRank::Sound
+        }
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.is_suspect.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_suspect(&self, is_suspect: bool) {
@@ -178,8 +198,9 @@ impl Link {
         self.peer_draining.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_peer_draining(&self, draining: bool) {
-        self.peer_draining.store(draining, Ordering::Relaxed);
+    /// `true`: it was not known yet.
+    pub(crate) fn set_peer_draining(&self) -> bool {
+        !self.peer_draining.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn peer_load_permille(&self) -> u32 {

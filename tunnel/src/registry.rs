@@ -119,8 +119,8 @@ impl Snapshot {
     ) -> Option<&Arc<Link>> {
         let links = self.of_cluster(cluster).iter();
         links
-            .filter(|link| link.class == class && link.is_usable())
-            .min_by_key(|link| (link.is_second_choice(), link.worker != worker, link.in_flight()))
+            .filter(|link| link.class == class && link.is_live())
+            .min_by_key(|link| (link.rank(), link.worker != worker, link.in_flight()))
     }
 
     /// The links between the two processes that `link` joins, itself among them.
@@ -138,8 +138,8 @@ impl Snapshot {
     ) -> Vec<&Arc<Link>> {
         let links = self.of_cluster(cluster).iter();
         let mut usable: Vec<_> =
-            links.filter(|link| link.class == class && link.is_usable()).collect();
-        usable.sort_by_key(|link| (link.is_second_choice(), link.in_flight()));
+            links.filter(|link| link.class == class && link.is_live()).collect();
+        usable.sort_by_key(|link| (link.rank(), link.in_flight()));
         usable
     }
 
@@ -147,19 +147,18 @@ impl Snapshot {
     pub(crate) fn bulk_beside<'a>(&'a self, fast: &'a Link) -> Option<&'a Arc<Link>> {
         self.pair_of(fast)
             .filter(|link| link.class == ConnectionClass::Bulk && link.is_live())
-            .min_by_key(|link| {
-                (link.is_second_choice(), link.worker != fast.worker, link.in_flight())
-            })
+            .min_by_key(|link| (link.rank(), link.worker != fast.worker, link.in_flight()))
     }
 
     pub(crate) fn path(&self, cluster: &ClusterName) -> Option<PathState> {
         let live = self.of_cluster(cluster).iter().filter(|link| link.is_live());
         let mut state: Option<PathState> = None;
         for link in live {
-            // Who drains counts only if nobody else is there.
+            // Who drains or falls silent counts only if nobody else is there.
             let seen = PathState {
                 rtt: link.rtt(),
                 draining: link.peer_draining(),
+                suspect: link.is_suspect(),
                 load_permille: link.peer_load_permille(),
                 in_flight: link.in_flight(),
             };
@@ -168,6 +167,7 @@ impl Snapshot {
                 Some(state) => PathState {
                     rtt: state.rtt.min(seen.rtt),
                     draining: state.draining && seen.draining,
+                    suspect: state.suspect && seen.suspect,
                     load_permille: state.load_permille.min(seen.load_permille),
                     in_flight: state.in_flight + seen.in_flight,
                 },
@@ -176,10 +176,10 @@ impl Snapshot {
         state
     }
 
-    /// Whether a pair has a live link of this class in this slot, whoever dialled it.
+    /// Whether a pair has a link of this class in this slot that stays, whoever dialled it.
     pub(crate) fn covers(&self, gateway: GatewayId, class: ConnectionClass, slot: u8) -> bool {
         self.links().any(|link| {
-            link.is_live()
+            link.covers()
                 && link.peer.gateway == gateway
                 && link.class == class
                 && link.slot == slot
@@ -194,10 +194,21 @@ impl Snapshot {
         reached.map(|link| link.peer_worker).collect()
     }
 
-    /// Whether the peer dialled us a live link of this class.
+    /// Whether the peer dialled us a link of this class that stays.
     pub(crate) fn has_accepted(&self, gateway: GatewayId, class: ConnectionClass) -> bool {
         self.links().any(|link| {
-            link.is_live() && !link.dialled && link.peer.gateway == gateway && link.class == class
+            link.covers() && !link.dialled && link.peer.gateway == gateway && link.class == class
         })
+    }
+
+    /// Gateways of a cluster that have said that they go, by their processes: the next process of
+    /// one has another incarnation.
+    pub(crate) fn draining(&self, cluster: &ClusterName) -> Vec<(GatewayId, u64)> {
+        let going = self.of_cluster(cluster).iter();
+        let going = going.filter(|link| link.is_live() && link.peer_draining());
+        let mut going: Vec<_> = going.map(|l| (l.peer.gateway, l.incarnation)).collect();
+        going.sort_unstable();
+        going.dedup();
+        going
     }
 }

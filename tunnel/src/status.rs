@@ -14,6 +14,8 @@ pub struct PathState {
     pub rtt: Duration,
     /// Every gateway of the cluster that we reach is draining.
     pub draining: bool,
+    /// Every live connection has been silent for longer than it should be.
+    pub suspect: bool,
     /// How busy the least busy gateway says it is; 1000 is full.
     pub load_permille: u32,
     /// Exchanges that this gateway has open towards the cluster.
@@ -51,7 +53,7 @@ pub struct LinkStatus {
 pub enum LinkState {
     Dialling,
     Live,
-    /// The peer takes no new exchanges.
+    /// The peer goes: new exchanges use another one.
     Draining,
     /// The last dial failed; the next one is waited for.
     Down,

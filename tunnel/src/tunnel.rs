@@ -60,6 +60,7 @@ pub(crate) struct Shared {
     /// Milliseconds of grace, once draining.
     pub(crate) drain: watch::Sender<Option<u32>>,
     is_draining: AtomicBool,
+    has_ended_accepting: AtomicBool,
     load_permille: AtomicU32,
     idle: Notify,
     /// How many wait for `idle`: only then does the end of an exchange look for them.
@@ -133,6 +134,7 @@ impl Tunnel {
             tasks: TaskTracker::new(),
             drain: watch::Sender::new(None),
             is_draining: AtomicBool::new(false),
+            has_ended_accepting: AtomicBool::new(false),
             load_permille: AtomicU32::new(0),
             idle: Notify::new(),
             drain_waiters: AtomicU32::new(0),
@@ -243,8 +245,8 @@ impl Tunnel {
         self.0.in_flight()
     }
 
-    /// Tells all peers to open nothing more here; what is open may go on. From now on new streams
-    /// are refused with `draining`.
+    /// Tells all peers that this gateway goes, so that they prefer others; what is open may go on,
+    /// and what comes still is served until [`Self::end_accepting`]. Nothing is dialled any more.
     pub fn start_drain(&self, grace: Duration) {
         self.0.is_draining.store(true, Ordering::Relaxed);
         let max = wire::tunnel::limits::DEADLINE_MS_MAX;
@@ -253,6 +255,11 @@ impl Tunnel {
         for link in self.0.registry.load().links() {
             link.wake.notify_one();
         }
+    }
+
+    /// From now on new streams are refused with `draining`.
+    pub fn end_accepting(&self) {
+        self.0.has_ended_accepting.store(true, Ordering::Relaxed);
     }
 
     /// Waits until no exchange is open.
@@ -368,6 +375,10 @@ impl Shared {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_ended_accepting(&self) -> bool {
+        self.has_ended_accepting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn load_permille(&self) -> u32 {

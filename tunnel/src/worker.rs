@@ -20,7 +20,7 @@ use crate::connection_id::WorkerIds;
 use crate::dial::Dialler;
 use crate::error::{BindError, OpenError, StreamError};
 use crate::limits::{OPEN_WAIT, REFUSE_TIMEOUT, TRUST_CHECK_INTERVAL};
-use crate::link::{Link, PeerIdentity};
+use crate::link::{Link, LinkRank, PeerIdentity};
 use crate::registry::Snapshot;
 use crate::socket::TunnelSocket;
 use crate::stream::{Exchange, FrameReader, Life, RecvHalf, SendHalf, stream_code};
@@ -154,6 +154,9 @@ impl WorkerTunnel {
         encode_open(open, &mut frame)?;
         let shared = &self.context.shared;
         let chosen = shared.registry.peek().choose(cluster, class, self.context.index).cloned();
+        // A large exchange waits for no bulk link where a fast one stays.
+        let chosen =
+            chosen.filter(|link| class == ConnectionClass::Fast || link.rank() < LinkRank::Draining);
         let Some(chosen) = chosen else {
             return Err(OpenError::NoTunnel { cluster: cluster.clone() });
         };

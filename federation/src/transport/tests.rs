@@ -187,6 +187,7 @@ impl Site {
             pod_ip: None,
             admin_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             workers: 1,
+            drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),
         };
         let mut site = Self {

@@ -31,6 +31,7 @@ fn defaults_fill_what_the_file_leaves_out() {
     assert_eq!(resource, Path::new("/run/fedgate/resource.sock"));
     assert_eq!(relay, Path::new("/run/fedgate/relay.sock"), "beside the other");
     assert_eq!((config.relay_listen, config.pod_ip), (None, None));
+    assert_eq!(config.drain_accept, DRAIN_ACCEPT_GRACE);
     assert!((1..=WORKERS_MAX).contains(&config.workers));
     assert_eq!(config.spiffe_id().as_str(), "spiffe://east.example/fedgate/gateway/gw-0");
 }
@@ -39,7 +40,8 @@ fn defaults_fill_what_the_file_leaves_out() {
 fn every_field_is_read() {
     let text = format!(
         "{}listen: {{tunnel: \"127.0.0.1:1\", routes: \"::1\"}}\nworkers: 3\n\
-         admin: {{listen: \"127.0.0.1:0\"}}\naccessLog: {{path: /tmp/x}}\n",
+         admin: {{listen: \"127.0.0.1:0\"}}\naccessLog: {{path: /tmp/x}}\n\
+         drain: {{acceptSeconds: 5}}\n",
         GOOD.replace("resource.sock}", "resource.sock, relay: /run/node/r.sock}")
     );
     let config = parse(&text).unwrap();
@@ -48,6 +50,7 @@ fn every_field_is_read() {
     let relay = Path::new("/run/node/r.sock");
     assert!(matches!(config.federation, FederationLink::Sockets { relay: r, .. } if r == relay));
     assert_eq!(config.workers, 3);
+    assert_eq!(config.drain_accept.as_secs(), 5);
     assert_eq!(config.access_log, Path::new("/tmp/x"));
 }
 
@@ -77,6 +80,12 @@ fn each_mistake_is_named_with_place_value_and_fix() {
         (format!("{GOOD}workers: 0\n"), vec![":8: workers = 0", "use 1 to 32"]),
         (format!("{GOOD}workers: 33\n"), vec![":8: workers = 33", "use 1 to 32"]),
         (format!("{GOOD}workers: two\n"), vec![":8", "workers: two"]),
+        (
+            format!("{GOOD}drain: {{acceptSeconds: 30}}\n"),
+            vec![":8: drain.acceptSeconds = 30.0: use 0 or more and less than 30"],
+        ),
+        (format!("{GOOD}drain: {{acceptSeconds: -1}}\n"), vec!["drain.acceptSeconds = -1.0"]),
+        (format!("{GOOD}drain: {{seconds: 1}}\n"), vec![":8", "seconds"]),
         (format!("{GOOD}listen: {{tunnel: \"8443\"}}\n"), vec![":8: listen.tunnel", "port"]),
         (format!("{GOOD}listen: {{routes: \"a:1\"}}\n"), vec![":8: listen.routes", "IP address"]),
         (format!("{GOOD}admin: {{listen: x}}\n"), vec![":8: admin.listen = \"x\"", "127.0.0.1"]),

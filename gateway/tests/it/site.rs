@@ -53,6 +53,7 @@ impl Site {
             pod_ip: None,
             admin_listen: SocketAddr::new(IpAddr::V4(address), 0),
             workers: 2,
+            drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),
         };
         Self { node, app: None, address, config, _folder: folder }
