@@ -363,7 +363,7 @@ mod tests {
         let mut leases: Vec<Lease> =
             (0..GATEWAYS_MAX).map(|index| connect(index).unwrap()).collect();
         let full = connect(GATEWAYS_MAX).unwrap_err().to_string();
-        assert_eq!(full, "256 gateways are connected, and no more are served; stop one");
+        assert_eq!(full, "512 gateways are connected, and no more are served; stop one");
         leases.remove(3);
         leases.push(connect(GATEWAYS_MAX).unwrap());
         let names = gateways.view(start);

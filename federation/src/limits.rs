@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Gateways that the node remembers, those that have gone included.
-pub const GATEWAYS_MAX: usize = 256;
+/// Gateways that the node remembers, those that have gone included. Half of the connections: all may
+/// come back before the ends of their old ones were noticed.
+pub const GATEWAYS_MAX: usize = CONNECTIONS_MAX / 2;
 /// Open connections on one socket; further callers wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Of these, connections of Unix users who may not call; further ones are closed at once.

@@ -118,10 +118,14 @@ pub const ACCESS_LOG_VALUE_CHARS_MAX: usize = 512;
 /// Rows of a metric by route and destination, per worker; further ones are counted under `_other`.
 pub const METRIC_SERIES_MAX: usize = 1_000;
 
-/// Wait before the first new attempt at enrolment or at the resource stream; doubles up to the next.
-pub const FEDERATION_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before the first new attempt at enrolment or at the resource stream; doubles up to the
+/// next, and what is waited is drawn anew each time.
+pub const FEDERATION_RETRY_MIN: Duration = Duration::from_millis(200);
 /// Longest wait between two attempts at enrolment or at the resource stream.
 pub const FEDERATION_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest wait after a resource stream that worked has broken off; it is drawn, so that not all of a
+/// cluster's gateways come back at once.
+pub const FEDERATION_LOST_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Time for one enrolment, and for the resource stream's first message.
 pub const FEDERATION_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2 PINGs to a federation node in another pod, also while nothing is said.

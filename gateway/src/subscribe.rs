@@ -2,11 +2,12 @@
 //! on with what it has.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use model::Revision;
 use model::code::FEDERATION_UNREACHABLE;
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,14 +38,11 @@ pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Eve
         if matches!(state.config.federation, FederationLink::Tcp(_)) {
             svid_there(&state).await;
         }
-        let mut connected = false;
-        let ended = session(&state, &control, from_scratch, &mut connected).await;
+        let mut served = false;
+        let ended = session(&state, &control, from_scratch, &mut served).await;
         state.set_stream_up(false);
-        if connected {
-            backoff.reset();
-        }
         from_scratch = matches!(ended, Ended::OutOfStep);
-        let wait = backoff.next(&mut rand::rng());
+        let wait = pause(&ended, served, &mut backoff, &mut rand::rng());
         let retry_in_ms = wait.as_millis() as u64;
         match ended {
             Ended::Stopped => return,
@@ -55,6 +53,15 @@ pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Eve
             }
         }
         sleep(wait).await;
+    }
+}
+
+/// A node that takes the call and then refuses the gateway, or sends what does not fit, is asked less
+/// and less often, as one that does not answer.
+fn pause(ended: &Ended, served: bool, backoff: &mut Backoff, rng: &mut impl Rng) -> Duration {
+    match ended {
+        Ended::Lost(_) if served => backoff.after_loss(rng),
+        _ => backoff.next(rng),
     }
 }
 
@@ -87,7 +94,7 @@ async fn session(
     state: &GatewayState,
     control: &mpsc::Sender<Event>,
     from_scratch: bool,
-    connected: &mut bool,
+    served: &mut bool,
 ) -> Ended {
     let resume = state.revision().filter(|_| !from_scratch);
     let opened = timeout(FEDERATION_CALL_TIMEOUT, open(state, resume)).await;
@@ -96,13 +103,12 @@ async fn session(
         Ok(stream) => stream,
         Err(error) => return error.into(),
     };
-    *connected = true;
     state.set_stream_up(true);
     tracing::info!(
         resume = resume.map(|revision| revision.to_string()),
         "resource stream connected"
     );
-    exchange(state, control, to_node, from_node).await
+    exchange(state, control, to_node, from_node, served).await
 }
 
 type ToNodeQueue = mpsc::Sender<GatewayMessage>;
@@ -128,6 +134,7 @@ async fn exchange(
     control: &mpsc::Sender<Event>,
     to_node: ToNodeQueue,
     mut from_node: Streaming<FederationMessage>,
+    served: &mut bool,
 ) -> Ended {
     let mut changes = state.changes();
     let mut reported_at = Instant::now();
@@ -140,6 +147,7 @@ async fn exchange(
                     Ok(None) => Err(anyhow::anyhow!("the federation node ended the stream").into()),
                     Err(status) => Err(federation::explain(status).into()),
                 };
+                *served |= answer.is_ok();
                 match answer {
                     Err(ended) => return ended,
                     Ok(None) => {}
@@ -215,4 +223,25 @@ async fn apply(
 
 fn message(message: ToNode) -> GatewayMessage {
     GatewayMessage { message: Some(message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::limits::{FEDERATION_LOST_PAUSE_MAX, FEDERATION_RETRY_MIN};
+
+    #[test]
+    fn who_is_refused_after_connecting_does_not_come_back_ever_so_soon() {
+        let (mut backoff, mut rng) = (Backoff::default(), SmallRng::seed_from_u64(1));
+        let mut longest_of_ten = |ended: &Ended, served| {
+            (0..10).map(|_| pause(ended, served, &mut backoff, &mut rng)).max().unwrap()
+        };
+        let refused = Ended::Lost(anyhow::anyhow!("no more are served"));
+        assert!(longest_of_ten(&refused, false) > 8 * FEDERATION_RETRY_MIN);
+        assert!(longest_of_ten(&refused, true) <= FEDERATION_LOST_PAUSE_MAX, "it was served");
+        assert!(longest_of_ten(&Ended::OutOfStep, true) > 8 * FEDERATION_RETRY_MIN);
+    }
 }

@@ -6,5 +6,6 @@ mod canary;
 mod demo;
 mod fleet;
 mod guide;
+mod herd;
 mod linearizable;
 mod namespaces;
