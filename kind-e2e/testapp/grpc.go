@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -17,8 +18,9 @@ import (
 
 // echoMethod takes and gives a google.protobuf.StringValue, so that no code has to be generated.
 const (
-	echoService = "fedgate.test.Echo"
-	echoMethod  = "Echo"
+	echoService      = "fedgate.test.Echo"
+	echoMethod       = "Echo"
+	echoStreamMethod = "EchoStream"
 )
 
 // EchoRPC is the text in the answer, as JSON.
@@ -48,8 +50,27 @@ func registerEcho(server *grpc.Server, self Identity) {
 				return answer(ctx, request)
 			},
 		}},
+		Streams: []grpc.StreamDesc{{
+			StreamName: echoStreamMethod, ClientStreams: true, ServerStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error { return echoMessages(stream) },
+		}},
 	}, nil)
 	healthpb.RegisterHealthServer(server, health.NewServer())
+}
+
+// echoMessages sends each message back as it comes.
+func echoMessages(stream grpc.ServerStream) error {
+	for {
+		message := new(wrapperspb.StringValue)
+		if err := stream.RecvMsg(message); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := stream.SendMsg(message); err != nil {
+			return err
+		}
+	}
 }
 
 // callGRPC makes one call and prints the answer.

@@ -22,6 +22,7 @@ const usage = `usage: testapp VERB [FLAGS]
   udp HOST:PORT TEXT
   resolve NAME             addresses of a name, sorted
   load URL                 many requests; counts what became of each
+  stand tcp|grpc HOST:PORT one connection or stream that is kept open; says what ended it
 Flags of a verb: testapp VERB --help`
 
 var verbs = map[string]func(ctx context.Context, args []string) error{
@@ -32,6 +33,7 @@ var verbs = map[string]func(ctx context.Context, args []string) error{
 	"udp":     func(ctx context.Context, args []string) error { return exchange(ctx, "udp", args) },
 	"resolve": resolve,
 	"load":    load,
+	"stand":   stand,
 }
 
 func main() {

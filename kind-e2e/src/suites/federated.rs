@@ -31,16 +31,22 @@ pub(super) async fn begin(run: &Run) -> Result<()> {
 }
 
 pub(super) async fn install_all(run: &Run) -> Result<()> {
-    try_join_all(run.clusters().iter().map(|cluster| install(run, cluster))).await.map(drop)
+    install_all_with(run, &[]).await
+}
+
+/// With these values in each cluster.
+pub(super) async fn install_all_with(run: &Run, sets: &[&str]) -> Result<()> {
+    let installs = run.clusters().iter().map(|cluster| install(run, cluster, sets));
+    try_join_all(installs).await.map(drop)
 }
 
 /// Both charts, as a user installs them on kind.
-pub(super) async fn install(run: &Run, cluster: &Cluster) -> Result<()> {
+pub(super) async fn install(run: &Run, cluster: &Cluster, sets: &[&str]) -> Result<()> {
     let crds = chart("fedgate-crds");
     let call = cluster.helm(["upgrade", "--install", "fedgate-crds"]).args([crds.as_os_str()]);
     call.args(["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]).text().await?;
     restrict(cluster).await?;
-    helm_upgrade(run, cluster, &chart("fedgate"), &[]).text().await.map(drop)
+    helm_upgrade(run, cluster, &chart("fedgate"), sets).text().await.map(drop)
 }
 
 /// The namespace takes nothing that Pod Security `restricted` forbids.
@@ -77,7 +83,7 @@ pub(super) fn chart(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm").join(name)
 }
 
-async fn join_all(run: &Run) -> Result<()> {
+pub(super) async fn join_all(run: &Run) -> Result<()> {
     found(run.east()).await?;
     for joiner in [run.west(), run.south()] {
         join(run.east(), joiner).await.context(joiner.name)?;
@@ -116,7 +122,7 @@ pub(super) async fn connected(clusters: &[Cluster]) -> Result<()> {
     Ok(())
 }
 
-async fn deploy_all(run: &Run) -> Result<()> {
+pub(super) async fn deploy_all(run: &Run) -> Result<()> {
     let parts = [(run.east(), "web"), (run.west(), "api"), (run.south(), "db")];
     try_join_all(parts.map(|(cluster, part)| async move {
         namespace(cluster).await?;
@@ -260,20 +266,27 @@ impl Load {
         duration: Duration,
         event: impl Future<Output = Result<()>>,
     ) -> Result<Self> {
-        let load = Self::from(run.east(), "web", url, duration);
-        let (load, event) = futures_util::future::join(load, event).await;
+        let call = Self::call(run.east(), "web", url, duration);
+        Self::of(run, call, event).await
+    }
+
+    /// Of any call that prints a load's report, while something happens.
+    pub(super) async fn of(
+        run: &Run,
+        call: Command,
+        event: impl Future<Output = Result<()>>,
+    ) -> Result<Self> {
+        let (load, event) = futures_util::future::join(call.json(), event).await;
         event?;
-        let load = load?;
+        let load = Self(load?);
         run.note(load.summary());
         Ok(load)
     }
 
-    async fn from(cluster: &Cluster, part: &str, url: &str, duration: Duration) -> Result<Self> {
-        let seconds = format!("{}s", duration.as_secs());
+    /// The call in a pod of `deployment/<part>`.
+    pub(super) fn call(cluster: &Cluster, part: &str, url: &str, duration: Duration) -> Command {
         let call = cluster.kubectl(["exec", "--namespace", SHOP, &format!("deployment/{part}")]);
-        let call =
-            call.args(["--", "/testapp", "load", url, "--rate", "40", "--duration", &seconds]);
-        call.timeout(duration * 2 + SOON).json().await.map(Self)
+        call.args(["--", "/testapp"]).args(load_words(url, duration)).timeout(duration * 2 + SOON)
     }
 
     pub(super) fn failed(&self) -> u64 {
@@ -303,4 +316,10 @@ impl Load {
             report["p99_ms"]
         )
     }
+}
+
+/// The words of the test application's verb for a load: 40 new connections a second.
+pub(super) fn load_words(url: &str, duration: Duration) -> Vec<String> {
+    let seconds = format!("{}s", duration.as_secs());
+    ["load", url, "--rate", "40", "--duration", &seconds].map(str::to_owned).into()
 }

@@ -2,12 +2,14 @@
 //! in the table.
 
 mod chart;
+mod claim;
 mod clusters;
 mod failover;
 mod federated;
 mod fence;
 mod join;
 mod north_south;
+mod rotation;
 mod tokens;
 
 use anyhow::{Result, bail};
@@ -57,6 +59,18 @@ pub const ALL: &[Suite] = &[
         about: "tokens that do not work, leaving and coming back, a name that is taken",
         ci: false,
         run: |run| Box::pin(tokens::run(run)),
+    },
+    Suite {
+        name: "rotation",
+        about: "certificates change many times while a stream stands",
+        ci: false,
+        run: |run| Box::pin(rotation::run(run)),
+    },
+    Suite {
+        name: "claim",
+        about: "two clusters want one name, or one service, at the same time",
+        ci: false,
+        run: |run| Box::pin(claim::run(run)),
     },
     Suite {
         name: "chart",
