@@ -1,6 +1,6 @@
 //! From the options to a connection: which node is meant, and the way to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::Global;
 use crate::context::{self, Context, Contexts};
@@ -8,6 +8,9 @@ use crate::error::{CommandError, Exit};
 use crate::kubernetes::{self, Cluster, Door, Found, Kubeconfig, NoKubeconfig};
 use crate::operator::Operator;
 use crate::printer::Printer;
+
+/// The operator socket of a node that was installed from a package (`packaging/`).
+const MACHINE_SOCKET: &str = "/run/fedgate/operator.sock";
 
 /// The way to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +58,24 @@ pub fn chosen(global: &Global) -> Result<Target, CommandError> {
     target(global, &contexts)
 }
 
+/// The same for a command that wants a node: before a cluster is guessed, the node of this machine is
+/// taken, if one is installed.
+pub fn chosen_node(global: &Global) -> Result<Target, CommandError> {
+    Ok(or_of_machine(chosen(global)?, global, Path::new(MACHINE_SOCKET)))
+}
+
+fn or_of_machine(target: Target, global: &Global, socket: &Path) -> Target {
+    let guessed = matches!(target, Target::Kubernetes { guessed: true, .. });
+    let means_kubernetes = global.kubeconfig.is_some() || global.fedgate_namespace.is_some();
+    if guessed && !means_kubernetes && socket.exists() {
+        return Target::Socket(socket.into());
+    }
+    target
+}
+
 /// Connects to the node that the options name.
 pub async fn node(global: &Global, printer: &Printer) -> Result<Operator, CommandError> {
-    let target = chosen(global)?;
+    let target = chosen_node(global)?;
     match &target {
         Target::Socket(socket) => Operator::connect(socket).await,
         Target::Kubernetes { namespace, .. } => {
@@ -147,5 +165,22 @@ mod tests {
             assert_eq!(of(line).unwrap(), want, "{line}");
         }
         assert!(of("fedctl --context none status").unwrap_err().to_string().contains("east, west"));
+    }
+
+    #[test]
+    fn the_machines_own_node_goes_before_a_guess() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("operator.sock");
+        let chosen = |line: &str| {
+            let words = line.split(' ').map(std::ffi::OsString::from).collect();
+            or_of_machine(of(line).unwrap(), &parse_from(words).unwrap().global, &socket)
+        };
+        let guess = kubernetes(None, None, true);
+        assert_eq!(chosen("fedctl status"), guess, "there is no node on this machine");
+        std::fs::write(&socket, "").unwrap();
+        assert_eq!(chosen("fedctl status"), Target::Socket(socket.clone()));
+        assert_eq!(chosen("fedctl --kubeconfig f status"), guess);
+        assert_eq!(chosen("fedctl --kube-context k status"), kubernetes(Some("k"), None, false));
+        assert_eq!(chosen("fedctl --context east status"), Target::Socket("/e.sock".into()));
     }
 }

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use discovery::Catalog;
 use discovery::file::{FileProvider, FileProviderConfig};
 use model::code::{Code, DATA_FOLDER_UNUSABLE, FILE_UNREADABLE};
-use model::{ClusterId, TrustBundle};
+use model::{ClusterId, PeerAddress, TrustBundle};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ pub struct App {
     operator_socket: PathBuf,
     listening: Listen,
     bundle: TrustBundle,
+    advertise: watch::Sender<Arc<Vec<PeerAddress>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
     provider: Option<FileProvider>,
@@ -97,7 +98,7 @@ pub async fn build_with(
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
     let files = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
     let Intent { provider, intake, catalogs, .. } = intent;
-    let derived = connection.derived();
+    let (derived, advertise) = (connection.derived(), connection.advertise());
     base.tasks.spawn(intake.clone().run(catalogs.clone(), added, derived, base.stop.clone()));
     connection.start(Surroundings {
         name: base.config.cluster.clone(),
@@ -120,6 +121,7 @@ pub async fn build_with(
         operator_socket: base.config.operator_socket,
         listening,
         bundle: base.ca.bundle(),
+        advertise,
         stop: base.stop,
         tasks: base.tasks,
         provider,
@@ -152,6 +154,18 @@ impl App {
     /// What other clusters verify this one's SVIDs with.
     pub fn bundle(&self) -> &TrustBundle {
         &self.bundle
+    }
+
+    /// Other addresses at which this cluster's gateways are reached from now on. Not for a node whose
+    /// API server says them.
+    pub fn advertise(&self, addresses: Vec<PeerAddress>) {
+        self.advertise.send_if_modified(|current| {
+            let is_other = **current != addresses;
+            if is_other {
+                *current = Arc::new(addresses);
+            }
+            is_other
+        });
     }
 
     /// Ends streams with a word to the gateways, waits for open calls a little, removes the

@@ -61,6 +61,8 @@ pub struct FederationConfig {
     pub operators: OperatorUids,
     /// ServiceAccounts that may operate the node at `listen.operators`.
     pub operator_accounts: OperatorAccounts,
+    /// Which log lines there are, if neither an option nor the environment says.
+    pub log_level: Option<String>,
 }
 
 /// TCP ports with TLS, beside the Unix sockets.
@@ -153,6 +155,7 @@ impl FederationConfig {
             enrolment,
             operators,
             operator_accounts,
+            log_level: source.log_level(raw.log.level.as_ref())?,
             data_dir,
         })
     }
@@ -184,6 +187,8 @@ struct Raw {
     store: RawStore,
     #[serde(default)]
     operators: RawOperators,
+    #[serde(default)]
+    log: RawLog,
 }
 
 #[derive(Deserialize, Default)]
@@ -199,6 +204,12 @@ struct RawSockets {
 struct RawStore {
     profile: Option<Text>,
     dial_from: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    level: Option<Text>,
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use identity::IdentityCell;
 use model::code::DATA_FOLDER_UNUSABLE;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::{self, LogLevel};
@@ -21,7 +21,7 @@ use crate::limits::{REPORT_QUEUE_MAX, STOP_MAX};
 use crate::relay;
 use crate::state::GatewayState;
 use crate::subscribe::keep_subscribed;
-use crate::worker::WorkerThread;
+use crate::worker::{Command, WorkerThread};
 
 /// A running gateway; it runs on threads of its own, whatever runtime the caller has.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl App {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(running);
     }
 
-    fn start_workers(&self) -> anyhow::Result<Vec<mpsc::Sender<crate::worker::Command>>> {
+    fn start_workers(&self) -> anyhow::Result<Vec<mpsc::Sender<Command>>> {
         let mut commands = Vec::new();
         for index in 0..self.state.config.workers {
             let worker = WorkerThread::start(index, &self.state)
@@ -147,6 +147,26 @@ impl App {
                 return; // cannot be: the sender lives in the state
             }
         }
+    }
+
+    /// Comes back when every worker's thread has answered: with `false` if one has ended.
+    pub async fn pulse(&self) -> bool {
+        for worker in self.workers() {
+            let (answer, answered) = oneshot::channel();
+            if worker.send(Command::Pulse(answer)).await.is_err() || answered.await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn workers(&self) -> Vec<mpsc::Sender<Command>> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = |running: &Running| match running {
+            Running::Worker(worker) => Some(worker.commands()),
+            Running::Other(_) => None,
+        };
+        threads.iter().filter_map(worker).collect()
     }
 
     /// Waits until somebody asks for a drain through the admin port.

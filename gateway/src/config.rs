@@ -55,6 +55,8 @@ pub struct GatewayConfig {
     /// How long a gateway that drains goes on accepting.
     pub drain_accept: Duration,
     pub access_log: PathBuf,
+    /// Which log lines there are, if neither an option nor the environment says.
+    pub log_level: Option<String>,
 }
 
 /// What differs between the pods of one Deployment, which share one file.
@@ -117,6 +119,7 @@ impl GatewayConfig {
             workers: source.workers(raw.workers.as_ref())?,
             drain_accept: source.drain_accept(raw.drain.accept_seconds.as_ref())?,
             access_log,
+            log_level: source.log_level(raw.log.level.as_ref())?,
         })
     }
 
@@ -166,6 +169,8 @@ struct Raw {
     drain: RawDrain,
     #[serde(default)]
     access_log: RawAccessLog,
+    #[serde(default)]
+    log: RawLog,
 }
 
 #[derive(Deserialize, Default)]
@@ -186,6 +191,12 @@ struct RawAdmin {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawDrain {
     accept_seconds: Option<Spanned<f64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLog {
+    level: Option<Text>,
 }
 
 #[derive(Deserialize, Default)]

@@ -1,23 +1,28 @@
 //! `fedgate-gateway`: the data plane of one cluster.
 
 use std::fs;
-use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
+use daemon::limits::START_WAIT_MAX;
+use daemon::{ConfigFile, Log, LogArguments, Notifier};
 use gateway::LogLevel;
-use gateway::config::{GatewayConfig, Overrides};
+use gateway::app::App;
+use gateway::config::{ConfigError, GatewayConfig, Overrides};
 use model::code::CONFIG_INVALID;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt, reload};
+use tokio::time::interval;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+/// How often it is looked at what changes by time alone, such as an SVID that expires.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The fields of the file that change while the gateway runs.
+const RELOADABLE: [&str; 1] = ["log.level"];
 
 /// Runs a Fedgate gateway.
 #[derive(Debug, Parser)]
@@ -26,12 +31,8 @@ struct Arguments {
     /// Bootstrap configuration (kind GatewayConfig).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// How log lines on standard error look.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// Which log lines there are: a level, or `target=level` pairs.
-    #[arg(long, default_value = "info", env = "FEDGATE_LOG")]
-    log_level: String,
+    #[command(flatten)]
+    log: LogArguments,
     /// The gateway's name, in place of the one in the file.
     #[arg(long, env = "FEDGATE_NAME")]
     name: Option<String>,
@@ -40,88 +41,72 @@ struct Arguments {
     pod_ip: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse(); // exits with 2 itself
-    let log_level = match start_log(&arguments) {
-        Ok(log_level) => log_level,
-        Err(error) => return refuse(&error),
+    let notifier = Notifier::from_environment();
+    let log = match Log::start(&arguments.log) {
+        Ok(log) => log,
+        Err(problem) => return refuse(&anyhow::anyhow!(problem), &notifier),
     };
-    let config = match read_config(&arguments) {
-        Ok(config) => config,
-        Err(error) => return refuse(&error),
+    let (text, config) = match read_config(&arguments) {
+        Ok(read) => read,
+        Err(error) => return refuse(&error, &notifier),
     };
-    match run(config, log_level) {
+    log.follow_file(config.log_level.as_deref());
+    match run(arguments, text, config, &log, &notifier) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            notifier.status(&format!("failed: {error:#}"));
             tracing::error!(error = format!("{error:#}"), "the gateway ends");
             ExitCode::from(EXIT_FAILED)
         }
     }
 }
 
-fn refuse(error: &anyhow::Error) -> ExitCode {
+fn refuse(error: &anyhow::Error, notifier: &Notifier) -> ExitCode {
+    notifier.status(&format!("{CONFIG_INVALID}: {error:#}"));
     tracing::error!(code = %CONFIG_INVALID, error = format!("{error:#}"), "the gateway does not start");
     ExitCode::from(EXIT_USAGE)
 }
 
-fn read_config(arguments: &Arguments) -> anyhow::Result<GatewayConfig> {
-    let path: &Path = &arguments.config;
-    let overrides = Overrides { name: arguments.name.clone(), pod_ip: arguments.pod_ip.clone() };
+fn read_config(arguments: &Arguments) -> anyhow::Result<(String, GatewayConfig)> {
+    let path = &arguments.config;
     let text = fs::read_to_string(path)
         .with_context(|| format!("failed to read --config {}", path.display()))?;
-    Ok(GatewayConfig::from_yaml_with(&text, path, &overrides)?)
+    let config = arguments.parse_config(&text)?;
+    Ok((text, config))
 }
 
-/// Log lines go to standard error: standard output is the access log's by default.
-fn start_log(arguments: &Arguments) -> anyhow::Result<LogLevel> {
-    let parse = |text: &str| EnvFilter::builder().parse(text);
-    let filter = parse(&arguments.log_level);
-    let (filter, failed) = match filter {
-        Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
-    };
-    let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(filter);
-    match arguments.log_format {
-        LogFormat::Text => registry.with(lines).init(),
-        LogFormat::Json => registry.with(lines.json()).init(),
+impl Arguments {
+    fn parse_config(&self, text: &str) -> Result<GatewayConfig, ConfigError> {
+        let overrides = Overrides { name: self.name.clone(), pod_ip: self.pod_ip.clone() };
+        GatewayConfig::from_yaml_with(text, &self.config, &overrides)
     }
-    if let Some(error) = failed {
-        anyhow::bail!(
-            "--log-level {:?}: {error}; use info, debug or target=level",
-            arguments.log_level
-        );
-    }
-    let reader = handle.clone();
-    Ok(LogLevel {
-        read: Arc::new(move || {
-            reader.with_current(ToString::to_string).unwrap_or_else(|error| error.to_string())
-        }),
-        change: Arc::new(move |text| {
-            let filter = parse(text).map_err(|error| error.to_string())?;
-            handle.reload(filter).map_err(|error| error.to_string())
-        }),
-    })
 }
 
-fn run(config: GatewayConfig, log_level: LogLevel) -> anyhow::Result<()> {
+fn run(
+    arguments: Arguments,
+    text: String,
+    config: GatewayConfig,
+    log: &Log,
+    notifier: &Notifier,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let app = gateway::app::build_with(config, Some(log_level))?;
+        let file = ConfigFile::watch(&arguments.config, text)?;
+        let app = Arc::new(gateway::app::build_with(config, Some(log_level(log)))?);
+        tokio::spawn(keep_alive(app.clone(), notifier.clone()));
+        tokio::spawn(follow(file, arguments, log.clone()));
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = app.drain_requested() => {}
+            () = tell(&app, notifier) => {}
         }
+        notifier.stopping();
+        notifier.status("draining: what is in progress ends, nothing new is taken");
         tokio::select! {
             () = app.drain_and_stop() => return Ok(()),
             _ = terminate.recv() => {}
@@ -131,4 +116,53 @@ fn run(config: GatewayConfig, log_level: LogLevel) -> anyhow::Result<()> {
         app.stop_now().await;
         Ok(())
     })
+}
+
+/// For the admin port.
+fn log_level(log: &Log) -> LogLevel {
+    let (reader, writer) = (log.clone(), log.clone());
+    LogLevel {
+        read: Arc::new(move || reader.level()),
+        change: Arc::new(move |text| writer.set_level(text)),
+    }
+}
+
+/// The watchdog is fed as long as this runtime and all workers' do their work.
+async fn keep_alive(app: Arc<App>, notifier: Notifier) {
+    let app = &app;
+    notifier.keep_alive(|| app.pulse()).await;
+}
+
+async fn follow(file: ConfigFile, arguments: Arguments, log: Log) {
+    let parse = |text: &str| {
+        arguments.parse_config(text).map_err(|error| format!("{CONFIG_INVALID}: {error}"))
+    };
+    file.follow(&RELOADABLE, parse, |config| log.follow_file(config.log_level.as_deref())).await;
+}
+
+/// Tells the service manager how the gateway is, until it ends. It counts as started when `/readyz`
+/// says so. What it waits for may be a federation node that is started after it, so that whoever
+/// started the gateway is not kept waiting for long.
+async fn tell(app: &App, notifier: &Notifier) {
+    let started = Instant::now();
+    let mut is_announced = false;
+    let mut changes = app.state().changes();
+    let mut looks = interval(LOOK_INTERVAL);
+    loop {
+        let unready = app.state().unready();
+        match unready.first() {
+            None => notifier.status("ready"),
+            Some((code, text)) => notifier.status(&format!("not ready: {code}: {text}")),
+        }
+        if !is_announced && (unready.is_empty() || started.elapsed() >= START_WAIT_MAX) {
+            notifier.ready();
+            is_announced = true;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return; // cannot be: the sender lives in the state
+            },
+            _ = looks.tick() => {}
+        }
+    }
 }

@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto;
 use model::ClusterId;
 use model::snapshot::ListenerRouting;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tunnel::WorkerTunnel;
@@ -64,6 +64,8 @@ pub enum Command {
     /// The gateway was enrolled: here is this worker's part of the tunnel.
     Tunnel(Box<tunnel::Worker>),
     Listen(BoundPort),
+    /// To be answered: the worker's thread does its work.
+    Pulse(oneshot::Sender<()>),
 }
 
 /// This worker's socket of a port, listening already.
@@ -124,6 +126,8 @@ async fn run(worker: Arc<WorkerState>, mut inbox: mpsc::Receiver<Command>) {
                     tokio::spawn(accept_all(worker.clone(), port));
                 }
                 Some(Command::Tunnel(tunnel)) => start_tunnel(&worker, *tunnel),
+                // Whoever asked may have stopped waiting.
+                Some(Command::Pulse(answer)) => drop(answer.send(())),
                 None => return,
             },
             _ = sweep.tick() => worker.pool.sweep(),

@@ -25,7 +25,10 @@ pub(super) async fn run(
     global: &Global,
     printer: &Printer,
 ) -> Result<Outcome, CommandError> {
-    let target = connect::chosen(global)?;
+    let target = match args.pre {
+        true => connect::chosen(global)?,
+        false => connect::chosen_node(global)?,
+    };
     let begun = Instant::now();
     if let Some(limit) = args.wait {
         printer.talk(&format!("Waiting until nothing fails, {} s at most.", limit.as_secs()));

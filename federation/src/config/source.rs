@@ -72,6 +72,11 @@ impl Source<'_> {
         rule(&value.value).map_err(|error| self.refuse(field, value, error))
     }
 
+    pub(super) fn log_level(&self, value: Option<&Text>) -> Result<Option<String>, ConfigError> {
+        let rule = |level: &str| daemon::check_level(level).map(|()| level.to_owned());
+        value.map(|value| self.parse("log.level", value, rule)).transpose()
+    }
+
     pub(super) fn path(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
         if value.value.is_empty() {
             return Err(self.refuse(field, value, "it is empty; give a path"));

@@ -74,6 +74,11 @@ impl Connection {
         self.advertised.subscribe()
     }
 
+    /// For a change of `advertise` in the configuration.
+    pub(crate) fn advertise(&self) -> watch::Sender<Arc<Vec<PeerAddress>>> {
+        self.advertised.clone()
+    }
+
     pub(crate) fn derived(&self) -> watch::Receiver<Arc<Derived>> {
         self.derived.subscribe()
     }

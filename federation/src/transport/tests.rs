@@ -189,6 +189,7 @@ impl Site {
             workers: 1,
             drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),
+            log_level: None,
         };
         let mut site = Self {
             name: cluster,

@@ -55,6 +55,7 @@ impl Site {
             workers: 2,
             drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),
+            log_level: None,
         };
         Self { node, app: None, address, config, _folder: folder }
     }

@@ -19,14 +19,15 @@ pub const CRATES: &[CrateRule] = &[
     CrateRule { name: "wan", uses: &[], tests_use: &[] },
     CrateRule { name: "tunnel", uses: &["model", "wire", "identity"], tests_use: &["wan"] },
     CrateRule { name: "discovery", uses: &["model", "wire", "api"], tests_use: &[] },
+    CrateRule { name: "daemon", uses: &[], tests_use: &[] },
     CrateRule {
         name: "gateway",
-        uses: &["model", "wire", "identity", "tunnel"],
+        uses: &["model", "wire", "identity", "tunnel", "daemon"],
         tests_use: &["wan", "testkit"],
     },
     CrateRule {
         name: "federation",
-        uses: &["model", "wire", "api", "identity", "tunnel", "discovery"],
+        uses: &["model", "wire", "api", "identity", "tunnel", "discovery", "daemon"],
         tests_use: &["gateway", "wan", "testkit"],
     },
     CrateRule {
@@ -39,6 +40,7 @@ pub const CRATES: &[CrateRule] = &[
             "wan",
             "tunnel",
             "discovery",
+            "daemon",
             "gateway",
             "federation",
         ],
@@ -54,6 +56,7 @@ pub const CRATES: &[CrateRule] = &[
             "wan",
             "tunnel",
             "discovery",
+            "daemon",
             "gateway",
             "federation",
             "fedctl",
