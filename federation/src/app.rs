@@ -4,6 +4,7 @@ mod base;
 mod serving;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -25,6 +26,7 @@ use crate::enrol::{Enrolment, PodEnrolment};
 use crate::epoch;
 use crate::folder::DataFolder;
 use crate::gateways::Gateways;
+use crate::health::{Loop, Vitals};
 use crate::intake::{self, Catalogs, Intake};
 use crate::kubernetes::{Connection, Surroundings, TokenReviewer};
 use crate::limits::{HEARD_MAX, STOP_TIMEOUT};
@@ -37,7 +39,7 @@ use crate::stream::ResourceStreams;
 use crate::transport::{Incoming, RelayDoors, Transport, TransportConfig};
 
 use base::Base;
-use serving::{Sockets, serve_peers};
+use serving::{Served, Sockets, serve_peers};
 
 /// A running federation node. Dropping it stops it without waiting.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct App {
     resource_socket: PathBuf,
     operator_socket: PathBuf,
     listening: Listen,
+    health: Option<SocketAddr>,
     bundle: TrustBundle,
     advertise: watch::Sender<Arc<Vec<PeerAddress>>>,
     stop: CancellationToken,
@@ -75,6 +78,7 @@ pub async fn build_with(
     let reviewer = TokenReviewer::open(&base.config, api).await?;
     let sockets = Sockets::bind(&base)?;
     let mut listening = sockets.listening()?;
+    let health = sockets.health()?;
 
     let gateways = Gateways::default();
     let (shared, added) = watch::channel(Arc::new(intake::Shared::default()));
@@ -96,30 +100,30 @@ pub async fn build_with(
     let operator = operator(&base, &intent, &connection, gateways.clone(), started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
-    let files = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
-    let Intent { provider, intake, catalogs, .. } = intent;
+    let served = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
+    let Served { files, health: health_port, mut loops } = served;
+    let Intent { provider, intake, catalogs, revisions, .. } = intent;
     let (derived, advertise) = (connection.derived(), connection.advertise());
-    base.tasks.spawn(intake.clone().run(catalogs.clone(), added, derived, base.stop.clone()));
-    connection.start(Surroundings {
-        name: base.config.cluster.clone(),
-        ca: base.ca.clone(),
-        membership: membership.clone(),
-        gateways,
-        audit: base.audit.clone(),
-        catalogs,
-        shared: shared.subscribe(),
-        findings: intake.watch(),
-        stop: base.stop.clone(),
-        tasks: base.tasks.clone(),
-    });
+    let taking_up = intake.clone().run(catalogs.clone(), added, derived, base.stop.clone());
+    loops.push(Loop::spawn("the intake of objects", taking_up, &base.tasks));
+    let kubernetes = connection.health();
+    let members = (&membership, &gateways);
+    connection.start(surroundings(&base, members, (&intake, catalogs), shared.subscribe()));
     let (svid, stop) = (base.svid.clone(), base.stop.clone());
-    base.tasks.spawn(async move { svid.keep_renewed(stop).await });
+    let renewing = async move { svid.keep_renewed(stop).await };
+    loops.push(Loop::spawn("the renewal of the node's SVID", renewing, &base.tasks));
+    if let Some(port) = health_port {
+        let (svid, membership) = (base.svid.clone(), membership.clone());
+        let vitals = Vitals { loops, svid, membership, gateways, revisions, intake, kubernetes };
+        base.tasks.spawn(port.serve(vitals, base.stop.clone()));
+    }
     log_start(&base.config);
     unfinished.disarm();
     Ok(App {
         resource_socket: base.config.resource_socket,
         operator_socket: base.config.operator_socket,
         listening,
+        health,
         bundle: base.ca.bundle(),
         advertise,
         stop: base.stop,
@@ -149,6 +153,11 @@ impl App {
     /// Where gateways and operators in other pods connect.
     pub fn listening(&self) -> &Listen {
         &self.listening
+    }
+
+    /// Where health and metrics are told.
+    pub fn health(&self) -> Option<SocketAddr> {
+        self.health
     }
 
     /// What other clusters verify this one's SVIDs with.
@@ -260,6 +269,26 @@ fn enrolment(
         pods,
         gateways: gateways.clone(),
         membership: membership.clone(),
+    }
+}
+
+fn surroundings(
+    base: &Base,
+    (membership, gateways): (&Membership, &Gateways),
+    (intake, catalogs): (&Intake, Catalogs),
+    shared: watch::Receiver<Arc<intake::Shared>>,
+) -> Surroundings {
+    Surroundings {
+        name: base.config.cluster.clone(),
+        ca: base.ca.clone(),
+        membership: membership.clone(),
+        gateways: gateways.clone(),
+        audit: base.audit.clone(),
+        catalogs,
+        shared,
+        findings: intake.watch(),
+        stop: base.stop.clone(),
+        tasks: base.tasks.clone(),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct FederationConfig {
     pub store_dial_from: Option<IpAddr>,
     /// Of each SVID that the node issues, to gateways and to itself.
     pub svid_lifetime: Duration,
+    /// Where health and metrics are told, by HTTP.
+    pub health_listen: Option<SocketAddr>,
     /// Where other clusters reach this one's gateways.
     pub advertise: Vec<PeerAddress>,
     /// Whose gateways may enrol.
@@ -151,6 +153,10 @@ impl FederationConfig {
             store_profile: source.profile(raw.store.profile.as_ref())?,
             store_dial_from: source.dial_from(raw.store.dial_from.as_ref())?,
             svid_lifetime: source.svid_lifetime(raw.svid_lifetime_seconds.as_ref())?,
+            health_listen: match &raw.health.listen {
+                Some(address) => Some(source.parse("health.listen", address, listened)?),
+                None => None,
+            },
             advertise: source.advertise(&raw.advertise)?,
             enrolment,
             operators,
@@ -179,6 +185,8 @@ struct Raw {
     #[serde(default)]
     listen: RawListen,
     svid_lifetime_seconds: Option<Spanned<i64>>,
+    #[serde(default)]
+    health: RawHealth,
     #[serde(default)]
     advertise: Vec<RawAddress>,
     #[serde(default)]
@@ -226,6 +234,12 @@ struct RawListen {
     gateways: Option<Text>,
     relay: Option<Text>,
     operators: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawHealth {
+    listen: Option<Text>,
 }
 
 impl Source<'_> {

@@ -3,7 +3,8 @@
 //!
 //! A [`Writer`] says what should be there, purely; [`writer::run`] compares that with what is, and
 //! applies the difference on the server (server-side apply, field manager `fedgate`). One node of a
-//! cluster writes at a time, the holder of the Lease ([`lease`]).
+//! cluster writes at a time, the holder of the Lease ([`lease`]). What is wholly Fedgate's has an
+//! [`owner`], with which it goes when the release is uninstalled.
 //!
 //! | writer | what it writes |
 //! |---|---|
@@ -28,6 +29,7 @@ mod lease;
 mod mcs;
 mod names;
 mod own;
+mod owner;
 mod tokens;
 mod trust;
 mod writer;
@@ -113,11 +115,17 @@ impl Cluster {
     fn start<W: Writer>(&self, writer: W) {
         let pen = writer::Pen {
             client: self.client.clone(),
+            owner: self.owner(),
             health: self.health.clone(),
             leader: self.leader.clone(),
             stop: self.around.stop.clone(),
         };
         self.around.tasks.spawn(writer::run(writer, pen));
+    }
+
+    /// Of all that is made here.
+    fn owner(&self) -> owner::Owner {
+        owner::Owner::new(self.client.clone(), self.config.owned_by.clone())
     }
 }
 

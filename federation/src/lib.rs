@@ -14,6 +14,7 @@ mod epoch;
 pub mod fleet;
 mod folder;
 mod gateways;
+pub mod health;
 mod intake;
 mod kubernetes;
 pub mod limits;

@@ -43,6 +43,10 @@ pub const PORT_STRANGERS_MAX: usize = 64;
 pub const PORT_STRANGERS_PER_ADDRESS_MAX: usize = 8;
 /// How long such a connection lives.
 pub const PORT_STRANGER_TIME: Duration = Duration::from_secs(15);
+/// Connections to `health.listen` at the same time; others are closed at once.
+pub const HEALTH_CONNECTIONS_MAX: usize = 32;
+/// How long a connection to `health.listen` may take to send a request's head, idle time included.
+pub const HEALTH_HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a connection lives on after its gateway's SVID has expired; a gateway that goes on has
 /// another one long before, and connects again with it.
 pub const PORT_EXPIRED_SVID_AGE_MAX: Duration = Duration::from_secs(3600);

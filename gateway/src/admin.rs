@@ -1,5 +1,6 @@
-//! The admin port: liveness, readiness, metrics, dumps, drain, log level. It has a thread and a
-//! runtime of its own, so that a scrape cannot slow traffic down; loopback by default.
+//! The admin port: liveness, readiness, metrics, dumps, drain, log level; loopback by default. The
+//! health port tells the first three alone, to whoever reaches the pod. Both have one thread and a
+//! runtime of its own, so that a scrape cannot slow traffic down.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -54,39 +55,54 @@ struct Admin {
     log_level: Option<LogLevel>,
 }
 
-/// Binds the port and serves it on a thread of its own until the gateway stops.
-pub fn start(
-    state: &Arc<GatewayState>,
-    log_level: Option<LogLevel>,
-) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
-    let wanted = state.config.admin_listen;
+/// The thread of both ports.
+#[derive(Debug)]
+pub struct Started {
+    pub admin: SocketAddr,
+    /// `None` if `health.listen` is not there.
+    pub health: Option<SocketAddr>,
+    pub thread: JoinHandle<()>,
+}
+
+/// Binds the ports and serves them on a thread of their own until the gateway stops.
+pub fn start(state: &Arc<GatewayState>, log_level: Option<LogLevel>) -> anyhow::Result<Started> {
+    let (listener, admin) = bind("admin.listen", state.config.admin_listen)?;
+    let health = state.config.health_listen.map(|wanted| bind("health.listen", wanted));
+    let (health_listener, health) = health.transpose()?.unzip();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let of_health = health_routes().with_state(Admin { state: state.clone(), log_level: None });
+    let all = router(Admin { state: state.clone(), log_level });
+    let drain = state.drain.clone();
+    let thread = std::thread::Builder::new().name("fg-admin".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = serve(Some(listener), all) => {}
+                () = serve(health_listener, of_health) => {}
+                () = drain.reached(DrainStage::Stopped) => {}
+            }
+        });
+        runtime.shutdown_timeout(STOP_MAX);
+    })?;
+    Ok(Started { admin, health, thread })
+}
+
+fn bind(field: &str, wanted: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(wanted).with_context(|| {
-        format!(
-            "{ADDRESS_IN_USE}: failed to listen on admin.listen = {wanted}; choose another port"
-        )
+        format!("{ADDRESS_IN_USE}: failed to listen on {field} = {wanted}; choose another port")
     })?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let admin = Admin { state: state.clone(), log_level };
-    let thread = std::thread::Builder::new().name("fg-admin".into()).spawn(move || {
-        runtime.block_on(serve(listener, admin));
-        runtime.shutdown_timeout(STOP_MAX);
-    })?;
-    Ok((address, thread))
+    Ok((listener, address))
 }
 
-async fn serve(listener: TcpListener, admin: Admin) {
-    let drain = admin.state.drain.clone();
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the admin port cannot be used"),
-    };
-    let router = router(admin);
-    tokio::select! {
-        () = accept_all(&listener, &router) => {}
-        () = drain.reached(DrainStage::Stopped) => {}
+/// Never returns: a port that is not there, or cannot be used, ends nothing else.
+async fn serve(listener: Option<TcpListener>, router: Router) {
+    match listener.map(tokio::net::TcpListener::from_std) {
+        Some(Ok(listener)) => accept_all(&listener, &router).await,
+        Some(Err(error)) => tracing::error!(%error, "a port cannot be used"),
+        None => {}
     }
+    std::future::pending().await
 }
 
 async fn accept_all(listener: &tokio::net::TcpListener, router: &Router) {
@@ -124,11 +140,16 @@ async fn serve_connection(stream: TcpStream, router: Router, limit: Duration) {
     }
 }
 
-fn router(admin: Admin) -> Router {
+/// What anybody may know, and nobody can change.
+fn health_routes() -> Router<Admin> {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page))
+}
+
+fn router(admin: Admin) -> Router {
+    health_routes()
         .route("/config_dump", get(config_dump))
         .route("/drain", post(drain))
         .route("/loglevel", get(read_log_level).post(change_log_level))
@@ -294,7 +315,7 @@ mod tests {
     fn connections_to_the_admin_port_are_bounded_and_places_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let state = admin(folder.path());
-        let (address, thread) = start(&state, None).unwrap();
+        let Started { admin: address, thread, .. } = start(&state, None).unwrap();
         assert!(is_served(address));
         let connect = |_| net::TcpStream::connect(address).unwrap();
         // One more, in case the connection above still has its place.
@@ -304,6 +325,41 @@ mod tests {
         while !is_served(address) {
             std::thread::yield_now();
         }
+        state.drain.advance(DrainStage::Stopped);
+        thread.join().unwrap();
+    }
+
+    /// The status of an answer, and its body.
+    fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+        let mut stream = net::TcpStream::connect(address).unwrap();
+        let head = format!("{request} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[test]
+    fn the_health_port_tells_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = state(folder.path());
+        state.config.admin_listen = ([127, 0, 0, 1], 0).into();
+        state.config.health_listen = Some(([127, 0, 0, 1], 0).into());
+        let state = Arc::new(state);
+        let Started { admin, health, thread } = start(&state, None).unwrap();
+        let health = health.unwrap();
+        assert_eq!(ask(health, "GET /livez"), (200, "ok\n".into()));
+        let (status, reasons) = ask(health, "GET /readyz");
+        assert_eq!(status, 503);
+        assert!(reasons.starts_with("FED3001: "), "{reasons}");
+        let (status, page) = ask(health, "GET /metrics");
+        assert!(status == 200 && page.contains("fed_connections_open"), "{status} {page}");
+        for request in ["POST /drain", "GET /config_dump", "GET /loglevel", "POST /loglevel"] {
+            assert_eq!(ask(health, request).0, 404, "{request}");
+        }
+        assert_eq!(state.drain.stage(), DrainStage::Serving);
+        assert_eq!(ask(admin, "GET /config_dump").0, 200);
         state.drain.advance(DrainStage::Stopped);
         thread.join().unwrap();
     }

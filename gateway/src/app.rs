@@ -58,10 +58,11 @@ pub fn build_with(config: GatewayConfig, log_level: Option<LogLevel>) -> anyhow:
     })?;
     let state = Arc::new(GatewayState::new(config, Arc::new(IdentityCell::default()), log));
     let kept = identity_files.load(&state)?;
-    let (admin_addr, admin) = admin::start(&state, log_level)?;
+    let admin = admin::start(&state, log_level)?;
+    let admin_addr = admin.admin;
     let _ = state.admin_address.set(admin_addr); // nobody else sets it
     let app = App { state, admin_addr, log_writer, folder_lock, threads: Mutex::default() };
-    app.keep(Running::Other(admin));
+    app.keep(Running::Other(admin.thread));
     // From here on a failure has threads to stop, which dropping the app does.
     let commands = app.start_workers()?;
     let relay = relay::start(&app.state).context("failed to start the relay's thread")?;

@@ -51,6 +51,8 @@ pub struct GatewayConfig {
     /// What the node is told in place of an unspecified address in `relay_listen`.
     pub pod_ip: Option<IpAddr>,
     pub admin_listen: SocketAddr,
+    /// Where health and metrics, and nothing else, are told too.
+    pub health_listen: Option<SocketAddr>,
     pub workers: usize,
     /// How long a gateway that drains goes on accepting.
     pub drain_accept: Duration,
@@ -116,6 +118,10 @@ impl GatewayConfig {
                 raw.admin.listen.as_ref(),
                 ADMIN_DEFAULT,
             )?,
+            health_listen: match &raw.health.listen {
+                Some(listen) => Some(source.socket("health.listen", Some(listen), "")?),
+                None => None,
+            },
             workers: source.workers(raw.workers.as_ref())?,
             drain_accept: source.drain_accept(raw.drain.accept_seconds.as_ref())?,
             access_log,
@@ -164,6 +170,8 @@ struct Raw {
     federation: RawFederation,
     #[serde(default)]
     admin: RawAdmin,
+    #[serde(default)]
+    health: RawHealth,
     workers: Option<Spanned<i64>>,
     #[serde(default)]
     drain: RawDrain,
@@ -184,6 +192,12 @@ struct RawListen {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RawAdmin {
+    listen: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawHealth {
     listen: Option<Text>,
 }
 

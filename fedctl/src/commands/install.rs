@@ -74,8 +74,8 @@ pub(super) async fn uninstall(
     let installed = found.installed.flatten();
     match &installed {
         Some(installed) => printer.talk(&format!(
-            "Cluster {} ({}) is installed in {}. Its volume goes too, with its key in the federation, unless \
-             federation.persistence.onUninstall is Retain. If it is in a federation, run `fedctl leave` first.",
+            "Cluster {} ({}) is installed in {}. Its volume stays, with its key in the federation, unless \
+             federation.persistence.onUninstall is Delete. If it is in a federation, run `fedctl leave` first.",
             installed.cluster, installed.trust_domain, installed.namespace
         )),
         None => printer.talk("No Fedgate shows here; what is left of the release is removed."),

@@ -27,6 +27,7 @@ use super::base::Base;
 use super::coded;
 use crate::config::Listen;
 use crate::enrol::Enrolment;
+use crate::health::{HealthPort, Loop};
 use crate::kubernetes::TokenReviewer;
 use crate::limits::{
     CALLS_PER_CONNECTION_MAX, JOIN_MESSAGE_BYTES_MAX, PORT_PING_INTERVAL, PORT_PING_TIMEOUT,
@@ -44,6 +45,15 @@ const PRIVATE_SOCKET_MODE: u32 = 0o600;
 /// ... or anyone may, and each call is judged by its peer credentials.
 const SHARED_SOCKET_MODE: u32 = 0o666;
 
+/// What is to be kept and watched while the node serves.
+pub(super) struct Served {
+    /// Of the sockets; they go with this.
+    pub(super) files: Vec<SocketFile>,
+    /// For what is known at the end only.
+    pub(super) health: Option<HealthPort>,
+    pub(super) loops: Vec<Loop>,
+}
+
 /// The node's own sockets and ports, bound before anything is started, served when everything is
 /// there.
 pub(super) struct Sockets {
@@ -51,6 +61,7 @@ pub(super) struct Sockets {
     operator: Socket,
     gateways: Option<Port>,
     operators: Option<Port>,
+    health: Option<HealthPort>,
 }
 
 impl Sockets {
@@ -71,6 +82,7 @@ impl Sockets {
         Ok(Self {
             gateways: port("listen.gateways", config.listen.gateways, a_gateway)?,
             operators: port("listen.operators", config.listen.operators, unasked)?,
+            health: config.health_listen.map(HealthPort::bind).transpose()?,
             resource: resource.map_err(|e| coded(e.code(), e))?,
             operator: operator.map_err(|e| coded(e.code(), e))?,
         })
@@ -83,14 +95,19 @@ impl Sockets {
         Ok(Listen { gateways, operators, relay: None })
     }
 
-    /// Serves until the node stops; the sockets' files are for the caller to keep till then.
+    /// Where health is told.
+    pub(super) fn health(&self) -> io::Result<Option<SocketAddr>> {
+        self.health.as_ref().map(HealthPort::local_addr).transpose()
+    }
+
+    /// Serves until the node stops.
     pub(super) fn serve(
         self,
         base: &Base,
         (streams, enrolment): (ResourceStreams, Enrolment),
         (operator, federation): (Operator, Federation),
         reviewer: Option<&Arc<TokenReviewer>>,
-    ) -> io::Result<Vec<SocketFile>> {
+    ) -> io::Result<Served> {
         let (stop, tasks) = (&base.stop, &base.tasks);
         let mut resource = RoutesBuilder::default();
         resource.add_service(
@@ -112,15 +129,20 @@ impl Sockets {
         operators.add_service(gate);
         operators.add_service(Gate::new(federation, users.clone(), audit.clone(), reviewer));
         let (resource, operators) = (resource.routes(), operators.routes());
-        for (port, routes) in [(self.gateways, &resource), (self.operators, &operators)] {
+        let mut loops = Vec::new();
+        for (name, port, routes) in [
+            ("the port for gateways", self.gateways, &resource),
+            ("the port for operators", self.operators, &operators),
+        ] {
             if let Some(port) = port {
-                serve_port(port, routes.clone(), stop, tasks)?;
+                loops.push(serve_port(name, port, routes.clone(), (stop, tasks))?);
             }
         }
-        Ok(vec![
+        let files = vec![
             serve(self.resource, &base.users, resource, stop, tasks),
             serve(self.operator, &base.callers(), operators, stop, tasks),
-        ])
+        ];
+        Ok(Served { files, health: self.health, loops })
     }
 }
 
@@ -133,14 +155,14 @@ fn server(base: &Base, client: ClientCertificate) -> anyhow::Result<ClusterServe
 }
 
 fn serve_port(
+    name: &'static str,
     port: Port,
     routes: Routes,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> io::Result<()> {
+    (stop, tasks): (&CancellationToken, &TaskTracker),
+) -> io::Result<Loop> {
     let incoming = port.into_incoming(stop, tasks)?;
     let stop = stop.clone();
-    tasks.spawn(async move {
+    let serving = async move {
         let served = Server::builder()
             .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
             .http2_keepalive_interval(Some(PORT_PING_INTERVAL))
@@ -151,8 +173,8 @@ fn serve_port(
         if let Err(problem) = served {
             tracing::error!(%problem, "serving a port ended");
         }
-    });
-    Ok(())
+    };
+    Ok(Loop::spawn(name, serving, tasks))
 }
 
 fn serve(

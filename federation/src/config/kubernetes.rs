@@ -36,6 +36,8 @@ pub struct KubernetesConfig {
     pub gateway_service_type: GatewayServiceType,
     /// Gateway ports for derived Services.
     pub import_ports: PortPool,
+    /// The ClusterRole that owns what the node makes in the cluster.
+    pub owned_by: Option<ObjectName>,
     /// A join token, used once, when the cluster is in no federation.
     pub join_token_file: Option<PathBuf>,
 }
@@ -87,6 +89,7 @@ pub(super) struct RawKubernetes {
     gateway_selector: Option<Spanned<BTreeMap<String, String>>>,
     gateway_service_type: Option<Text>,
     import_ports: Option<RawPorts>,
+    owned_by: Option<Text>,
     join_token_file: Option<Text>,
 }
 
@@ -115,6 +118,10 @@ impl Source<'_> {
                 None => GatewayServiceType::LoadBalancer,
             },
             import_ports: self.import_ports(raw.import_ports.as_ref())?,
+            owned_by: match &raw.owned_by {
+                Some(name) => Some(self.parse("kubernetes.ownedBy", name, ObjectName::parse)?),
+                None => None,
+            },
             join_token_file: token
                 .map(|text| self.path("kubernetes.joinTokenFile", text))
                 .transpose()?,

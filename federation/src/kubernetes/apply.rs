@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::kubernetes::{FIELD_MANAGER, MANAGED_BY, MANAGED_BY_LABEL};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Map, Value, json};
 
 use super::WRITER_LABEL;
@@ -88,6 +89,13 @@ impl Write {
         self
     }
 
+    /// Who takes it along when it goes. A user's object is the user's.
+    pub(super) fn owned_by(&mut self, owner: &OwnerReference) {
+        if self.ownership == Ownership::Whole {
+            self.metadata().insert("ownerReferences".into(), json!([owner]));
+        }
+    }
+
     fn metadata(&mut self) -> &mut Map<String, Value> {
         let metadata = self.fields.entry("metadata").or_insert_with(|| json!({}));
         if !metadata.is_object() {
@@ -147,14 +155,17 @@ impl Observed {
     }
 }
 
+/// Lists to which others add entries of their own.
+const SHARED: [&str; 2] = ["conditions", "ownerReferences"];
+
 /// Whether `there` has everything that `wanted` has. Fields that the API server or others add do not
-/// count; lists are equally long, except that there may be conditions of others' making.
+/// count; lists are equally long, except that there may be conditions and owners of others' making.
 pub(super) fn covers(there: &Value, wanted: &Value) -> bool {
     match (there, wanted) {
         (Value::Object(there), Value::Object(wanted)) => {
             wanted.iter().all(|(field, wanted)| match (there.get(field), wanted) {
                 (None, wanted) => is_empty(wanted),
-                (Some(Value::Array(there)), Value::Array(wanted)) if field == "conditions" => {
+                (Some(Value::Array(there)), Value::Array(wanted)) if SHARED.contains(&&**field) => {
                     let has = |wanted: &Value| there.iter().any(|there| covers(there, wanted));
                     wanted.iter().all(has)
                 }

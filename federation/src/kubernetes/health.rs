@@ -88,6 +88,16 @@ impl Health {
         (state.is_leader, state.holder) = (is_leader, holder);
     }
 
+    /// Whether this node is the one that writes.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.lock().is_leader
+    }
+
+    /// How much goes wrong now.
+    pub(crate) fn troubles(&self) -> usize {
+        self.lock().troubles.len()
+    }
+
     /// Findings with their age.
     pub(crate) fn diagnostics(&self, now: Instant) -> Vec<Diagnostic> {
         let state = self.lock();

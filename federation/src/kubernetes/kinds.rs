@@ -24,6 +24,7 @@ const fn kind(
 }
 
 const DISCOVERY: &str = "discovery.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const MCS: &str = "multicluster.x-k8s.io";
 const OWN: &str = api::kubernetes::OWN_GROUP;
@@ -31,6 +32,7 @@ const OWN: &str = api::kubernetes::OWN_GROUP;
 pub(crate) static CONFIG_MAP: Kind = kind("", "v1", "ConfigMap", "configmaps");
 pub(crate) static SECRET: Kind = kind("", "v1", "Secret", "secrets");
 pub(crate) static SERVICE: Kind = kind("", "v1", "Service", "services");
+pub(crate) static CLUSTER_ROLE: Kind = kind(RBAC, "v1", "ClusterRole", "clusterroles");
 pub(crate) static ENDPOINT_SLICE: Kind = kind(DISCOVERY, "v1", "EndpointSlice", "endpointslices");
 
 /// Those of which users have objects too, in every version that is understood.

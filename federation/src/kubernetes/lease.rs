@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::kubernetes::{FIELD_MANAGER, WRITER_LEASE};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::PostParams;
 use tokio::sync::watch;
@@ -15,13 +15,16 @@ use tokio::time::Instant;
 
 use super::Cluster;
 use super::calls::{Failure, in_time};
+use super::kinds::CLUSTER_ROLE;
+use super::owner::Owner;
 use crate::limits::{LEASE_DURATION, LEASE_RELEASE_TIMEOUT, LEASE_RENEW_DEADLINE, LEASE_RETRY};
 
 /// Takes part in the election until the node stops, and then gives the Lease back.
 pub(super) async fn run(cluster: Cluster, leads: watch::Sender<bool>) {
     let namespace = cluster.config.namespace.as_str();
     let api: Api<Lease> = Api::namespaced(cluster.client.clone(), namespace);
-    let mut candidate = Candidate { api, me: cluster.identity.clone(), seen: None, renewed: None };
+    let (me, owner) = (cluster.identity.clone(), cluster.owner());
+    let mut candidate = Candidate { api, me, owner, seen: None, renewed: None };
     let mut ticks = tokio::time::interval(LEASE_RETRY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -53,6 +56,7 @@ pub(super) async fn run(cluster: Cluster, leads: watch::Sender<bool>) {
 struct Candidate {
     api: Api<Lease>,
     me: String,
+    owner: Owner,
     /// The Lease as it was seen to be since when; who holds it has renewed it by then at the latest.
     seen: Option<(Lease, Instant)>,
     /// When this node had last begun to take or renew it with success.
@@ -97,14 +101,20 @@ impl Candidate {
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let seen = self.seen.as_ref().map(|(lease, _)| lease);
-        let written = match turn(self.seen.as_ref(), &self.me, begun) {
+        let turn = turn(self.seen.as_ref(), &self.me, begun);
+        // Who renews the Lease has seen to this when taking it.
+        let owner = match turn {
+            Turn::Create | Turn::Take if !self.leads(begun) => self.owner.reference().await?,
+            _ => None,
+        };
+        let written = match turn {
             Turn::Wait => return Ok(()),
             Turn::Create => {
-                let lease = held(None, &self.me, Timestamp::now());
+                let lease = owned(held(None, &self.me, Timestamp::now()), owner);
                 in_time(self.api.create(&params, &lease)).await?
             }
             Turn::Take => {
-                let lease = held(seen, &self.me, Timestamp::now());
+                let lease = owned(held(seen, &self.me, Timestamp::now()), owner);
                 in_time(self.api.replace(WRITER_LEASE, &params, &lease)).await?
             }
         };
@@ -188,6 +198,16 @@ fn held(seen: Option<&Lease>, me: &str, now: Timestamp) -> Lease {
     lease
 }
 
+/// With this owner, in place of one of an earlier release.
+fn owned(mut lease: Lease, owner: Option<OwnerReference>) -> Lease {
+    if let Some(owner) = owner {
+        let owners = lease.metadata.owner_references.get_or_insert_default();
+        owners.retain(|other| other.kind != CLUSTER_ROLE.kind);
+        owners.push(owner);
+    }
+    lease
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +233,25 @@ mod tests {
     fn a_holder_stops_writing_before_others_may_begin() {
         assert!(LEASE_RENEW_DEADLINE + LEASE_RETRY < LEASE_DURATION);
         assert!(LEASE_RETRY * 2 < LEASE_RENEW_DEADLINE);
+    }
+
+    #[test]
+    fn a_lease_has_the_owner_of_now_beside_others() {
+        let owner = |kind: &str, uid: &str| OwnerReference {
+            kind: kind.into(),
+            uid: uid.into(),
+            ..OwnerReference::default()
+        };
+        let role = |uid| owner(CLUSTER_ROLE.kind, uid);
+        let mut old = owned(lease("me", Timestamp::UNIX_EPOCH), Some(role("old")));
+        old.metadata.owner_references.as_mut().unwrap().push(owner("Node", "n"));
+        let new = owned(held(Some(&old), "me", Timestamp::UNIX_EPOCH), Some(role("new")));
+        assert_eq!(
+            new.metadata.owner_references.as_deref(),
+            Some(&[owner("Node", "n"), role("new")][..])
+        );
+        let renewed = owned(held(Some(&new), "me", Timestamp::UNIX_EPOCH), None);
+        assert_eq!(renewed.metadata.owner_references, new.metadata.owner_references);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use rand::Rng as _;
 use serde_json::Value;
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Health;
 use super::apply::{Observed, Plan, Step, Target, Write, plan};
-use super::calls;
+use super::calls::{self, Failure};
 use super::kinds::Kind;
+use super::owner::Owner;
 use crate::limits::{
     KUBERNETES_RESYNC_INTERVAL, KUBERNETES_RETRY_MAX, KUBERNETES_RETRY_MIN, KUBERNETES_SETTLE,
     KUBERNETES_WRITES_MAX,
@@ -61,6 +63,7 @@ pub(crate) async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 #[derive(Clone)]
 pub(super) struct Pen {
     pub(super) client: Client,
+    pub(super) owner: Owner,
     pub(super) health: Arc<Health>,
     /// Whether this node is the one that writes.
     pub(super) leader: watch::Receiver<bool>,
@@ -93,6 +96,8 @@ struct Writing<W> {
     writer: W,
     pen: Pen,
     own: Observed,
+    /// Of what this writer makes.
+    owner: Option<OwnerReference>,
     applied: BTreeMap<Target, Applied>,
     listed: Option<Instant>,
     pause: Duration,
@@ -118,9 +123,8 @@ enum Round {
 
 impl<W: Writer> Writing<W> {
     fn new(writer: W, pen: Pen) -> Self {
-        let own = Observed::default();
-        let pause = KUBERNETES_RETRY_MIN;
-        Self { writer, pen, own, applied: BTreeMap::new(), listed: None, pause }
+        let (own, applied) = (Observed::default(), BTreeMap::new());
+        Self { writer, pen, own, owner: None, applied, listed: None, pause: KUBERNETES_RETRY_MIN }
     }
 
     fn forget(&mut self) {
@@ -158,28 +162,33 @@ impl<W: Writer> Writing<W> {
     async fn round(&mut self) -> Round {
         let now = Instant::now();
         if self.listed.is_none_or(|at| now - at >= KUBERNETES_RESYNC_INTERVAL) {
-            match calls::list_own(&self.pen.client, &self.writer.owned(), W::NAME).await {
-                Ok(own) => {
-                    self.own = own;
-                    // What became of these is known now.
-                    self.applied.retain(|_, applied| !applied.whole);
-                }
-                Err(failure) => {
-                    self.pen.health.failed_alone(W::NAME, failure);
-                    return Round::Failed;
-                }
+            if let Err(failure) = self.look().await {
+                self.pen.health.failed_alone(W::NAME, failure);
+                return Round::Failed;
             }
             self.listed = Some(now);
         }
-        let Some(desired) = self.writer.desired(&self.own, Timestamp::now()) else {
+        let Some(mut desired) = self.writer.desired(&self.own, Timestamp::now()) else {
             return Round::Settled;
         };
+        if let Some(owner) = &self.owner {
+            desired.iter_mut().for_each(|write| write.owned_by(owner));
+        }
         self.applied.retain(|_, applied| now - applied.at < KUBERNETES_RESYNC_INTERVAL);
         let applied = self.applied.iter();
         let applied = applied.map(|(target, applied)| (target, &applied.document)).collect();
         let Plan { steps, wanted } = plan(W::NAME, desired, &self.own, &applied);
         self.applied.retain(|target, _| wanted.contains(target));
         self.carry_out(steps).await
+    }
+
+    /// What this writer made, and who owns it.
+    async fn look(&mut self) -> Result<(), Failure> {
+        self.owner = self.pen.owner.reference().await?;
+        self.own = calls::list_own(&self.pen.client, &self.writer.owned(), W::NAME).await?;
+        // What became of these is known now.
+        self.applied.retain(|_, applied| !applied.whole);
+        Ok(())
     }
 
     async fn carry_out(&mut self, steps: Vec<Step>) -> Round {

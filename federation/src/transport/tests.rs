@@ -186,6 +186,7 @@ impl Site {
             relay_listen: (way == Way::Ports).then_some(LOOPBACK),
             pod_ip: None,
             admin_listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            health_listen: None,
             workers: 1,
             drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),

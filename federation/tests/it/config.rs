@@ -226,7 +226,9 @@ kubernetes:
   gatewaySelector: {app: gw, example.org/tier: edge}
   gatewayServiceType: NodePort
   importPorts: {first: 30000, count: 10}
+  ownedBy: fedgate-federation
   joinTokenFile: join/token
+health: {listen: 0.0.0.0:7447}
 listen: {gateways: 0.0.0.0:7443, relay: \"[::]:7444\", operators: 0.0.0.0:7445}
 enrolment: {serviceAccounts: [fedgate-system/fedgate-gateway]}
 operators:
@@ -247,10 +249,12 @@ fn a_node_in_a_cluster_is_told_of_it() {
     assert_eq!(kubernetes.gateway_service_type, GatewayServiceType::NodePort);
     assert_eq!(kubernetes.import_ports, PortPool { first: 30000, count: 10 });
     assert!(kubernetes.import_ports.ports().eq(30000..30010));
+    assert_eq!(kubernetes.owned_by.unwrap().as_str(), "fedgate-federation");
     assert_eq!(kubernetes.join_token_file.as_deref(), Some(Path::new("/etc/join/token")));
     assert_eq!(config.listen.gateways, Some("0.0.0.0:7443".parse().unwrap()));
     assert_eq!(config.listen.relay, Some("[::]:7444".parse().unwrap()));
     assert_eq!(config.listen.operators, Some("0.0.0.0:7445".parse().unwrap()));
+    assert_eq!(config.health_listen, Some("0.0.0.0:7447".parse().unwrap()));
     let shown = |accounts: &std::collections::BTreeSet<federation::config::ServiceAccount>| {
         accounts.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -270,8 +274,10 @@ fn what_a_cluster_leaves_out_has_a_default() {
     assert_eq!(kubernetes.gateway_selector["app.kubernetes.io/component"], "gateway");
     assert_eq!(kubernetes.gateway_service_type, GatewayServiceType::LoadBalancer);
     assert_eq!(kubernetes.import_ports, PortPool { first: 20000, count: 1000 });
+    assert_eq!(kubernetes.owned_by, None);
     assert_eq!(kubernetes.join_token_file, None);
     assert_eq!(config.listen, federation::config::Listen::default());
+    assert_eq!(config.health_listen, None);
     assert!(config.enrolment.accounts.is_empty() && config.operator_accounts.is_empty());
 }
 
@@ -284,6 +290,8 @@ fn mistakes_about_a_cluster_are_named() {
             "namespace: A",
             "/etc/f.yaml:7: kubernetes.namespace = \"A\"",
         ),
+        ("ownedBy: fedgate-federation", "ownedBy: a/b", "kubernetes.ownedBy = \"a/b\""),
+        ("0.0.0.0:7447", "7447", "health.listen = \"7447\": write an IP address and a port"),
         ("gatewayService: gw", "gatewayService: G", "kubernetes.gatewayService = \"G\""),
         ("NodePort", "nodeport", "= \"nodeport\": write LoadBalancer, NodePort or ClusterIP"),
         (

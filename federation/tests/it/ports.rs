@@ -3,6 +3,7 @@
 mod api_server;
 mod callers;
 mod gateways;
+mod health;
 
 use federation::app::{self, App};
 use federation::config::FederationConfig;

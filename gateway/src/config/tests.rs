@@ -23,6 +23,7 @@ fn defaults_fill_what_the_file_leaves_out() {
     assert_eq!(config.tunnel_listen.to_string(), "[::]:8443");
     assert_eq!(config.routes_listen.to_string(), "0.0.0.0");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9901");
+    assert_eq!(config.health_listen, None);
     assert_eq!(config.access_log, Path::new(STDOUT));
     assert_eq!(config.data_dir, Path::new("/etc/fedgate/data"), "relative to the file");
     let FederationLink::Sockets { resource, relay } = &config.federation else {
@@ -40,7 +41,7 @@ fn defaults_fill_what_the_file_leaves_out() {
 fn every_field_is_read() {
     let text = format!(
         "{}listen: {{tunnel: \"127.0.0.1:1\", routes: \"::1\"}}\nworkers: 3\n\
-         admin: {{listen: \"127.0.0.1:0\"}}\naccessLog: {{path: /tmp/x}}\n\
+         admin: {{listen: \"127.0.0.1:0\"}}\nhealth: {{listen: \"0.0.0.0:9902\"}}\naccessLog: {{path: /tmp/x}}\n\
          drain: {{acceptSeconds: 5}}\n",
         GOOD.replace("resource.sock}", "resource.sock, relay: /run/node/r.sock}")
     );
@@ -49,6 +50,7 @@ fn every_field_is_read() {
     assert_eq!(config.routes_listen.to_string(), "::1");
     let relay = Path::new("/run/node/r.sock");
     assert!(matches!(config.federation, FederationLink::Sockets { relay: r, .. } if r == relay));
+    assert_eq!(config.health_listen, Some("0.0.0.0:9902".parse().unwrap()));
     assert_eq!(config.workers, 3);
     assert_eq!(config.drain_accept.as_secs(), 5);
     assert_eq!(config.access_log, Path::new("/tmp/x"));
@@ -89,6 +91,8 @@ fn each_mistake_is_named_with_place_value_and_fix() {
         (format!("{GOOD}listen: {{tunnel: \"8443\"}}\n"), vec![":8: listen.tunnel", "port"]),
         (format!("{GOOD}listen: {{routes: \"a:1\"}}\n"), vec![":8: listen.routes", "IP address"]),
         (format!("{GOOD}admin: {{listen: x}}\n"), vec![":8: admin.listen = \"x\"", "127.0.0.1"]),
+        (format!("{GOOD}health: {{listen: \"9902\"}}\n"), vec![":8: health.listen", "port"]),
+        (format!("{GOOD}health: {{}}\nhealth: {{}}\n"), vec![":9", "twice"]),
         (swap("name: gw-0\n", ""), vec!["name: it is missing; give it here"]),
         ("a: [".into(), vec!["gateway.yaml"]),
         (String::new(), vec!["gateway.yaml"]),

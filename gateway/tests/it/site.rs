@@ -52,6 +52,7 @@ impl Site {
             relay_listen: None,
             pod_ip: None,
             admin_listen: SocketAddr::new(IpAddr::V4(address), 0),
+            health_listen: None,
             workers: 2,
             drain_accept: gateway::limits::DRAIN_ACCEPT_GRACE,
             access_log: folder.path().join("access.log"),

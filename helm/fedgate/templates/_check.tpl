@@ -4,9 +4,9 @@
 {{- if not $v.cluster.name -}}
 {{- fail "cluster.name is empty: set it to this cluster's name in the federation, which no other cluster has, such as `--set cluster.name=east`" -}}
 {{- end -}}
-{{- $grace := add $v.gateway.preStopSeconds 35 | int -}}
+{{- $grace := add $v.gateway.drain.acceptSeconds 35 | int -}}
 {{- if lt (int $v.gateway.terminationGracePeriodSeconds) $grace -}}
-{{- fail (printf "gateway.terminationGracePeriodSeconds = %v cuts draining gateways off: set it to at least gateway.preStopSeconds + 35 = %d" $v.gateway.terminationGracePeriodSeconds $grace) -}}
+{{- fail (printf "gateway.terminationGracePeriodSeconds = %v cuts draining gateways off: set it to at least gateway.drain.acceptSeconds + 35 = %d" $v.gateway.terminationGracePeriodSeconds $grace) -}}
 {{- end -}}
 {{- if gt (add $v.federation.importPorts.first $v.federation.importPorts.count | int) 65536 -}}
 {{- fail (printf "federation.importPorts = {first: %v, count: %v} ends above port 65535: lower one of them" $v.federation.importPorts.first $v.federation.importPorts.count) -}}
@@ -22,13 +22,17 @@
 {{- end -}}
 {{- $monitored := or $v.metrics.serviceMonitor.enabled $v.metrics.podMonitor.enabled -}}
 {{- if and $v.metrics.serviceMonitor.enabled $v.metrics.podMonitor.enabled -}}
-{{- fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled are both true: every gateway would be scraped twice; set one to false" -}}
+{{- fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled are both true: every pod would be scraped twice; set one to false" -}}
 {{- end -}}
-{{- if and $monitored $v.networkPolicy.enabled (not $v.networkPolicy.adminFrom) -}}
-{{- fail "networkPolicy.adminFrom is empty, so that no Prometheus reaches the metrics: name where it runs, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
+{{- if and $monitored $v.networkPolicy.enabled (not $v.networkPolicy.metricsFrom) -}}
+{{- fail "networkPolicy.metricsFrom is empty, so that no Prometheus reaches the metrics: name where it runs, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]" -}}
 {{- end -}}
-{{- if eq (int $v.gateway.ports.relay) (int $v.gateway.ports.admin) -}}
-{{- fail (printf "gateway.ports.relay and gateway.ports.admin are both %v: give each a port of its own" $v.gateway.ports.admin) -}}
+{{- range list (list "relay" "admin") (list "relay" "health") (list "admin" "health") -}}
+{{- $one := index . 0 -}}
+{{- $other := index . 1 -}}
+{{- if eq (index $v.gateway.ports $one | int) (index $v.gateway.ports $other | int) -}}
+{{- fail (printf "gateway.ports.%s and gateway.ports.%s are both %v: give each a port of its own" $one $other (index $v.gateway.ports $one)) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $v.service.healthCheckNodePort (ne $v.service.externalTrafficPolicy "Local") -}}
 {{- fail (printf "service.healthCheckNodePort = %v is used with service.externalTrafficPolicy Local only: set that, or leave the port out" $v.service.healthCheckNodePort) -}}

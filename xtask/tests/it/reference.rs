@@ -1,6 +1,7 @@
 //! The generated pages are current. `make docs` runs these tests with `UPDATE=1`, which writes them.
 
-use gateway::metrics::CATALOG;
+use federation::health;
+use gateway::metrics;
 use xtask::reference::{self, Metric};
 use xtask::repo::Repo;
 
@@ -28,11 +29,15 @@ fn the_command_line_is_current() {
 
 #[test]
 fn the_metrics_are_current() {
-    let metrics = CATALOG.iter().map(|entry| Metric {
+    let of_gateways = metrics::CATALOG.iter().map(|entry| Metric {
         name: entry.name,
         kind: entry.kind.as_str(),
         labels: entry.labels,
         help: entry.help,
     });
-    reference::metrics_page(metrics).settle(&Repo::here().unwrap().root).unwrap();
+    let of_nodes = health::CATALOG.iter().map(|entry| {
+        let (name, labels, help) = (entry.name, entry.labels, entry.help);
+        Metric { name, kind: "gauge", labels, help }
+    });
+    reference::metrics_page(of_gateways, of_nodes).settle(&Repo::here().unwrap().root).unwrap();
 }

@@ -95,3 +95,21 @@ fn lists_are_compared_whole_but_for_conditions_and_selectors_are_atomic() {
         assert_eq!(covers(&there, &wanted), expected, "{there} {wanted}");
     }
 }
+
+#[test]
+fn an_object_of_ours_gets_its_owner_and_a_users_does_not() {
+    let owner = OwnerReference { name: "r".into(), uid: "1".into(), ..Default::default() };
+    let owned = |mut write: Write| {
+        write.owned_by(&owner);
+        write
+    };
+    let adopted = steps(vec![owned(wanted(80))], &own(&[there(80)]));
+    let [Step::Apply { document, .. }] = &adopted[..] else { panic!("{adopted:?}") };
+    assert_eq!(document["metadata"]["ownerReferences"][0]["uid"], "1");
+    assert!(document["metadata"]["ownerReferences"][0].get("blockOwnerDeletion").is_none());
+    let mut object = there(80);
+    object["metadata"]["ownerReferences"] = json!([{ "uid": "theirs" }, owner]);
+    assert_eq!(steps(vec![owned(wanted(80))], &own(&[object])), []);
+    let status = Write::status(&SERVICE, Some("shop"), "a", None, json!({}));
+    assert_eq!(owned(status.clone()), status);
+}

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
+use model::ObjectName;
 use serde_json::{Map, json};
 
 use super::*;
@@ -24,6 +25,7 @@ struct Server {
 type Shared = Arc<Mutex<Server>>;
 
 const FOLDER: &str = "/api/v1/namespaces/ns/configmaps";
+const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/release";
 
 fn client(server: &Shared) -> Client {
     let server = server.clone();
@@ -115,14 +117,20 @@ struct Site {
 
 impl Site {
     fn start(objects: &[(&str, Value)]) -> Self {
+        Self::start_owned(objects, None)
+    }
+
+    fn start_owned(objects: &[(&str, Value)], owner: Option<&str>) -> Self {
         let path = |name: &str| format!("{FOLDER}/{name}");
         let objects = objects.iter().map(|(name, object)| (path(name), object.clone())).collect();
         let server = Arc::new(Mutex::new(Server { objects, ..Server::default() }));
         let (names, wanted) = watch::channel(None);
         let (leads, leader) = watch::channel(false);
         let (health, stop) = (Arc::new(Health::default()), CancellationToken::new());
-        let pen =
-            Pen { client: client(&server), health: health.clone(), leader, stop: stop.clone() };
+        let owner = owner.map(|name| ObjectName::parse(name).unwrap());
+        let owner = Owner::new(client(&server), owner);
+        let client = client(&server);
+        let pen = Pen { client, owner, health: health.clone(), leader, stop: stop.clone() };
         tokio::spawn(run(Names(wanted), pen));
         Self { server, names, leads, health, stop }
     }
@@ -237,4 +245,41 @@ async fn a_refused_write_is_tried_again_ever_more_seldom() {
     assert_eq!(found[0].code.to_string(), "FED1103", "{found:?}");
     site.with(|server| server.refusal = None);
     site.until("it works again", |site| site.there() == ["a"]).await;
+}
+
+fn role(uid: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": { "name": "release", "uid": uid },
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_is_owned_by_the_release_of_now_and_by_no_other() {
+    let site = Site::start_owned(&[("old", ours("old"))], Some("release"));
+    site.leads.send_replace(true);
+    site.names.send_replace(Some(vec!["new", "old"]));
+    let found = |site: &Site| site.health.diagnostics(Instant::now());
+    site.until("it is said that there is no owner", |site| !found(site).is_empty()).await;
+    assert!(found(&site)[0].message.contains("ClusterRole/release"), "{:?}", found(&site));
+    assert_eq!(site.there(), ["old"], "nothing is written without one");
+    for uid in ["first", "second"] {
+        site.with(|server| server.objects.insert(ROLE.into(), role(uid)));
+        let owners = json!([{
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "name": "release", "uid": uid,
+        }]);
+        let is_owned = |site: &Site, name: &str| {
+            site.with(|server| {
+                let object = server.objects.get(&format!("{FOLDER}/{name}"));
+                object.is_some_and(|object| object["metadata"]["ownerReferences"] == owners)
+            })
+        };
+        site.until("both are its own", |site| is_owned(site, "new") && is_owned(site, "old")).await;
+    }
+    site.until("all is well", |site| found(site).is_empty()).await;
+    let mut going = role("second");
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    site.with(|server| server.objects.insert(ROLE.into(), going));
+    site.until("one that goes is none", |site| !found(site).is_empty()).await;
 }

@@ -11,6 +11,9 @@ const PAGE: &str = "docs/reference/kubernetes-objects.md";
 const CLUSTER_RULES: &str = "helm/fedgate/files/cluster-rules.yaml";
 const NAMESPACE_RULES: &str = "helm/fedgate/files/namespace-rules.yaml";
 
+/// In names of the rules: what the chart takes the place of.
+const FULLNAME: &str = "{{ include \"fedgate.fullname\" . }}";
+
 /// Group, resource, name of the object (or none), verb.
 type Right = (String, String, String, String);
 
@@ -19,7 +22,7 @@ fn the_reference_has_the_rights_of_the_chart() {
     let repo = Repo::here().unwrap();
     let page = repo.text(PAGE).unwrap();
     for (heading, file) in [("### ClusterRole", CLUSTER_RULES), ("### Role", NAMESPACE_RULES)] {
-        let rules: Vec<Value> = serde_saphyr::from_str(repo.text(file).unwrap()).unwrap();
+        let rules: Vec<Value> = serde_saphyr::from_str(&rendered(&repo, file)).unwrap();
         let (told, given) = (rights_of_table(page, heading), rights_of(&rules));
         let missing: Vec<_> = given.difference(&told).collect();
         let vain: Vec<_> = told.difference(&given).collect();
@@ -35,7 +38,7 @@ fn rights_are_rendered_as_they_stand_and_each_has_its_reason() {
     let default = render.iter().find(|render| render.name.ends_with("/default.yaml")).unwrap();
     for (kind, file) in [("ClusterRole", CLUSTER_RULES), ("Role", NAMESPACE_RULES)] {
         let text = repo.text(file).unwrap();
-        let rules: Vec<Value> = serde_saphyr::from_str(text).unwrap();
+        let rules: Vec<Value> = serde_saphyr::from_str(&rendered(&repo, file)).unwrap();
         let role = default.named(kind, "-federation").unwrap();
         assert_eq!(list(&role["rules"]), rules, "{file}");
         let lines: Vec<&str> = text.lines().collect();
@@ -77,6 +80,11 @@ fn nobody_has_a_right_to_everything_or_to_secrets_of_all_namespaces() {
             }
         }
     }
+}
+
+/// The rules of a release with the chart's own name.
+fn rendered(repo: &Repo, file: &str) -> String {
+    repo.text(file).unwrap().replace(FULLNAME, "fedgate")
 }
 
 fn rights_of(rules: &[Value]) -> BTreeSet<Right> {
