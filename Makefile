@@ -9,7 +9,7 @@ E2E := $(TARGET)/debug/kind-e2e --programs $(TARGET)/$(or $(PROFILE),debug)
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test e2e e2e-up e2e-down e2e-programs sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
+.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ e2e: e2e-programs ## Run suites on real clusters: all, or TEST=name, KEEP=1 to l
 
 e2e-up: e2e-programs ## Make three kind clusters with our images in them, from nothing but packages
 	@exec $(E2E) up
+
+e2e-env: ## Make two kind clusters, print what a shell evals: docs/guide/two-kind-clusters.md
+	@$(MAKE) --silent e2e-programs >&2
+	@exec $(E2E) env $(CLUSTERS)
 
 e2e-down: ## Remove the clusters, and the Docker engine if e2e-up started it
 	@kind-e2e/scripts/down.sh

@@ -1,13 +1,13 @@
 //! The machine that the clusters run on: where the scripts, the tools and our programs are.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 
 use crate::command::Command;
-use crate::limits::{DOWN_TIMEOUT, IMAGES_TIMEOUT, UP_TIMEOUT};
+use crate::limits::{DOWN_TIMEOUT, EARLIER_TIMEOUT, IMAGES_TIMEOUT, UP_TIMEOUT};
 use crate::report;
 
 /// The clusters' names, as `scripts/cluster.sh` knows them.
@@ -37,6 +37,16 @@ pub struct Images {
     pub testapp: String,
 }
 
+/// An earlier commit, to be upgraded from.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    pub revision: String,
+    /// With its programs.
+    pub image: String,
+    /// Its files.
+    pub tree: PathBuf,
+}
+
 /// The right to use the clusters, of which a machine has one set. Held until it is dropped.
 #[derive(Debug)]
 pub struct Turn {
@@ -51,7 +61,7 @@ impl Turn {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                report::line("another run uses the clusters; waiting for it");
+                report::aside("another run uses the clusters; waiting for it");
                 file.lock().with_context(|| format!("could not lock {path}"))?;
             }
             Err(TryLockError::Error(error)) => {
@@ -65,9 +75,9 @@ impl Turn {
 impl Machine {
     /// Starts an engine where none answers, and makes the clusters that are not there. Nothing that is
     /// there already is made again.
-    pub async fn up(programs: &Path) -> Result<Self> {
+    pub async fn up(programs: &Path, clusters: &[&str]) -> Result<Self> {
         script("engine.sh").args(["up"]).timeout(UP_TIMEOUT).with_progress().text().await?;
-        let clusters = CLUSTERS.map(|name| {
+        let clusters = clusters.iter().map(|name| {
             script("cluster.sh").args(["up", name]).timeout(UP_TIMEOUT).with_progress().text()
         });
         try_join_all(clusters).await?;
@@ -91,14 +101,56 @@ impl Machine {
         })
     }
 
-    /// Makes our images of the programs as they are built now, and loads them into every cluster.
-    pub async fn images(&self) -> Result<Images> {
-        let call = script("images.sh").args([&self.programs]).args(CLUSTERS);
+    /// Makes our images of the programs as they are built now, and loads them into these clusters.
+    pub async fn images(&self, clusters: &[&str]) -> Result<Images> {
+        let call = script("images.sh").args([&self.programs]).args(clusters);
         let lines = call.timeout(IMAGES_TIMEOUT).with_progress().text().await?;
         Ok(Images {
             fedgate: value(&lines, "FEDGATE")?.to_owned(),
             testapp: value(&lines, "TESTAPP")?.to_owned(),
         })
+    }
+
+    /// Builds the programs of the commit before, or of `FEDGATE_UPGRADE_FROM`, and loads an image of
+    /// them beside ours.
+    pub async fn earlier(&self, clusters: &[&str]) -> Result<Earlier> {
+        let built = script("earlier.sh").timeout(EARLIER_TIMEOUT).with_progress().text().await?;
+        let programs = value(&built, "PROGRAMS")?;
+        let call = script("images.sh").args(["--beside", programs]).args(clusters);
+        let lines = call.timeout(IMAGES_TIMEOUT).with_progress().text().await?;
+        Ok(Earlier {
+            revision: value(&built, "REVISION")?.to_owned(),
+            image: value(&lines, "FEDGATE")?.to_owned(),
+            tree: value(&built, "TREE")?.into(),
+        })
+    }
+
+    /// What a shell has to `eval` to be where suites are: kubeconfigs with a context `kind-NAME` for
+    /// each cluster, tools and programs on the path, and our images, for `kubectl` and as values for
+    /// our chart.
+    pub fn shell(&self, clusters: &[&str], images: &Images) -> Result<String> {
+        let values = self.cache.join("values.yaml");
+        let (repository, tag) = images.fedgate.rsplit_once(':').context("an image has a tag")?;
+        let text =
+            format!("image: {{repository: {repository}, tag: \"{tag}\", pullPolicy: Never}}\n");
+        fs::write(&values, text)
+            .with_context(|| format!("could not write {}", values.display()))?;
+        let kubeconfigs = clusters.iter().map(|name| self.cache.join("kubeconfig").join(name));
+        let kubeconfigs = std::env::join_paths(kubeconfigs)?;
+        let mut path = vec![self.programs.display().to_string()];
+        if !self.tools.as_os_str().is_empty() {
+            path.push(self.tools.display().to_string());
+        }
+        let mut lines = vec![
+            format!("export PATH={}:\"$PATH\"", quoted(&path.join(":"))),
+            format!("export KUBECONFIG={}", quoted(&kubeconfigs.to_string_lossy())),
+            format!("export FEDGATE_VALUES={}", quoted(&values.display().to_string())),
+            format!("export TESTAPP={}", quoted(&images.testapp)),
+        ];
+        if !self.docker_host.is_empty() {
+            lines.push(format!("export DOCKER_HOST={}", quoted(&self.docker_host)));
+        }
+        Ok(lines.join("\n"))
     }
 
     /// A call of kubectl, helm or kind.
@@ -125,6 +177,11 @@ impl Machine {
     }
 }
 
+/// As one word of a shell's command line.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// A call of a script of this folder.
 fn script(name: &str) -> Command {
     Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name))
@@ -139,6 +196,36 @@ fn value<'a>(lines: &'a str, name: &str) -> Result<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_finds_clusters_tools_and_images() {
+        let folder = std::env::temp_dir().join(format!("fedgate's-shell-{}", std::process::id()));
+        let machine = Machine {
+            tools: "/tools".into(),
+            cache: folder.clone(),
+            docker_host: "unix:///engine".into(),
+            network: String::new(),
+            programs: "/programs".into(),
+        };
+        fs::create_dir(&machine.cache).unwrap();
+        let images = Images { fedgate: "fedgate:12e4".into(), testapp: "testapp:7".into() };
+        let shell = machine.shell(&["east", "west"], &images).unwrap();
+        let told = r#"printf '%s|' "$PATH" "$KUBECONFIG" "$TESTAPP" "$DOCKER_HOST""#;
+        let told = std::process::Command::new("/bin/sh")
+            .args(["-c", &format!("{shell}\n{told}")])
+            .env("PATH", "/rest")
+            .output()
+            .unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let kube = folder.join("kubeconfig").display().to_string();
+        assert_eq!(
+            told,
+            format!("/programs:/tools:/rest|{kube}/east:{kube}/west|testapp:7|unix:///engine|")
+        );
+        let values = fs::read_to_string(machine.cache.join("values.yaml")).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(values, "image: {repository: fedgate, tag: \"12e4\", pullPolicy: Never}\n");
+    }
 
     #[test]
     fn values_are_found_by_their_whole_name() {

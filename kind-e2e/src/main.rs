@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kind_e2e::machine::{Images, Machine, Turn};
+use kind_e2e::machine::{CLUSTERS, Images, Machine, Turn};
 use kind_e2e::{report, runner, suites};
 
 #[derive(Debug, Parser)]
@@ -22,6 +22,12 @@ struct Cli {
 enum Command {
     /// Make the clusters that are not there, and load our images into them
     Up,
+    /// The same, of two clusters or those that are named, and print what a shell is to `eval`:
+    /// kubeconfigs, tools, programs and images
+    Env {
+        #[arg(default_values = ["east", "west"], value_parser = CLUSTERS)]
+        clusters: Vec<String>,
+    },
     /// Remove the clusters, and the Docker engine if `up` started it
     Down,
     /// Make our images anew and load them into the clusters, which must be up
@@ -57,20 +63,27 @@ async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Up => {
             let _turn = Turn::take().await?;
-            let machine = Machine::up(&programs).await?;
-            show(&machine, &machine.images().await?);
+            let machine = Machine::up(&programs, &CLUSTERS).await?;
+            show(&machine, &machine.images(&CLUSTERS).await?);
+        }
+        Command::Env { clusters } => {
+            let _turn = Turn::take().await?;
+            let clusters: Vec<&str> = clusters.iter().map(String::as_str).collect();
+            let machine = Machine::up(&programs, &clusters).await?;
+            let images = machine.images(&clusters).await?;
+            report::line(&machine.shell(&clusters, &images)?);
         }
         Command::Down => Machine::down().await?,
         Command::Images => {
             let _turn = Turn::take().await?;
             let machine = Machine::find(&programs).await?;
-            show(&machine, &machine.images().await?);
+            show(&machine, &machine.images(&CLUSTERS).await?);
         }
         Command::Run { name, keep } => {
             let chosen = suites::choose(name.as_deref())?;
             let _turn = Turn::take().await?;
-            let machine = Machine::up(&programs).await?;
-            let images = machine.images().await?;
+            let machine = Machine::up(&programs, &CLUSTERS).await?;
+            let images = machine.images(&CLUSTERS).await?;
             runner::run(&machine, &images, &chosen, keep).await?;
         }
         Command::List => {

@@ -29,6 +29,11 @@ pub fn line(text: &str) {
     let _unread = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// Says something on standard error, where it is not taken for the result.
+pub fn aside(text: &str) {
+    let _unread = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Says on standard error why the program ends, without a backtrace: nothing in it is unexpected.
 pub fn failure(error: &anyhow::Error) {
     let _unread = writeln!(std::io::stderr().lock(), "error: {error:#}");

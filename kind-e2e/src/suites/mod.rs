@@ -7,6 +7,7 @@ mod clusters;
 mod failover;
 mod federated;
 mod fence;
+mod guide;
 mod join;
 mod north_south;
 mod rotation;
@@ -77,6 +78,12 @@ pub const ALL: &[Suite] = &[
         about: "upgrade and rollback under traffic, helm test, and nothing left afterwards",
         ci: false,
         run: |run| Box::pin(chart::run(run)),
+    },
+    Suite {
+        name: "guide",
+        about: "every command of the guide to two kind clusters",
+        ci: false,
+        run: |run| Box::pin(guide::run(run)),
     },
 ];
 
