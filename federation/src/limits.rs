@@ -72,6 +72,9 @@ pub const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a gateway waits for its name while another process has it: a gateway that was killed and
 /// started again may be here before its old stream's end is.
 pub const NAME_WAIT: Duration = Duration::from_secs(2);
+/// Least time between two messages to one gateway about which gateways serve: while hundreds come,
+/// each of them would be told of each, before any delta.
+pub const SERVING_NEWS_PAUSE: Duration = Duration::from_millis(200);
 /// What is open may end by itself for this long when the node stops.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after an accept that failed, for instance for want of file descriptors.
