@@ -35,7 +35,8 @@ e2e-programs: setup-build
 	$(BUILD) --bin kind-e2e
 	$(BUILD) $(if $(filter release,$(PROFILE)),--release) --bin fedgate-federation --bin fedgate-gateway --bin fedctl
 
-e2e: e2e-programs ## Run suites on real clusters: all, or TEST=name, KEEP=1 to look at what it leaves
+e2e: e2e-programs ## Test the charts, run suites on real clusters: all, or TEST=name, KEEP=1 to look at what it leaves
+	@kind-e2e/scripts/charts.sh
 	@exec $(E2E) run $(TEST) $(if $(KEEP),--keep)
 
 e2e-up: e2e-programs ## Make three kind clusters with our images in them, from nothing but packages

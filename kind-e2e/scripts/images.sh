@@ -2,8 +2,10 @@
 # Makes our images from nothing but programs that are built already, and loads them into clusters:
 # `fedgate` (fedgate-federation, fedgate-gateway, fedctl) and `fedgate-testapp`. Their tags are made
 # of their content, so that a cluster never runs an older one of the same name. Prints NAME=IMAGE.
+# With --beside only `fedgate`, and older images stay: what is there is about to be upgraded, or to be
+# rolled back.
 #
-# usage: kind-e2e/scripts/images.sh FOLDER_OF_PROGRAMS [CLUSTER...]
+# usage: kind-e2e/scripts/images.sh [--beside] FOLDER_OF_PROGRAMS [CLUSTER...]
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -11,21 +13,24 @@ programs="fedgate-federation fedgate-gateway fedctl"
 user=65532
 
 main() {
-    [ $# -ge 1 ] || fail "usage: images.sh FOLDER_OF_PROGRAMS [CLUSTER...]"
+    beside=
+    if [ "${1:-}" = --beside ]; then beside=1; shift; fi
+    [ $# -ge 1 ] || fail "usage: images.sh [--beside] FOLDER_OF_PROGRAMS [CLUSTER...]"
     folder=$1
     shift
     mkdir -p "$cache"
     work=$(mktemp -d "$cache/images.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     fedgate
-    testapp
+    [ -n "$beside" ] || testapp
     if ! has_system_tools; then export PATH="$bin:$PATH"; fi
     local cluster
     for cluster; do
-        kind load docker-image --quiet --name "$cluster" "$fedgate_image" "$testapp_image" >&2
-        forget_older "$cluster"
+        # shellcheck disable=SC2086
+        kind load docker-image --quiet --name "$cluster" "$fedgate_image" ${testapp_image:-} >&2
+        [ -n "$beside" ] || forget_older "$cluster"
     done
-    printf '%s\n' "FEDGATE=$fedgate_image" "TESTAPP=$testapp_image"
+    printf '%s\n' "FEDGATE=$fedgate_image" "TESTAPP=${testapp_image:-}"
 }
 
 # Each build leaves 140 MB in each node. Images of pods that are there stay: they may be started again.
@@ -97,7 +102,7 @@ build_image() {
         }
         say "built $image"
         # Nobody asks for an older content again.
-        docker images --format '{{.Repository}}:{{.Tag}}' "$name" | grep -vxF "$image" |
+        [ -n "$beside" ] || docker images --format '{{.Repository}}:{{.Tag}}' "$name" | grep -vxF "$image" |
             xargs --no-run-if-empty docker rmi >/dev/null 2>&1 || true
     fi
     printf '%s' "$image"

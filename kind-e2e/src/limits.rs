@@ -15,8 +15,12 @@ pub const DOWN_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long building our images and loading them into the clusters may take.
 pub const IMAGES_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long a suite may take, so that one that hangs is told apart from a lost machine.
-pub const SUITE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long building the programs of an earlier commit may take, with nothing in the cache.
+pub const EARLIER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How long a suite may take, so that one that hangs is told apart from a lost machine. One builds an
+/// earlier commit.
+pub const SUITE_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 
 /// How long objects of an earlier run may take to disappear.
 pub const CLEAN_TIMEOUT: Duration = Duration::from_secs(120);

@@ -32,7 +32,7 @@ pub(super) async fn install(
     let values = decide(&survey, &wishes)?;
     let Some(charts) = charts else {
         say(&survey.problems, &values.warnings, printer);
-        return printer.data(&values.yaml());
+        return printer.data(&format!("{}{}", values.yaml(), besides(args)));
     };
     printer.talk(&values.yaml());
     say(&survey.problems, &values.warnings, printer);
@@ -55,6 +55,17 @@ pub(super) async fn install(
         printer.talk("Undo: fedctl uninstall");
     }
     Ok(())
+}
+
+/// What a person asked for is Helm's to read: it is told after the values, as a comment.
+fn besides(args: &Install) -> String {
+    let files = args.values.iter().map(|file| format!(" --values {}", file.display()));
+    let sets = args.set.iter().map(|set| format!(" --set {set}"));
+    let words: String = files.chain(sets).collect();
+    match words.is_empty() {
+        true => words,
+        false => format!("# Not in these values, and to be given to helm after them:{words}\n"),
+    }
 }
 
 fn say(problems: &[String], warnings: &[String], printer: &Printer) {

@@ -288,13 +288,16 @@ fn before_an_installation_the_cluster_is_looked_at() {
     ] {
         assert!(told.out.contains(row), "{row}: {}", told.out);
     }
-    let told = fedctl(&server, &["install", "--print-values", "--cluster", "west"]);
+    let wanted = ["--cluster", "west", "--values", "mine.yaml", "--set", "a.b=c"];
+    let told = fedctl(&server, &[&["install", "--print-values"], &wanted[..]].concat());
     assert_eq!(told.code, 0, "{}", told.err);
     assert!(
         told.out.contains("name: west\n") && told.out.contains("type: NodePort\n"),
         "{}",
         told.out
     );
+    let besides = "# Not in these values, and to be given to helm after them: --values mine.yaml --set a.b=c\n";
+    assert!(told.out.ends_with(besides), "{}", told.out);
     assert!(
         told.err.contains("warning: cluster kind-east: you may not list nodes"),
         "{}",

@@ -42,15 +42,14 @@ pub(super) async fn install_all_with(run: &Run, sets: &[&str]) -> Result<()> {
 
 /// Both charts, as a user installs them on kind.
 pub(super) async fn install(run: &Run, cluster: &Cluster, sets: &[&str]) -> Result<()> {
-    let crds = chart("fedgate-crds");
-    let call = cluster.helm(["upgrade", "--install", "fedgate-crds"]).args([crds.as_os_str()]);
-    call.args(["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]).text().await?;
-    restrict(cluster).await?;
+    install_definitions(cluster, &chart("fedgate-crds")).await?;
     helm_upgrade(run, cluster, &chart("fedgate"), sets).text().await.map(drop)
 }
 
-/// The namespace takes nothing that Pod Security `restricted` forbids.
-async fn restrict(cluster: &Cluster) -> Result<()> {
+/// The chart of definitions, and a namespace that takes nothing that Pod Security `restricted` forbids.
+pub(super) async fn install_definitions(cluster: &Cluster, chart: &Path) -> Result<()> {
+    let call = cluster.helm(["upgrade", "--install", "fedgate-crds"]).args([chart]);
+    call.args(["--namespace", SYSTEM_NAMESPACE, "--create-namespace"]).text().await?;
     let level = "pod-security.kubernetes.io/enforce=restricted";
     let call = cluster.kubectl(["label", "--overwrite", "namespace", SYSTEM_NAMESPACE, level]);
     call.text().await.map(drop)
@@ -58,8 +57,17 @@ async fn restrict(cluster: &Cluster) -> Result<()> {
 
 /// `helm upgrade --install --wait` of a chart folder with the values for kind and these.
 pub(super) fn helm_upgrade(run: &Run, cluster: &Cluster, chart: &Path, sets: &[&str]) -> Command {
-    let (repository, tag) =
-        run.images.fedgate.rsplit_once(':').unwrap_or((&run.images.fedgate, ""));
+    helm_upgrade_to(&run.images.fedgate, cluster, chart, sets)
+}
+
+/// The same with another image.
+pub(super) fn helm_upgrade_to(
+    image: &str,
+    cluster: &Cluster,
+    chart: &Path,
+    sets: &[&str],
+) -> Command {
+    let (repository, tag) = image.rsplit_once(':').unwrap_or((image, ""));
     let seconds = format!("{}s", INSTALL_TIMEOUT.as_secs());
     let mut call = cluster
         .helm(["upgrade", "--install", RELEASE])
