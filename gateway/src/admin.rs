@@ -102,7 +102,7 @@ async fn serve(listener: Option<TcpListener>, router: Router) {
         Some(Err(error)) => tracing::error!(%error, "a port cannot be used"),
         None => {}
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn accept_all(listener: &tokio::net::TcpListener, router: &Router) {
