@@ -9,19 +9,24 @@ E2E := $(TARGET)/debug/kind-e2e --programs $(TARGET)/$(or $(PROFILE),debug)
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
+.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs deb sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing for building and testing, and say why
-	@scripts/setup.sh build test
+	@scripts/setup.sh build test deb
 
 setup-build:
 	@scripts/setup.sh build
 
 build: setup-build ## Build every program, for debugging
 	$(BUILD) --bins
+
+deb: setup-build ## Make the Debian package into target/deb; PROFILE=debug is built sooner
+	@scripts/setup.sh deb
+	$(BUILD) $(if $(filter debug,$(PROFILE)),,--release) --bin fedgate-federation --bin fedgate-gateway --bin fedctl
+	@packaging/deb.sh $(TARGET)/$(or $(PROFILE),release) $(TARGET)/deb
 
 demo: setup-build ## Build and run four clusters on this machine, with three faults
 	$(BUILD) --bin fedctl

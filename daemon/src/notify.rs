@@ -14,13 +14,13 @@ use crate::limits::STATUS_CHARS_MAX;
 /// The way to the service manager, if one listens.
 #[derive(Debug, Clone, Default)]
 pub struct Notifier {
-    manager: Option<Arc<Manager>>,
+    manager: Option<Arc<Channel>>,
     /// The manager wants a sign of life at least once in this time.
     watchdog: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Manager {
+struct Channel {
     socket: UnixDatagram,
     /// What was told last: the same is not told twice.
     status: Mutex<String>,
@@ -36,7 +36,7 @@ impl Notifier {
             return Self::default();
         };
         let manager = match connect(&path) {
-            Ok(socket) => Some(Arc::new(Manager { socket, status: Mutex::default() })),
+            Ok(socket) => Some(Arc::new(Channel { socket, status: Mutex::default() })),
             Err(error) => {
                 tracing::warn!(path, %error, "NOTIFY_SOCKET cannot be used; nobody is told that this process is ready");
                 None

@@ -9,3 +9,4 @@ mod guide;
 mod herd;
 mod linearizable;
 mod namespaces;
+mod three_machines;
