@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::{ClusterName, Diagnostic, ObjectName, Revision};
-use tokio::sync::Notify;
-use wire::resource::{Ack, LinkState, StatusReport, Subscribe};
+use model::{ClusterName, Diagnostic, GatewayId, ObjectName, Revision};
+use tokio::sync::{Notify, watch};
+use wire::resource::{Ack, LinkState, ServingGateways, StatusReport, Subscribe};
 
 use crate::limits::GATEWAYS_MAX;
 use crate::peer::Caller;
@@ -23,6 +23,8 @@ struct Shared {
     table: Mutex<Table>,
     /// Told when a stream ends.
     freed: Notify,
+    /// Who serves, for all of them to know.
+    serving: watch::Sender<Arc<ServingGateways>>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ struct Entry {
     since: Instant,
     report: Option<(StatusReport, Instant)>,
     ack: Option<Ack>,
+    /// Its id while it says that it serves.
+    serves: Option<GatewayId>,
     /// Where it opens streams on the store connections that other clusters have made to it.
     relay: Option<Door>,
 }
@@ -119,6 +123,7 @@ impl Gateways {
             since: now,
             report: None,
             ack: None,
+            serves: None,
             relay: None,
         });
         entry.relay = relay;
@@ -180,6 +185,16 @@ impl Gateways {
         live.map(|link| link.cluster.clone()).collect()
     }
 
+    /// The gateways that say that they serve: connected, ready, not draining.
+    pub(crate) fn serving(&self) -> watch::Receiver<Arc<ServingGateways>> {
+        self.0.serving.subscribe()
+    }
+
+    fn note_serving(&self, table: &Table) {
+        let serving = table.gateways.values().filter_map(|entry| entry.serves).collect();
+        self.0.serving.send_replace(Arc::new(ServingGateways(serving)));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -218,7 +233,9 @@ pub(crate) struct Lease {
 impl Lease {
     /// `false`: a newer stream speaks for the gateway now.
     pub(crate) fn report(&self, report: StatusReport, now: Instant) -> bool {
-        self.with_entry(|entry| entry.report = Some((report, now)))
+        let serves = report.ready && !report.draining;
+        let id = report.spiffe_id.as_ref().filter(|_| serves).map(GatewayId::of);
+        self.with_entry(|entry| (entry.report, entry.serves) = (Some((report, now)), id))
     }
 
     pub(crate) fn acknowledge(&self, ack: Ack) -> bool {
@@ -230,7 +247,13 @@ impl Lease {
         let entry = table.gateways.get_mut(&self.name);
         let own =
             entry.filter(|entry| entry.lease.as_ref().is_some_and(|(n, _)| *n == self.number));
-        own.map(change).is_some()
+        let Some(entry) = own else { return false };
+        let before = entry.serves;
+        change(entry);
+        if entry.serves != before {
+            self.gateways.note_serving(&table);
+        }
+        true
     }
 }
 
@@ -238,7 +261,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let now = Instant::now();
         self.with_entry(|entry| {
-            entry.lease = None;
+            (entry.lease, entry.serves) = (None, None);
             entry.since = now;
         });
         self.gateways.0.freed.notify_waiters();
@@ -265,6 +288,27 @@ mod tests {
 
     fn name(text: &str) -> ObjectName {
         ObjectName::parse(text).unwrap()
+    }
+
+    fn report(gateway: &str, ready: bool, draining: bool) -> StatusReport {
+        let id = format!("spiffe://east.example/fedgate/gateway/{gateway}");
+        StatusReport {
+            gateway: name(gateway),
+            spiffe_id: Some(id.parse().unwrap()),
+            svid_not_after_unix_s: None,
+            tunnel_address: None,
+            admin_address: None,
+            revision: None,
+            ready,
+            draining,
+            uptime_ms: 0,
+            version: String::new(),
+            links: vec![],
+            listeners: vec![],
+            services: vec![],
+            counters: vec![],
+            store_connections: vec![],
+        }
     }
 
     fn process(pid: i32) -> Caller {
@@ -337,6 +381,26 @@ mod tests {
         assert_eq!(Door::of(&subscribe, &pod("gw", 1)), Some(port));
         let nothing = Subscribe { relay_socket: None, relay_address: None, ..subscribe };
         assert_eq!(Door::of(&nothing, &pod("gw", 1)), None);
+    }
+
+    #[test]
+    fn who_serves_is_told_as_it_changes() {
+        let (gateways, now) = (Gateways::default(), Instant::now());
+        let mut serving = gateways.serving();
+        let one = gateways.connect(&name("gw-1"), pod("gw-1", 1), None, now).unwrap();
+        let two = gateways.connect(&name("gw-2"), pod("gw-2", 2), None, now).unwrap();
+        let mut is_news = |lease: &Lease, gateway: &str, ready, draining| {
+            assert!(lease.report(report(gateway, ready, draining), now));
+            let is_news = serving.has_changed().unwrap();
+            (is_news, serving.borrow_and_update().0.len())
+        };
+        assert_eq!(is_news(&one, "gw-1", false, false), (false, 0));
+        assert_eq!(is_news(&one, "gw-1", true, false), (true, 1));
+        assert_eq!(is_news(&two, "gw-2", true, false), (true, 2));
+        assert_eq!(is_news(&two, "gw-2", true, false), (false, 2), "each second the same");
+        assert_eq!(is_news(&one, "gw-1", true, true), (true, 1));
+        drop(two);
+        assert_eq!(*gateways.serving().borrow().0, Default::default(), "its stream has ended");
     }
 
     #[test]

@@ -200,18 +200,21 @@ impl ResourceStreams {
         let mut current = self.revisions.watch();
         let mut news = self.news.clone();
         news.mark_changed();
+        let mut serving = self.gateways.serving();
         loop {
             let is_newer = |revision: &Option<Revision>| revision.is_some() && *revision != sent;
             let news_first = tokio::select! {
                 biased;
                 changed = news.changed() => changed.map(|()| true).map_err(|_| stopping())?,
+                changed = serving.changed() => changed.map(|()| true).map_err(|_| stopping())?,
                 newer = current.wait_for(is_newer) => {
                     newer.map(|_| false).map_err(|_| stopping())?
                 }
             };
             let Ok(room) = outgoing.reserve().await else { return Ok(()) };
             let message = if news_first {
-                let news = news.borrow_and_update().encode();
+                let mut news = news.borrow_and_update().encode();
+                serving.borrow_and_update().put(&mut news);
                 federation_message::Message::News(news)
             } else {
                 let Some(delta) = self.revisions.delta_from(sent) else { continue };

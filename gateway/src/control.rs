@@ -13,7 +13,7 @@ use model::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tunnel::{News, RelayIncoming, Tunnel, TunnelConfig};
-use wire::resource::{Ack, Delta, DeltaError, StoreNews};
+use wire::resource::{Ack, Delta, DeltaError, ServingGateways, StoreNews};
 
 use crate::drain::DrainStage;
 use crate::enrol::OwnCluster;
@@ -31,8 +31,9 @@ pub enum Event {
     Delta(Box<Delta>, oneshot::Sender<Result<Ack, DeltaError>>),
     /// A (renewed) SVID is in force; this is what came with it.
     Enrolled(OwnCluster),
-    /// What the node wants peers to be told, and whom it does not believe any more.
-    News(Box<StoreNews>),
+    /// What the node wants peers to be told, whom it does not believe any more, and which gateways of
+    /// the cluster serve.
+    News(Box<StoreNews>, ServingGateways),
 }
 
 /// The state behind the Snapshot.
@@ -47,6 +48,7 @@ pub struct Control {
     bundles: BundleSet,
     /// For peers, in HELLO and beacons.
     news: News,
+    serving: ServingGateways,
     relay: mpsc::Sender<RelayIncoming>,
     reset_key: ResetKey,
     file: SnapshotFile,
@@ -72,6 +74,7 @@ impl Control {
             own_bundle: None,
             bundles: BundleSet::default(),
             news: News::default(),
+            serving: ServingGateways::default(),
             relay,
             reset_key,
             file,
@@ -122,6 +125,7 @@ impl Control {
         }
         tunnel.set_peers(self.state.snapshot.load().peers.values().cloned().collect());
         tunnel.tell(self.news.clone());
+        tunnel.set_siblings(self.serving.0.clone());
         if let Some(relayed) = tunnel.take_relayed()
             && self.relay.try_send(relayed).is_err()
         {
@@ -133,12 +137,14 @@ impl Control {
     }
 
     /// Revocations hold for connections that live, too, and at once.
-    fn take_news(&mut self, news: StoreNews) {
+    fn take_news(&mut self, news: StoreNews, serving: ServingGateways) {
         self.state.cluster_id.store(Some(Arc::new(news.cluster_id)));
         self.state.identity.replace_revoked(news.revoked_domains);
         self.news = News { heads: news.heads, revocations: news.revocations };
+        self.serving = serving;
         if let Some(tunnel) = self.state.tunnel.get() {
             tunnel.tell(self.news.clone());
+            tunnel.set_siblings(self.serving.0.clone());
             tunnel.judge_again();
         }
     }
@@ -299,7 +305,7 @@ pub async fn run(mut control: Control, mut events: mpsc::Receiver<Event>) {
                 Some(Event::Delta(delta, reply)) => {
                     let _ = reply.send(control.apply(*delta)); // the stream may be gone by now
                 }
-                Some(Event::News(news)) => control.take_news(*news),
+                Some(Event::News(news, serving)) => control.take_news(*news, serving),
                 Some(Event::Enrolled(cluster)) => {
                     if let Err(error) = control.enrolled(cluster) {
                         control.tunnel_failed(&error);

@@ -17,7 +17,7 @@ use wire::resource::proto::federation_message::Message as FromNode;
 use wire::resource::proto::gateway_message::Message as ToNode;
 use wire::resource::proto::resource_service_client::ResourceServiceClient;
 use wire::resource::proto::{FederationMessage, GatewayMessage};
-use wire::resource::{Delta, HeardFromPeer, StoreNews, Subscribe};
+use wire::resource::{Delta, HeardFromPeer, ServingGateways, StoreNews, Subscribe};
 
 use crate::backoff::Backoff;
 use crate::config::FederationLink;
@@ -188,8 +188,10 @@ async fn take(
     match received.message {
         Some(FromNode::Delta(delta)) => apply(control, delta).await.map(Some),
         Some(FromNode::News(news)) => {
-            let news = StoreNews::decode(news).context("the federation node sent what is refused");
-            let event = Event::News(Box::new(news.map_err(Ended::Lost)?));
+            let refused = "the federation node sent what is refused";
+            let serving = ServingGateways::decode(&news).context(refused).map_err(Ended::Lost)?;
+            let news = StoreNews::decode(news).context(refused).map_err(Ended::Lost)?;
+            let event = Event::News(Box::new(news), serving);
             control.send(event).await.map_err(|_| Ended::Stopped)?;
             Ok(None)
         }

@@ -19,7 +19,7 @@ use wire::tunnel::{
 use crate::admit::Protocol;
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::hello::{Purpose, Wanted, greet, peer_alpn};
+use crate::hello::{Purpose, greet, peer_alpn};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::link::{Link, close_code};
 use crate::relay;
@@ -166,8 +166,7 @@ async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerCo
 
 async fn meet(context: &Arc<WorkerContext>, connection: Connection, class: ConnectionClass) {
     let remote = connection.remote_address();
-    let wanted = Wanted::default();
-    let purpose = Purpose { worker: context.index, class, dialled: None, wanted };
+    let purpose = Purpose { worker: context.index, class, dialled: None, spreads: false };
     match greet(&context.shared, connection, purpose).await {
         Ok(greeted) => {
             control::start(context, greeted);

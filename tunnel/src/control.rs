@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
+use model::GatewayId;
 use quinn::{ConnectionStats, SendStream};
 use tokio::time::sleep_until;
 use wire::tunnel::{Beacon, Drain, ErrorCode, Frame, encode_beacon, encode_drain};
@@ -29,8 +30,8 @@ const UNSENT_BYTES_MAX: usize = 4096;
 pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Arc<Link>> {
     let shared = &context.shared;
     let (now, wall) = shared.now();
-    let Greeted { parts, control, head } = greeted;
-    let link = Arc::new(Link::new(parts, now, wall));
+    let Greeted { parts, control, head, siblings } = greeted;
+    let link = Arc::new(Link::new(parts, siblings, now, wall));
     if !shared.is_peer(&link.peer.cluster) {
         let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
         link.die(ErrorCode::AdmissionRefused, text);
@@ -68,6 +69,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         idle_since: now,
         news: Cursor::default(),
         news_at: None,
+        siblings_told: 0,
         writer: ControlWriter { send, unsent: BytesMut::new(), sequence: 0 },
     };
     tokio::spawn(task.run(reader));
@@ -84,6 +86,8 @@ struct ControlTask {
     /// How far the peer was told of Heads and revocations here, and when last.
     news: Cursor,
     news_at: Option<Instant>,
+    /// The version of the own cluster's gateways that the peer was told here.
+    siblings_told: u64,
     writer: ControlWriter,
 }
 
@@ -145,7 +149,8 @@ impl ControlTask {
             self.writer.drain(drain.unwrap_or_default());
         }
         let (news_due, next_check_at) = self.news_due(now, next_check_at);
-        if beacon_due || news_due {
+        let siblings_due = self.shared.gossip.siblings().version != self.siblings_told;
+        if beacon_due || news_due || siblings_due {
             self.beacon(now, silence, news_due);
         }
         next_check_at
@@ -157,8 +162,16 @@ impl ControlTask {
         } else {
             (Vec::new(), Vec::new(), self.news)
         };
-        if self.writer.beacon(&self.shared, silence, heads, revocations) && with_news {
-            (self.news, self.news_at) = (cursor, Some(now));
+        let siblings = self.shared.gossip.siblings();
+        let ids = match siblings.version == self.siblings_told {
+            true => Vec::new(),
+            false => siblings.ids.clone(),
+        };
+        if self.writer.beacon(&self.shared, silence, Told { heads, revocations, siblings: ids }) {
+            self.siblings_told = siblings.version;
+            if with_news {
+                (self.news, self.news_at) = (cursor, Some(now));
+            }
         }
     }
 
@@ -169,8 +182,7 @@ impl ControlTask {
             return (false, next_check_at);
         }
         let links = self.shared.registry.peek();
-        let rank =
-            |link: &&Arc<Link>| (link.rank(), link.class, link.slot, link.established);
+        let rank = |link: &&Arc<Link>| (link.rank(), link.class, link.slot, link.established);
         let teller = links.pair_of(&self.link).filter(|link| link.is_live()).min_by_key(rank);
         if !teller.is_some_and(|teller| Arc::ptr_eq(teller, &self.link)) {
             return (false, next_check_at);
@@ -231,7 +243,10 @@ impl ControlTask {
                 if beacon.draining {
                     self.peer_drains();
                 }
-                let Beacon { heads, revocations, .. } = &beacon;
+                let Beacon { heads, revocations, siblings, .. } = &beacon;
+                if !siblings.is_empty() && link.set_siblings(siblings) {
+                    self.shared.changed(); // somebody may be missing
+                }
                 self.shared.gossip.hear(&link.peer.cluster, heads, revocations);
                 let heard_age = Duration::from_millis(beacon.heard_age_ms.into());
                 self.health.beacon_received(Instant::now(), heard_age);
@@ -271,6 +286,13 @@ impl ControlTask {
     }
 }
 
+/// What a beacon says besides the state of its sender.
+struct Told {
+    heads: Vec<Bytes>,
+    revocations: Vec<Bytes>,
+    siblings: Vec<GatewayId>,
+}
+
 /// Writes the control stream without ever waiting: a beacon that finds no room is left out.
 #[derive(Debug)]
 struct ControlWriter {
@@ -281,13 +303,7 @@ struct ControlWriter {
 
 impl ControlWriter {
     /// `false`: it was left out.
-    fn beacon(
-        &mut self,
-        shared: &Shared,
-        heard_age: Duration,
-        heads: Vec<Bytes>,
-        revocations: Vec<Bytes>,
-    ) -> bool {
+    fn beacon(&mut self, shared: &Shared, heard_age: Duration, told: Told) -> bool {
         if self.unsent.len() > UNSENT_BYTES_MAX {
             return false;
         }
@@ -299,8 +315,9 @@ impl ControlWriter {
             in_flight: shared.in_flight(),
             load_permille: shared.load_permille(),
             draining: shared.is_draining(),
-            heads,
-            revocations,
+            heads: told.heads,
+            revocations: told.revocations,
+            siblings: told.siblings,
         };
         encode_beacon(&beacon, &mut self.unsent)
             .expect("load, Heads and revocations were bounded when they were set");

@@ -2,14 +2,14 @@
 //! and beacons. A gateway does not judge them; it passes on what its node gave it, and passes up
 //! what peers say, both bounded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use model::ClusterName;
+use model::{ClusterName, GatewayId};
 use tokio::sync::Notify;
-use wire::tunnel::limits::{BEACON_HEADS_MAX, BEACON_REVOCATIONS_MAX};
+use wire::tunnel::limits::{BEACON_HEADS_MAX, BEACON_REVOCATIONS_MAX, SIBLINGS_MAX};
 
 use crate::limits::{HEARD_CLUSTERS_MAX, HEARD_HEADS_MAX, HEARD_REVOCATIONS_MAX};
 
@@ -33,6 +33,7 @@ pub struct Heard {
 #[derive(Debug, Default)]
 pub(crate) struct Gossip {
     told: ArcSwap<Told>,
+    siblings: ArcSwap<Siblings>,
     heard: Mutex<BTreeMap<ClusterName, Heard>>,
     arrived: Notify,
 }
@@ -47,6 +48,13 @@ pub(crate) struct Told {
     last: u64,
 }
 
+/// The gateways of the own cluster that serve, ascending, with a number that grows with each change.
+#[derive(Debug, Default)]
+pub(crate) struct Siblings {
+    pub(crate) ids: Vec<GatewayId>,
+    pub(crate) version: u64,
+}
+
 /// How far a connection's peer was told.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cursor {
@@ -57,6 +65,23 @@ pub(crate) struct Cursor {
 impl Gossip {
     pub(crate) fn own_head(&self) -> Bytes {
         self.told.load().own_head.clone()
+    }
+
+    pub(crate) fn siblings(&self) -> Arc<Siblings> {
+        self.siblings.load_full()
+    }
+
+    /// `true`: they are others than before. An empty list changes nothing: whoever cannot say who
+    /// serves leaves it at what was said last. One task calls it.
+    pub(crate) fn set_siblings(&self, ids: BTreeSet<GatewayId>) -> bool {
+        let ids: Vec<_> = ids.into_iter().take(SIBLINGS_MAX).collect();
+        let before = self.siblings.load();
+        if ids.is_empty() || before.ids == ids {
+            return false;
+        }
+        let version = before.version + 1;
+        self.siblings.store(Arc::new(Siblings { ids, version }));
+        true
     }
 
     pub(crate) fn told(&self) -> Arc<Told> {
@@ -182,6 +207,17 @@ mod tests {
         assert!(!gossip.told().has_after(cursor));
         gossip.tell(News { heads: bytes(&["own2"]), revocations: vec![] });
         assert!(gossip.told().has_after(cursor), "it was gone in between");
+    }
+
+    #[test]
+    fn siblings_are_kept_while_nobody_says_better() {
+        let gossip = Gossip::default();
+        let ids = |count: u8| (0..count).map(|n| GatewayId::from_bytes([n; 16])).collect();
+        assert!(gossip.set_siblings(ids(2)));
+        assert!(!gossip.set_siblings(ids(2)) && !gossip.set_siblings(ids(0)));
+        assert_eq!((gossip.siblings().ids.len(), gossip.siblings().version), (2, 1));
+        assert!(gossip.set_siblings(ids(200)));
+        assert_eq!((gossip.siblings().ids.len(), gossip.siblings().version), (SIBLINGS_MAX, 2));
     }
 
     #[test]

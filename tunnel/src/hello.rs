@@ -20,6 +20,7 @@ use wire::tunnel::{
 };
 
 use crate::admit::{Admitted, AdmittedPeer, Refusal, admit};
+use crate::dial::check_wanted;
 use crate::link::{LinkParts, PeerIdentity, close_code, describe};
 use crate::tunnel::Shared;
 
@@ -40,8 +41,8 @@ pub(crate) enum HelloError {
     Malformed(#[from] DecodeError),
     #[error("it reached worker {0}, which has a connection already: another one is wanted")]
     Crowded(u8),
-    #[error("it reached gateway {0}, which drains: another one is wanted")]
-    Draining(GatewayId),
+    #[error("it reached gateway {0}, which has its connection already, or goes")]
+    NotWanted(GatewayId),
     #[error("the control stream {0} before HELLO: both sides keep it open")]
     NoControl(&'static str),
     #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
@@ -59,7 +60,7 @@ impl HelloError {
             Self::Refused(refusal) => refusal.error_code(),
             Self::Lost(error) => describe(error).code,
             Self::Timeout => ErrorCode::HelloTimeout,
-            Self::Crowded(_) | Self::Draining(_) => ErrorCode::NoError,
+            Self::Crowded(_) | Self::NotWanted(_) => ErrorCode::NoError,
             Self::Malformed(error) => error.code(),
             Self::NoControl(_) => ErrorCode::FrameOutOfOrder,
             Self::WrongGateway { .. } => ErrorCode::BadIdentity,
@@ -87,32 +88,8 @@ pub(crate) struct Purpose {
     pub(crate) worker: u8,
     pub(crate) class: ConnectionClass,
     pub(crate) dialled: Option<Dialled>,
-    pub(crate) wanted: Wanted,
-}
-
-/// Whom a dialler does not want to reach: it dials again from another port then.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Wanted {
-    /// Workers of the listener that have a connection of ours already.
-    pub(crate) crowded: Vec<u8>,
-    /// Gateways that go, by their processes.
-    pub(crate) draining: Vec<(GatewayId, u64)>,
-}
-
-impl Wanted {
-    fn is_choosy(&self) -> bool {
-        !self.crowded.is_empty() || !self.draining.is_empty()
-    }
-
-    fn check(&self, hello: &Hello) -> Result<(), HelloError> {
-        if self.draining.contains(&(hello.gateway, hello.incarnation)) {
-            return Err(HelloError::Draining(hello.gateway));
-        }
-        if self.crowded.contains(&hello.worker) {
-            return Err(HelloError::Crowded(hello.worker));
-        }
-        Ok(())
-    }
+    /// The dialler tries to reach a worker of the listener's that has no connection of the pair.
+    pub(crate) spreads: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -128,6 +105,8 @@ pub(crate) struct Greeted {
     pub(crate) control: ControlStream,
     /// The Head that the peer said.
     pub(crate) head: Bytes,
+    /// The gateways of its cluster that it named.
+    pub(crate) siblings: Vec<GatewayId>,
 }
 
 /// The control stream's two directions.
@@ -169,11 +148,14 @@ async fn greet_open(
         unreachable!("connections of other ALPNs are met by `relay`");
     };
     let own = own_hello(shared, &purpose);
-    let exchange = exchange_hellos(connection, &purpose, &own);
+    // Who already has a connection to the gateway may want another one of its processes or workers.
+    let gateway = GatewayId::of(&admitted.spiffe_id);
+    let is_choosy = shared.registry.load().knows(&admitted.cluster, gateway);
+    let choosy = purpose.dialled.as_ref().filter(|_| is_choosy);
+    let exchange = exchange_hellos(shared, connection, &purpose, &own, choosy);
     let (control, hello) =
         timeout(HELLO_TIMEOUT, exchange).await.unwrap_or(Err(HelloError::Timeout))?;
     check_hello(&hello, &admitted, purpose.class)?;
-    let gateway = hello.gateway;
     let remote = plain(connection.remote_address());
     let AdmittedPeer { cluster, spiffe_id, not_after } = admitted;
     let limits = shared.config.limits.of(purpose.class);
@@ -193,13 +175,15 @@ async fn greet_open(
         stream_window_bytes: limits.stream_window_bytes,
         connection_window_bytes: limits.connection_window_bytes,
     };
-    Ok(Greeted { parts, control, head: hello.head })
+    Ok(Greeted { parts, control, head: hello.head, siblings: hello.siblings })
 }
 
 async fn exchange_hellos(
+    shared: &Shared,
     connection: &Connection,
     purpose: &Purpose,
     own: &Hello,
+    choosy: Option<&Dialled>,
 ) -> Result<(ControlStream, Hello), HelloError> {
     let dialled = purpose.dialled.is_some();
     let streams = if dialled { connection.open_bi().await } else { connection.accept_bi().await };
@@ -210,12 +194,11 @@ async fn exchange_hellos(
     let mut reader = ControlReader::new(recv);
     // Who may want another worker or gateway says nothing of itself until it knows where it is: the
     // listener takes the connection into use only when it has our HELLO.
-    let is_choosy = purpose.wanted.is_choosy();
-    let opening: Bytes = if is_choosy { SKIPPED } else { frame.split().freeze() };
+    let opening: Bytes = if choosy.is_some() { SKIPPED } else { frame.split().freeze() };
     write(&mut send, connection, opening).await?;
     let hello = read_hello(&mut reader).await?;
-    if is_choosy {
-        purpose.wanted.check(&hello)?;
+    if let Some(dialled) = choosy {
+        check_wanted(shared, purpose, dialled, &hello)?;
     }
     if !frame.is_empty() {
         write(&mut send, connection, frame.freeze()).await?;
@@ -264,6 +247,7 @@ fn own_hello(shared: &Shared, purpose: &Purpose) -> Hello {
         class: purpose.class,
         worker: purpose.worker,
         head: shared.gossip.own_head(),
+        siblings: shared.gossip.siblings().ids.clone(),
     }
 }
 

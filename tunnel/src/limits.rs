@@ -61,6 +61,20 @@ pub const SPREAD_TRIES: u32 = 3;
 pub const SEEK_TRIES: u32 = 16;
 /// Longest pause between two of these tries; each is drawn from 0 to it.
 pub const SEEK_PAUSE_MAX: Duration = Duration::from_millis(60);
+/// Longest pause between two dials that reach other gateways than those that are missing.
+pub const SEEK_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Gateways that become known during a search make it begin anew at most this often.
+pub const SEEK_RENEW_AFTER: Duration = Duration::from_secs(10);
+/// UDP sockets that one worker dials from; peers share them.
+pub const DIAL_PORTS_MAX: usize = 128;
+/// Remote addresses of which one such socket remembers what became of a dial.
+pub const REMOTES_PER_PORT_MAX: usize = 4096;
+/// How long a socket is not used again for a remote address that it led to in vain.
+pub const PORT_SPENT_FOR: Duration = Duration::from_secs(60);
+/// Gateways of one cluster that are dialled.
+pub const GATEWAYS_PER_CLUSTER_MAX: usize = 64;
+/// Gateways that are remembered to have answered at one address.
+pub const GATEWAYS_PER_ADDRESS_MAX: usize = 64;
 /// A connection that lived this long makes the next backoff begin anew.
 pub const DIAL_STEADY: Duration = Duration::from_secs(10);
 /// How often a worker looks whether a place lost its connection, besides being told.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use model::{ClusterName, GatewayId, SpiffeId};
 use quinn::{Connection, ConnectionError, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
@@ -50,6 +51,8 @@ pub(crate) struct Link {
     peer_load_permille: AtomicU32,
     rtt_us: AtomicU64,
     is_probed: AtomicBool,
+    /// The gateways of the peer's cluster that serve, as it last said.
+    siblings: ArcSwap<Vec<GatewayId>>,
     end: OnceLock<LinkEnd>,
 }
 
@@ -104,7 +107,12 @@ impl Deref for Link {
 }
 
 impl Link {
-    pub(crate) fn new(parts: LinkParts, now: Instant, wall: SystemTime) -> Self {
+    pub(crate) fn new(
+        parts: LinkParts,
+        siblings: Vec<GatewayId>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Self {
         let rtt_us = parts.connection.rtt().as_micros() as u64;
         Self {
             stalls: StallWatch::new(now),
@@ -123,6 +131,7 @@ impl Link {
             peer_load_permille: AtomicU32::new(0),
             rtt_us: AtomicU64::new(rtt_us),
             is_probed: AtomicBool::new(false),
+            siblings: ArcSwap::from_pointee(siblings),
             end: OnceLock::new(),
         }
     }
@@ -201,6 +210,19 @@ impl Link {
     /// `true`: it was not known yet.
     pub(crate) fn set_peer_draining(&self) -> bool {
         !self.peer_draining.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn siblings(&self) -> Arc<Vec<GatewayId>> {
+        self.siblings.load_full()
+    }
+
+    /// `true`: it was not known yet.
+    pub(crate) fn set_siblings(&self, siblings: &[GatewayId]) -> bool {
+        let is_new = self.siblings.load().as_slice() != siblings;
+        if is_new {
+            self.siblings.store(Arc::new(siblings.to_vec()));
+        }
+        is_new
     }
 
     pub(crate) fn peer_load_permille(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! Which links live: read on each exchange without a lock, written when one comes or goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -184,6 +184,34 @@ impl Snapshot {
                 && link.class == class
                 && link.slot == slot
         })
+    }
+
+    /// The same with a process of the gateway.
+    pub(crate) fn covers_process(
+        &self,
+        gateway: GatewayId,
+        incarnation: u64,
+        class: ConnectionClass,
+        slot: u8,
+    ) -> bool {
+        self.links().any(|link| {
+            link.covers()
+                && link.peer.gateway == gateway
+                && link.incarnation == incarnation
+                && link.class == class
+                && link.slot == slot
+        })
+    }
+
+    /// Whether any link leads to a gateway.
+    pub(crate) fn knows(&self, cluster: &ClusterName, gateway: GatewayId) -> bool {
+        self.of_cluster(cluster).iter().any(|link| link.peer.gateway == gateway)
+    }
+
+    /// The gateways of a cluster that serve, as those say that stay.
+    pub(crate) fn named(&self, cluster: &ClusterName) -> BTreeSet<GatewayId> {
+        let staying = self.of_cluster(cluster).iter().filter(|link| link.covers());
+        staying.flat_map(|link| link.siblings().iter().copied().collect::<Vec<_>>()).collect()
     }
 
     /// The peer's workers that a live link of this class, dialled by us, leads to.

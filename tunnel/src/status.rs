@@ -1,11 +1,17 @@
 //! What the tunnel tells of itself: paths for choosing a cluster, links for people.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::code::Code;
 use model::{ClusterName, GatewayId, SpiffeId};
 use wire::tunnel::ConnectionClass;
+
+use crate::hello::plain;
+use crate::link::Link;
+use crate::tunnel::{Place, PlaceState, format_address};
 
 /// How a cluster can be reached now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,4 +109,58 @@ pub struct TunnelCounters {
     pub directions_moved: u64,
     /// Streams reset because their readers held the window.
     pub stalled_readers_reset: u64,
+}
+
+pub(crate) fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) -> LinkStatus {
+    let stats = link.connection.stats();
+    let last_error = places
+        .iter()
+        .filter(|(place, _)| {
+            place.cluster == link.peer.cluster
+                && place.class == link.class
+                && place.worker == link.worker
+        })
+        .filter_map(|(_, state)| state.last_error.clone())
+        .max_by_key(|error| error.at);
+    LinkStatus {
+        cluster: link.peer.cluster.clone(),
+        gateway: Some(link.peer.gateway),
+        spiffe_id: Some(link.peer.spiffe_id.clone()),
+        address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
+        remote: Some(plain(link.connection.remote_address())),
+        class: link.class,
+        worker: link.worker,
+        dialled: link.dialled,
+        state: if link.peer_draining() { LinkState::Draining } else { LinkState::Live },
+        rtt: Some(stats.path.rtt),
+        sent_packets: stats.path.sent_packets,
+        lost_packets: stats.path.lost_packets,
+        bytes_sent: stats.udp_tx.bytes,
+        bytes_received: stats.udp_rx.bytes,
+        in_flight: link.in_flight(),
+        since: link.established_at,
+        last_error,
+    }
+}
+
+pub(crate) fn place_row(place: Place, current: LinkState, state: PlaceState) -> LinkStatus {
+    LinkStatus {
+        cluster: place.cluster,
+        gateway: state.gateway,
+        spiffe_id: None,
+        address: format_address(&place.address),
+        remote: None,
+        class: place.class,
+        worker: place.worker,
+        dialled: true,
+        state: current,
+        rtt: None,
+        sent_packets: 0,
+        lost_packets: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        in_flight: 0,
+        since: state.since,
+        last_error: state.last_error,
+    }
 }

@@ -1,6 +1,6 @@
 //! The process-wide side of the tunnel: peers, links, counters, drain.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -21,13 +21,16 @@ use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
 use crate::gossip::{Gossip, Heard, News};
-use crate::hello::plain;
-use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
+use crate::limits::{
+    CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX, GATEWAYS_PER_ADDRESS_MAX,
+};
 use crate::link::Link;
 use crate::registry::Registry;
 use crate::relay::{RelayIncoming, Relays};
 use crate::socket::{Steering, UdpBuffers, bind_group};
-use crate::status::{LinkError, LinkState, LinkStatus, PathState, TunnelCounters};
+use crate::status::{
+    LinkError, LinkState, LinkStatus, PathState, TunnelCounters, link_row, place_row,
+};
 use crate::stream::Resumes;
 use crate::worker::Worker;
 
@@ -51,8 +54,8 @@ pub(crate) struct Shared {
     pub(crate) peers: watch::Sender<Arc<Vec<Arc<ClusterPeer>>>>,
     /// Changes whenever a link comes or goes.
     pub(crate) changes: watch::Sender<u64>,
-    /// Which gateway answered at which address.
-    pub(crate) address_book: ArcSwap<HashMap<(ClusterName, PeerAddress), GatewayId>>,
+    /// Which gateways answered at which address, in the order in which they were met.
+    pub(crate) address_book: ArcSwap<HashMap<(ClusterName, PeerAddress), Vec<GatewayId>>>,
     pub(crate) places: Mutex<HashMap<Place, PlaceState>>,
     pub(crate) closing: CancellationToken,
     /// The endpoints' tasks; they end when their last packets are sent.
@@ -81,6 +84,8 @@ pub(crate) struct Place {
 pub(crate) struct PlaceState {
     /// `None`: nothing is to be done, since the pair has its link or the peer is to dial.
     pub(crate) state: Option<LinkState>,
+    /// Who is to be reached; `None` before the first contact.
+    pub(crate) gateway: Option<GatewayId>,
     pub(crate) since: SystemTime,
     pub(crate) last_error: Option<LinkError>,
 }
@@ -190,6 +195,16 @@ impl Tunnel {
         }
     }
 
+    /// Names the gateways of the own cluster that serve now, this one among them, for peers that reach
+    /// several of them by one address. An empty set changes nothing.
+    pub fn set_siblings(&self, siblings: BTreeSet<GatewayId>) {
+        if self.0.gossip.set_siblings(siblings) {
+            for link in self.0.registry.load().links() {
+                link.wake.notify_one();
+            }
+        }
+    }
+
     /// Waits for what gateways of a peer say. For one caller.
     pub async fn heard(&self) -> Heard {
         self.0.gossip.heard().await
@@ -206,11 +221,9 @@ impl Tunnel {
         let places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut rows: Vec<_> =
             links.links().filter(|link| link.is_live()).map(|l| link_row(l, &places)).collect();
-        let book = self.0.address_book.load();
         for (place, state) in places {
             let Some(current) = state.state else { continue };
-            let gateway = book.get(&(place.cluster.clone(), place.address.clone())).copied();
-            rows.push(place_row(place, gateway, current, state));
+            rows.push(place_row(place, current, state));
         }
         rows.sort_by(|a, b| {
             let key = |row: &LinkStatus| (row.cluster.clone(), row.gateway, row.class, row.worker);
@@ -301,65 +314,6 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) -> LinkStatus {
-    let stats = link.connection.stats();
-    let last_error = places
-        .iter()
-        .filter(|(place, _)| {
-            place.cluster == link.peer.cluster
-                && place.class == link.class
-                && place.worker == link.worker
-        })
-        .filter_map(|(_, state)| state.last_error.clone())
-        .max_by_key(|error| error.at);
-    LinkStatus {
-        cluster: link.peer.cluster.clone(),
-        gateway: Some(link.peer.gateway),
-        spiffe_id: Some(link.peer.spiffe_id.clone()),
-        address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
-        remote: Some(plain(link.connection.remote_address())),
-        class: link.class,
-        worker: link.worker,
-        dialled: link.dialled,
-        state: if link.peer_draining() { LinkState::Draining } else { LinkState::Live },
-        rtt: Some(stats.path.rtt),
-        sent_packets: stats.path.sent_packets,
-        lost_packets: stats.path.lost_packets,
-        bytes_sent: stats.udp_tx.bytes,
-        bytes_received: stats.udp_rx.bytes,
-        in_flight: link.in_flight(),
-        since: link.established_at,
-        last_error,
-    }
-}
-
-fn place_row(
-    place: Place,
-    gateway: Option<GatewayId>,
-    current: LinkState,
-    state: PlaceState,
-) -> LinkStatus {
-    LinkStatus {
-        cluster: place.cluster,
-        gateway,
-        spiffe_id: None,
-        address: format_address(&place.address),
-        remote: None,
-        class: place.class,
-        worker: place.worker,
-        dialled: true,
-        state: current,
-        rtt: None,
-        sent_packets: 0,
-        lost_packets: 0,
-        bytes_sent: 0,
-        bytes_received: 0,
-        in_flight: 0,
-        since: state.since,
-        last_error: state.last_error,
-    }
-}
-
 pub(crate) fn format_address(address: &PeerAddress) -> String {
     if address.host.contains(':') {
         format!("[{}]:{}", address.host, address.port)
@@ -412,23 +366,32 @@ impl Shared {
         self.changes.send_modify(|version| *version += 1);
     }
 
-    pub(crate) fn set_place(&self, place: &Place, state: Option<LinkState>) {
+    pub(crate) fn set_place(
+        &self,
+        place: &Place,
+        state: Option<LinkState>,
+        gateway: Option<GatewayId>,
+    ) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let now = SystemTime::now();
         let entry = places.entry(place.clone()).or_insert(PlaceState {
             state,
+            gateway,
             since: now,
             last_error: None,
         });
         if entry.state != state {
             (entry.state, entry.since) = (state, now);
         }
+        entry.gateway = gateway;
     }
 
     pub(crate) fn set_place_error(&self, place: &Place, error: LinkError) {
-        self.set_place(place, Some(LinkState::Down));
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = places.get_mut(place) {
+            if state.state != Some(LinkState::Down) {
+                (state.state, state.since) = (Some(LinkState::Down), SystemTime::now());
+            }
             state.last_error = Some(error);
         }
     }
@@ -444,12 +407,21 @@ impl Shared {
         gateway: GatewayId,
     ) {
         let key = (cluster.clone(), address.clone());
-        if self.address_book.load().get(&key) == Some(&gateway) {
+        let known = |book: &HashMap<_, Vec<GatewayId>>| {
+            book.get(&key).is_some_and(|gateways| gateways.contains(&gateway))
+        };
+        if known(&self.address_book.load()) {
             return;
         }
         self.address_book.rcu(|book| {
             let mut next = HashMap::clone(book);
-            next.insert(key.clone(), gateway);
+            if !known(&next) {
+                let gateways: &mut Vec<_> = next.entry(key.clone()).or_default();
+                if gateways.len() >= GATEWAYS_PER_ADDRESS_MAX {
+                    gateways.remove(0); // whoever is there still is met again
+                }
+                gateways.push(gateway);
+            }
             next
         });
         self.changed();
@@ -462,7 +434,7 @@ impl Shared {
         };
         self.address_book.rcu(|book| {
             let kept = book.iter().filter(|((cluster, address), _)| is_current(cluster, address));
-            kept.map(|(key, gateway)| (key.clone(), *gateway)).collect::<HashMap<_, _>>()
+            kept.map(|(key, gateways)| (key.clone(), gateways.clone())).collect::<HashMap<_, _>>()
         });
     }
 

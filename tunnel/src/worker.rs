@@ -155,8 +155,8 @@ impl WorkerTunnel {
         let shared = &self.context.shared;
         let chosen = shared.registry.peek().choose(cluster, class, self.context.index).cloned();
         // A large exchange waits for no bulk link where a fast one stays.
-        let chosen =
-            chosen.filter(|link| class == ConnectionClass::Fast || link.rank() < LinkRank::Draining);
+        let chosen = chosen
+            .filter(|link| class == ConnectionClass::Fast || link.rank() < LinkRank::Draining);
         let Some(chosen) = chosen else {
             return Err(OpenError::NoTunnel { cluster: cluster.clone() });
         };

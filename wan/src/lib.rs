@@ -3,6 +3,7 @@
 //!
 //! The decisions live in [`impair`], which is pure: no socket, no clock, no randomness of its own.
 //! [`relay`] carries UDP datagrams over loopback through it, for the demo and for tests in one process;
+//! [`FlowSpread`] is a load balancer of UDP flows, for tests;
 //! [`tun`] carries whole IP packets between network namespaces, for tests with real processes.
 
 pub mod capture;
@@ -12,6 +13,7 @@ pub mod limits;
 pub mod netns;
 pub mod relay;
 mod sites;
+mod spread;
 mod timer;
 pub mod tun;
 
@@ -20,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use error::SettingError;
 pub use impair::{Counters, DropReason, GilbertElliott, Impairment, Loss, Rate};
 pub use relay::{Direction, LinkConfig, RelayConfig, RelayError, RelayHandle, UdpRelay};
+pub use spread::FlowSpread;
 pub use tun::{PortConfig, TunConfig, TunError, TunHandle, TunRouter};
 
 /// Locks. A panic elsewhere must not take the network down with it, and every update of ours is complete.

@@ -255,6 +255,7 @@ async fn a_control_stream_that_breaks_the_rules_closes_the_connection() {
             draining,
             heads: Vec::new(),
             revocations: Vec::new(),
+            siblings: Vec::new(),
         };
         encode_beacon(&beacon, &mut out).unwrap();
         out.freeze()

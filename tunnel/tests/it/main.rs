@@ -10,6 +10,7 @@ mod hostile;
 mod moving;
 mod relay;
 mod site;
+mod spread;
 mod stalls;
 mod steering;
 mod stranger;

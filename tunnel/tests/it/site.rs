@@ -411,9 +411,17 @@ pub(crate) async fn read_pattern(exchange: &mut Exchange) -> Result<u64, StreamE
 
 /// One small question and its answer; how long it took.
 pub(crate) async fn ask(from: &Site, to: &Site) -> Result<Duration, String> {
-    let start = std::time::Instant::now();
     let open = from.open_for("echo", StreamKind::Tcp);
-    let opened = from.workers[0].open(&to.cluster.name, &open).await;
+    ask_worker(&from.workers[0], &to.cluster.name, &open).await
+}
+
+pub(crate) async fn ask_worker(
+    worker: &WorkerTunnel,
+    cluster: &ClusterName,
+    open: &Open,
+) -> Result<Duration, String> {
+    let start = std::time::Instant::now();
+    let opened = worker.open(cluster, open).await;
     let mut exchange = opened.map_err(|error| error.to_string())?;
     let text = |error: StreamError| error.to_string();
     exchange.send.data(Bytes::from_static(b"hello")).await.map_err(text)?;

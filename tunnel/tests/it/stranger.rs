@@ -112,6 +112,7 @@ impl Stranger {
             class: self.class,
             worker: 0,
             head: Bytes::new(),
+            siblings: Vec::new(),
         }
     }
 

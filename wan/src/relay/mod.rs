@@ -157,7 +157,7 @@ struct Listener {
 }
 
 /// A non-blocking UDP socket with large buffers.
-fn bind_udp(addr: SocketAddr) -> std::io::Result<StdUdpSocket> {
+pub(crate) fn bind_udp(addr: SocketAddr) -> std::io::Result<StdUdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     // The kernel clamps silently; loss by a full buffer would look like loss of ours, so ask for much.
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;

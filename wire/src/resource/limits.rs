@@ -47,5 +47,7 @@ pub const STORE_CONNECTIONS_MAX: usize = 1024;
 pub const HEADS_MAX: usize = 4096;
 /// Most signed revocations in one message, either way.
 pub const REVOCATIONS_MAX: usize = 128;
+/// Most gateways of the own cluster that a node names.
+pub const SERVING_GATEWAYS_MAX: usize = 1024;
 /// Most revoked trust domains.
 pub const REVOKED_TRUST_DOMAINS_MAX: usize = 4096;

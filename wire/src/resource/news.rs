@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use model::{ClusterId, ClusterName, TrustDomain};
+use model::{ClusterId, ClusterName, GatewayId, TrustDomain};
 
 use super::convert::{cluster_id, list, parse};
 use super::{limits, proto};
@@ -44,7 +44,31 @@ impl StoreNews {
             heads: to_vecs(&self.heads, limits::HEADS_MAX),
             revocations: to_vecs(&self.revocations, limits::REVOCATIONS_MAX),
             revoked_trust_domains: domains.map(ToString::to_string).collect(),
+            serving_gateways: Vec::new(),
         }
+    }
+}
+
+/// Which gateways of the cluster serve now, for peers to know; it rides in StoreNews.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServingGateways(pub BTreeSet<GatewayId>);
+
+impl ServingGateways {
+    pub fn decode(message: &proto::StoreNews) -> Result<Self, WireError> {
+        let at = At::message("StoreNews");
+        let (name, max) = ("serving_gateways", limits::SERVING_GATEWAYS_MAX);
+        let id = |at: At<'_>, bytes: Vec<u8>| {
+            let id = <[u8; 16]>::try_from(&bytes[..]);
+            id.map(GatewayId::from_bytes).map_err(|_| at.refuse(&bytes, "a gateway id is 16 bytes"))
+        };
+        let ids = list(&at, name, message.serving_gateways.clone(), max, id)?;
+        Ok(Self(ids.into_iter().collect()))
+    }
+
+    /// Adds them to a message.
+    pub fn put(&self, message: &mut proto::StoreNews) {
+        let ids = self.0.iter().take(limits::SERVING_GATEWAYS_MAX);
+        message.serving_gateways = ids.map(|id| id.as_bytes().to_vec()).collect();
     }
 }
 
@@ -123,6 +147,22 @@ mod tests {
             revocations: news().revocations,
         };
         assert_eq!(HeardFromPeer::decode(heard.encode()), Ok(heard));
+    }
+
+    #[test]
+    fn the_gateways_that_serve_ride_along() {
+        let serving = ServingGateways([[2; 16], [1; 16]].map(GatewayId::from_bytes).into());
+        let mut message = news().encode();
+        assert_eq!(ServingGateways::decode(&message), Ok(ServingGateways::default()));
+        serving.put(&mut message);
+        assert_eq!(ServingGateways::decode(&message), Ok(serving));
+        assert_eq!(StoreNews::decode(message.clone()), Ok(news()), "whoever does not know them");
+        message.serving_gateways[0].truncate(2);
+        let error = ServingGateways::decode(&message).unwrap_err().to_string();
+        assert!(error.starts_with("StoreNews.serving_gateways[0] = [1, 1]"), "{error}");
+        message.serving_gateways = vec![vec![1; 16]; 1025];
+        let error = ServingGateways::decode(&message).unwrap_err().to_string();
+        assert!(error.starts_with("StoreNews.serving_gateways = 1025 entries"), "{error}");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::error::{DecodeError, EncodeError};
 use super::fields::{decode_message, fixed, number};
 use super::limits::{
     BEACON_HEADS_MAX, BEACON_REVOCATIONS_MAX, DEADLINE_MS_MAX, FEATURES_MAX, LOAD_PERMILLE_MAX,
-    SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX, STREAM_WINDOW_BYTES_MIN, WINDOW_BYTES_MAX,
-    WORKERS_MAX,
+    SIBLINGS_MAX, SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX, STREAM_WINDOW_BYTES_MIN,
+    WINDOW_BYTES_MAX, WORKERS_MAX,
 };
 use super::pb;
 
@@ -34,6 +34,9 @@ pub struct Hello {
     /// The Head of the sender's cluster in its signed envelope, which is not judged here; empty
     /// without a federation store.
     pub head: Bytes,
+    /// The gateways of the sender's cluster that serve now, its own among them, ascending; empty if
+    /// the sender does not know.
+    pub siblings: Vec<GatewayId>,
 }
 
 /// Minor versions spoken, both ends included.
@@ -104,6 +107,8 @@ pub struct Beacon {
     pub heads: Vec<Bytes>,
     /// Revocations in their signed envelopes.
     pub revocations: Vec<Bytes>,
+    /// As in HELLO; empty when nothing has changed since it was last said on this connection.
+    pub siblings: Vec<GatewayId>,
 }
 
 /// The sender takes no new streams; what is open may go on for `grace_ms`, at most a day.
@@ -132,6 +137,7 @@ impl Hello {
             connection_class: class.into(),
             worker: self.worker.into(),
             head: self.head.clone(),
+            siblings: ids(&self.siblings),
         };
         // One set of rules: what a peer would refuse is not sent.
         Self::convert(raw.clone()).map_err(EncodeError::Refused)?;
@@ -179,6 +185,7 @@ impl Hello {
                 "number workers from 0",
             )? as u8,
             head: signed("HELLO.head", raw.head, SIGNED_HEAD_BYTES_MAX)?,
+            siblings: siblings("HELLO.siblings", &raw.siblings)?,
         })
     }
 }
@@ -209,6 +216,29 @@ fn signed_list(
         return Err(DecodeError::malformed(field, "0 bytes", problem, "leave it out"));
     }
     values.into_iter().map(|value| signed(field, value, bytes_max)).collect()
+}
+
+fn ids(siblings: &[GatewayId]) -> Vec<Bytes> {
+    siblings.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect()
+}
+
+fn siblings(field: &'static str, values: &[Bytes]) -> Result<Vec<GatewayId>, DecodeError> {
+    if values.len() > SIBLINGS_MAX {
+        let shown = format!("{} entries", values.len());
+        let problem = format!("there are more than {SIBLINGS_MAX}");
+        return Err(DecodeError::malformed(field, shown, problem, "send fewer"));
+    }
+    let id = |value: &Bytes| Ok(GatewayId::from_bytes(fixed(field, value)?));
+    let ids: Vec<_> = values.iter().map(id).collect::<Result<_, DecodeError>>()?;
+    if let Some(pair) = ids.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(DecodeError::malformed(
+            field,
+            format!("{}, {}", pair[0], pair[1]),
+            "the ids do not ascend",
+            "send each id once, in ascending order",
+        ));
+    }
+    Ok(ids)
 }
 
 fn features(features: Vec<u32>) -> Result<Vec<u32>, DecodeError> {
@@ -293,6 +323,7 @@ impl Beacon {
             draining: self.draining,
             heads: self.heads.clone(),
             revocations: self.revocations.clone(),
+            siblings: ids(&self.siblings),
         };
         // One set of rules: what a peer would refuse is not sent.
         Self::convert(raw.clone()).map_err(EncodeError::Refused)?;
@@ -326,6 +357,7 @@ impl Beacon {
                 BEACON_REVOCATIONS_MAX,
                 SIGNED_REVOCATION_BYTES_MAX,
             )?,
+            siblings: siblings("BEACON.siblings", &raw.siblings)?,
         })
     }
 }

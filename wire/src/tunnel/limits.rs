@@ -63,6 +63,8 @@ pub const CONTROL_CONNECTION_WINDOW_BYTES: u64 = 8 * MIB as u64;
 pub const STORE_STREAMS_MAX: u32 = 64;
 /// Most bidirectional streams open on a join connection, all from the joiner.
 pub const JOIN_STREAMS_MAX: u32 = 4;
+/// Most gateways of one cluster that HELLO and a beacon name.
+pub const SIBLINGS_MAX: usize = 32;
 /// Default stream window, fast connection.
 pub const FAST_STREAM_WINDOW_BYTES: u64 = 256 * KIB as u64;
 /// Default connection window, fast.
@@ -112,10 +114,11 @@ pub const RELAY_IDLE_TIMEOUT_MS: u32 = 60_000;
 const _: () = assert!(DEAD_AFTER_MS_MIN == 6 * BEACON_INTERVAL_MS);
 const _: () = assert!(IDLE_TIMEOUT_MS > 3 * KEEPALIVE_INTERVAL_MS);
 const _: () = assert!(CONTROL_IDLE_TIMEOUT_MS > 3 * CONTROL_KEEPALIVE_INTERVAL_MS);
-// A beacon full of Heads and revocations, with its own fields and their headers, is one frame.
+// A beacon full of Heads, revocations and gateway ids, with its own fields and their headers, is one frame.
 const _: () = assert!(
     BEACON_HEADS_MAX * (SIGNED_HEAD_BYTES_MAX + 4)
         + BEACON_REVOCATIONS_MAX * (SIGNED_REVOCATION_BYTES_MAX + 4)
+        + SIBLINGS_MAX * (16 + 2)
         + 64
         <= BEACON_BYTES_MAX
 );

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
+use model::GatewayId;
 use wire::relay::{Preamble, RelayProtocol, StreamAnswer, StreamRequest};
 use wire::tunnel::{
     Beacon, ConnectionId, Datagram, Dispatched, ErrorCode, Frame, Hello, MoveToken, Refused,
@@ -35,7 +36,9 @@ fn single_frames() -> Built {
     let frames: Vec<(&'static str, Frame)> = vec![
         ("hello", Frame::Hello(Box::new(hello()))),
         ("hello-head", Frame::Hello(Box::new(hello_with_head()))),
+        ("hello-siblings", Frame::Hello(Box::new(Hello { siblings: siblings(), ..hello() }))),
         ("beacon", Frame::Beacon(beacon())),
+        ("beacon-siblings", Frame::Beacon(Beacon { siblings: siblings(), ..beacon() })),
         ("beacon-news", Frame::Beacon(beacon_with_news())),
         ("drain", Frame::Drain(drain())),
         ("open-least", open_frame(StreamKind::Tcp)),
@@ -159,6 +162,10 @@ fn beacon_with_news() -> Beacon {
     Beacon { heads, revocations: vec![Bytes::from_static(b"revocation")], ..beacon() }
 }
 
+fn siblings() -> Vec<GatewayId> {
+    vec![GatewayId::from_bytes([0x11; 16]), hello().gateway]
+}
+
 /// A beacon of an incarnation with these fields.
 fn beacon_with(fields: &[u8]) -> Vec<u8> {
     raw_frame(0x02, &[&[0x09, 1, 0, 0, 0, 0, 0, 0, 0], fields].concat())
@@ -237,6 +244,8 @@ fn bad_frames() -> Built {
 
 fn bad_control() -> Built {
     let many: Vec<u8> = [&[0x1a, 65][..], &(1..=65).collect::<Vec<u8>>()].concat();
+    let id = |byte: u8| [&[0x52, 16][..], &[byte; 16]].concat();
+    let many_ids: Vec<u8> = (0..33).flat_map(|n| [&[0x4a, 16][..], &[n; 16]].concat()).collect();
     let long_head = [&[0x4a, 0x81, 8][..], &[7; 1025]].concat();
     let refusal = |rest: &[u8]| raw_frame(0x09, &[&[0x08, 0x35][..], rest].concat());
     let long_message = [&[0x10, 1, 0x1a, 0x81, 4][..], &[b'x'; 513]].concat();
@@ -253,6 +262,9 @@ fn bad_control() -> Built {
         ("hello-class", hello_with(&[0x38, 0])),
         ("hello-worker", hello_with(&[0x40, 32])),
         ("hello-head-long", hello_with(&long_head)),
+        ("hello-sibling-short", hello_with(&[0x52, 1, 9])),
+        ("hello-siblings-unsorted", hello_with(&[&id(7)[..], &id(7)].concat())),
+        ("beacon-siblings-many", beacon_with(&many_ids)),
         ("hello-not-protobuf", hello_with(&[0x0b])),
         ("beacon-head-empty", beacon_with(&[0x3a, 0])),
         ("beacon-head-long", beacon_with(&[&[0x3a, 0x81, 8][..], &[7; 1025]].concat())),

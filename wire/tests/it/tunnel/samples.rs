@@ -30,6 +30,7 @@ pub(crate) fn hello() -> Hello {
         class: ConnectionClass::Fast,
         worker: 3,
         head: Bytes::new(),
+        siblings: Vec::new(),
     }
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn beacon() -> Beacon {
         draining: false,
         heads: Vec::new(),
         revocations: Vec::new(),
+        siblings: Vec::new(),
     }
 }
 

@@ -47,6 +47,7 @@ fn show_beacon(beacon: &Beacon) -> Vec<String> {
         format!("  draining = {}", beacon.draining),
     ];
     let entry = |name: &str, signed: &Bytes| format!("  {name} = \"{}\"", signed.escape_ascii());
+    lines.extend(beacon.siblings.iter().map(|id| format!("  siblings = {id}")));
     lines.extend(beacon.heads.iter().map(|head| entry("heads", head)));
     lines.extend(beacon.revocations.iter().map(|signed| entry("revocations", signed)));
     lines
@@ -69,6 +70,7 @@ fn show_hello(hello: &Hello) -> Vec<String> {
     if !hello.head.is_empty() {
         lines.push(format!("  head = \"{}\"", hello.head.escape_ascii()));
     }
+    lines.extend(hello.siblings.iter().map(|id| format!("  siblings = {id}")));
     lines
 }
 
