@@ -44,8 +44,8 @@ async fn gateways_come_back_spread_out_and_soon() {
         let met = Meeting::begin("they come for the first time", &node, &relay).end(&herd, count);
         println!("{met}");
 
-        let returned = restart(&mut node, &relay, &herd, count);
-        println!("{returned}");
+        let (in_vain, returned) = restart(&mut node, &relay, &herd, count);
+        println!("{in_vain} attempts in vain; {returned}");
         returned.check(count);
 
         relay.take_attempts();
@@ -62,8 +62,8 @@ fn size(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |size| size.parse().unwrap())
 }
 
-/// The node is killed, and is away until every gateway has asked for it several times.
-fn restart(node: &mut Node, relay: &Relay, herd: &Herd, count: usize) -> Met {
+/// The node is killed, and is away until every gateway has asked for it several times, in vain.
+fn restart(node: &mut Node, relay: &Relay, herd: &Herd, count: usize) -> (usize, Met) {
     let old = node.serves().unwrap().0;
     relay.take_attempts();
     node.kill();
@@ -75,8 +75,7 @@ fn restart(node: &mut Node, relay: &Relay, herd: &Herd, count: usize) -> Met {
     let meeting = Meeting::begin("the node was killed and is back", node, relay);
     let met = meeting.end(herd, count);
     assert!(met.revision.epoch > old.epoch, "{old} is not from before {}", met.revision);
-    println!("{in_vain} attempts in vain while it was away");
-    met
+    (in_vain, met)
 }
 
 /// From now on until the whole herd has what the node serves.

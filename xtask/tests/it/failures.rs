@@ -74,7 +74,7 @@ fn problems(repo: &Repo, page: &str) -> Vec<String> {
 }
 
 fn unknown_codes(repo: &Repo, row: &str) -> Vec<String> {
-    let known = repo.text("docs/reference/codes.md").unwrap();
+    let known = repo.text("docs/reference/codes.md").expect("the page is there");
     let words = row.split(|c: char| !c.is_ascii_alphanumeric());
     let codes = words.filter(|word| word.len() == 7 && word.starts_with("FED"));
     codes.filter(|code| !known.contains(&format!("### {code} "))).map(str::to_owned).collect()
@@ -83,7 +83,10 @@ fn unknown_codes(repo: &Repo, row: &str) -> Vec<String> {
 /// `crate::file::function`, a test of a crate, or `suite NAME`. A unit test's file begins with `src`.
 fn exists(repo: &Repo, proof: &str) -> bool {
     if let Some(suite) = proof.strip_prefix("suite ") {
-        return repo.text(SUITES).unwrap().contains(&format!("name: \"{suite}\""));
+        return repo
+            .text(SUITES)
+            .expect("the table is there")
+            .contains(&format!("name: \"{suite}\""));
     }
     let parts: Vec<&str> = proof.split("::").collect();
     let [crate_name, file @ .., function] = &parts[..] else { return false };
