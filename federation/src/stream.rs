@@ -20,7 +20,7 @@ use wire::resource::proto::{
 use wire::resource::{Ack, HeardFromPeer, StatusReport, StoreNews, Subscribe, WireError};
 
 use crate::gateways::{Door, Gateways, Lease, NameTaken};
-use crate::limits::{NAME_WAIT, SUBSCRIBE_TIMEOUT};
+use crate::limits::{NAME_WAIT, SERVING_NEWS_PAUSE, SUBSCRIBE_TIMEOUT};
 use crate::peer::{AllowedUsers, Caller};
 use crate::port::PortInfo;
 use crate::refusal::refuse;
@@ -201,12 +201,13 @@ impl ResourceStreams {
         let mut news = self.news.clone();
         news.mark_changed();
         let mut serving = self.gateways.serving();
+        let mut serving_from = tokio::time::Instant::now();
         loop {
             let is_newer = |revision: &Option<Revision>| revision.is_some() && *revision != sent;
             let news_first = tokio::select! {
                 biased;
                 changed = news.changed() => changed.map(|()| true).map_err(|_| stopping())?,
-                changed = serving.changed() => changed.map(|()| true).map_err(|_| stopping())?,
+                changed = changed_from(serving_from, &mut serving) => changed.map(|()| true).map_err(|_| stopping())?,
                 newer = current.wait_for(is_newer) => {
                     newer.map(|_| false).map_err(|_| stopping())?
                 }
@@ -215,6 +216,7 @@ impl ResourceStreams {
             let message = if news_first {
                 let mut news = news.borrow_and_update().encode();
                 serving.borrow_and_update().put(&mut news);
+                serving_from = tokio::time::Instant::now() + SERVING_NEWS_PAUSE;
                 federation_message::Message::News(news)
             } else {
                 let Some(delta) = self.revisions.delta_from(sent) else { continue };
@@ -227,6 +229,15 @@ impl ResourceStreams {
             room.send(Ok(FederationMessage { message: Some(message) }));
         }
     }
+}
+
+/// The next change, but none before then.
+async fn changed_from<T>(
+    then: tokio::time::Instant,
+    watched: &mut watch::Receiver<T>,
+) -> Result<(), watch::error::RecvError> {
+    tokio::time::sleep_until(then).await;
+    watched.changed().await
 }
 
 /// The gateway that the connection's SVID names.
@@ -247,4 +258,33 @@ fn malformed(error: WireError) -> Status {
 fn stopping() -> Status {
     let text = "the federation node is stopping; traffic goes on, subscribe again later";
     refuse(tonic::Code::Unavailable, FEDERATION_UNREACHABLE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn hundreds_of_changes_are_told_a_few_times_and_the_last_one_is() {
+        let (changing, mut watched) = watch::channel(0);
+        let begun = tokio::time::Instant::now();
+        tokio::spawn(async move {
+            for number in 1..=500 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                changing.send_replace(number);
+            }
+            std::future::pending::<()>().await;
+        });
+        let (mut then, mut told) = (begun, vec![]);
+        while told.last() != Some(&500) {
+            changed_from(then, &mut watched).await.unwrap();
+            told.push(*watched.borrow_and_update());
+            then = tokio::time::Instant::now() + SERVING_NEWS_PAUSE;
+        }
+        assert_eq!(told[0], 1, "the first one at once");
+        assert!(told.len() <= 7, "{told:?}");
+        assert!(begun.elapsed() <= Duration::from_millis(1300));
+    }
 }
