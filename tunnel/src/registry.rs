@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use model::{ClusterName, GatewayId};
-use wire::tunnel::ConnectionClass;
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
+use wire::tunnel::{ConnectionClass, Hello};
 
 use crate::limits::{CONNECTIONS_PER_CLUSTER_MAX, CONNECTIONS_PER_GATEWAY_MAX};
 use crate::link::Link;
@@ -176,31 +176,33 @@ impl Snapshot {
         state
     }
 
-    /// Whether a pair has a link of this class in this slot that stays, whoever dialled it.
-    pub(crate) fn covers(&self, gateway: GatewayId, class: ConnectionClass, slot: u8) -> bool {
-        self.links().any(|link| {
-            link.covers()
-                && link.peer.gateway == gateway
-                && link.class == class
-                && link.slot == slot
+    /// Links to a gateway that keep their places.
+    fn staying(
+        &self,
+        cluster: &ClusterName,
+        gateway: GatewayId,
+        class: ConnectionClass,
+    ) -> impl Iterator<Item = &Arc<Link>> {
+        self.of_cluster(cluster).iter().filter(move |link| {
+            link.peer.gateway == gateway && link.class == class && link.covers()
         })
     }
 
-    /// The same with a process of the gateway.
-    pub(crate) fn covers_process(
+    /// Whether a pair has a link of this class in this slot that stays, whoever dialled it.
+    pub(crate) fn covers(
         &self,
+        cluster: &ClusterName,
         gateway: GatewayId,
-        incarnation: u64,
         class: ConnectionClass,
         slot: u8,
     ) -> bool {
-        self.links().any(|link| {
-            link.covers()
-                && link.peer.gateway == gateway
-                && link.incarnation == incarnation
-                && link.class == class
-                && link.slot == slot
-        })
+        self.staying(cluster, gateway, class).any(|link| link.slot == slot)
+    }
+
+    /// The same with the process that has said this HELLO.
+    pub(crate) fn covers_process(&self, cluster: &ClusterName, hello: &Hello, slot: u8) -> bool {
+        self.staying(cluster, hello.gateway, hello.class)
+            .any(|link| link.slot == slot && link.incarnation == hello.incarnation)
     }
 
     /// Whether any link leads to a gateway.
@@ -214,19 +216,25 @@ impl Snapshot {
         staying.flat_map(|link| link.siblings().iter().copied().collect::<Vec<_>>()).collect()
     }
 
-    /// The peer's workers that a live link of this class, dialled by us, leads to.
-    pub(crate) fn reached(&self, gateway: GatewayId, class: ConnectionClass) -> Vec<u8> {
-        let reached = self.links().filter(|link| {
-            link.is_live() && link.dialled && link.peer.gateway == gateway && link.class == class
-        });
-        reached.map(|link| link.peer_worker).collect()
+    /// The peer's workers that a link of this class, dialled by us, leads to.
+    pub(crate) fn reached(
+        &self,
+        cluster: &ClusterName,
+        gateway: GatewayId,
+        class: ConnectionClass,
+    ) -> Vec<u8> {
+        let dialled = self.staying(cluster, gateway, class).filter(|link| link.dialled);
+        dialled.map(|link| link.peer_worker).collect()
     }
 
     /// Whether the peer dialled us a link of this class that stays.
-    pub(crate) fn has_accepted(&self, gateway: GatewayId, class: ConnectionClass) -> bool {
-        self.links().any(|link| {
-            link.covers() && !link.dialled && link.peer.gateway == gateway && link.class == class
-        })
+    pub(crate) fn has_accepted(
+        &self,
+        cluster: &ClusterName,
+        gateway: GatewayId,
+        class: ConnectionClass,
+    ) -> bool {
+        self.staying(cluster, gateway, class).any(|link| !link.dialled)
     }
 
     /// Gateways of a cluster that have said that they go, by their processes: the next process of

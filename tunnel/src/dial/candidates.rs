@@ -45,9 +45,9 @@ pub(super) fn candidates(shared: &Shared, place: &Place) -> Vec<Candidate> {
     }
     let candidate = |gateway: GatewayId| Candidate {
         gateway,
-        is_covered: links.covers(gateway, *class, *worker),
-        peer_dials: links.has_accepted(gateway, *class),
-        has_fast: links.covers(gateway, ConnectionClass::Fast, *worker),
+        is_covered: links.covers(cluster, gateway, *class, *worker),
+        peer_dials: links.has_accepted(cluster, gateway, *class),
+        has_fast: links.covers(cluster, gateway, ConnectionClass::Fast, *worker),
         at: if here.contains(&gateway) {
             let before = before.iter().filter(|address| seen_at(address).contains(&gateway));
             Whereabouts::Here { before: before.count() as u32 }

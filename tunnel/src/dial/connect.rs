@@ -157,16 +157,16 @@ pub(crate) fn check_wanted(
 ) -> Result<(), HelloError> {
     let links = shared.registry.load();
     let Purpose { class, worker, spreads, .. } = *purpose;
-    let gateway = hello.gateway;
-    let goes = links.draining(&dialled.cluster).contains(&(gateway, hello.incarnation));
+    let (cluster, gateway) = (&dialled.cluster, hello.gateway);
+    let goes = links.draining(cluster).contains(&(gateway, hello.incarnation));
     // The next process of a gateway is wanted though its last one's connections seem to live.
-    let has_it = links.covers_process(gateway, hello.incarnation, class, worker);
-    let peer_dials = shared.gateway > gateway && links.has_accepted(gateway, class);
+    let has_it = links.covers_process(cluster, hello, worker);
+    let peer_dials = shared.gateway > gateway && links.has_accepted(cluster, gateway, class);
     if goes || has_it || peer_dials {
         return Err(HelloError::NotWanted(gateway));
     }
     let spreads = spreads && class == ConnectionClass::Fast;
-    if spreads && links.reached(gateway, class).contains(&hello.worker) {
+    if spreads && links.reached(cluster, gateway, class).contains(&hello.worker) {
         return Err(HelloError::Crowded(hello.worker));
     }
     Ok(())
