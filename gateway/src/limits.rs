@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const CONFIG_BYTES_MAX: u64 = 256 * 1024;
 /// Workers of one gateway: five bits of a QUIC connection id.
 pub const WORKERS_MAX: usize = 32;
-/// Ports that the gateway listens on towards applications.
+/// Ports that users' Gateways have.
 pub const LISTENERS_MAX: usize = 1_024;
+/// Ports that stand for imports, beside those: neither may take the other's room.
+pub const IMPORT_LISTENERS_MAX: usize = 1_024;
 /// Connections that a listener holds before they are accepted, per worker.
 pub const ACCEPT_BACKLOG: i32 = 1_024;
 /// A port that could not be bound is tried again this often.

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ACCEPT_BACKLOG, LISTENERS_MAX};
+use crate::limits::{ACCEPT_BACKLOG, IMPORT_LISTENERS_MAX, LISTENERS_MAX};
 use crate::state::{GatewayState, ListenerStatus};
 use crate::worker::{BoundPort, Command};
 
@@ -24,7 +24,14 @@ use crate::worker::{BoundPort, Command};
 pub struct Listeners {
     state: Arc<GatewayState>,
     workers: Vec<mpsc::Sender<Command>>,
-    open: BTreeMap<u16, CancellationToken>,
+    open: BTreeMap<u16, Open>,
+}
+
+/// An open port.
+#[derive(Debug)]
+struct Open {
+    is_for_import: bool,
+    close: CancellationToken,
 }
 
 impl Listeners {
@@ -35,18 +42,21 @@ impl Listeners {
     /// Closes what the Snapshot no longer has, opens what it has anew, and tries again what could
     /// not be opened before. Others are not touched.
     pub fn reconcile(&mut self, snapshot: &Snapshot) {
-        self.open.retain(|port, close| {
-            let wanted = snapshot.listeners.contains_key(port);
-            if !wanted {
-                tracing::info!(port, "listener closed");
-                close.cancel();
+        self.open.retain(|port, open| {
+            let wanted = snapshot.listeners.get(port);
+            match wanted {
+                Some(listener) => open.is_for_import = listener.is_for_import,
+                None => {
+                    tracing::info!(port, "listener closed");
+                    open.close.cancel();
+                }
             }
-            wanted
+            wanted.is_some()
         });
         let before = self.state.listeners();
         let mut statuses = BTreeMap::new();
         for (port, listener) in &snapshot.listeners {
-            let error = self.ensure(*port).err();
+            let error = self.ensure(*port, listener.is_for_import).err();
             let status = self.status(listener, error);
             if !before.contains(&status) {
                 log(&status);
@@ -62,16 +72,14 @@ impl Listeners {
     }
 
     pub fn close_all(&mut self) {
-        std::mem::take(&mut self.open).into_values().for_each(|close| close.cancel());
+        std::mem::take(&mut self.open).into_values().for_each(|open| open.close.cancel());
     }
 
-    fn ensure(&mut self, port: u16) -> Result<(), String> {
+    fn ensure(&mut self, port: u16, is_for_import: bool) -> Result<(), String> {
         if self.open.contains_key(&port) {
             return Ok(());
         }
-        if self.open.len() >= LISTENERS_MAX {
-            return Err(format!("the gateway has {LISTENERS_MAX} ports already"));
-        }
+        check_room(&self.open, is_for_import)?;
         let address = SocketAddr::new(self.state.config.routes_listen, port);
         let sockets = bind(address, self.workers.len()).map_err(|error| explain(&error))?;
         let close = CancellationToken::new();
@@ -82,7 +90,7 @@ impl Listeners {
                 return Err("a worker does not take new ports; it is tried again".into());
             }
         }
-        self.open.insert(port, close);
+        self.open.insert(port, Open { is_for_import, close });
         Ok(())
     }
 
@@ -93,6 +101,20 @@ impl Listeners {
             protocol: listener.protocol(),
             error: error.map(|error| format!("{ADDRESS_IN_USE}: {error}")),
         }
+    }
+}
+
+/// Each sort of port has its own share.
+fn check_room(open: &BTreeMap<u16, Open>, is_for_import: bool) -> Result<(), String> {
+    let count = open.values().filter(|open| open.is_for_import == is_for_import).count();
+    match is_for_import {
+        true if count >= IMPORT_LISTENERS_MAX => {
+            Err(format!("the gateway has {IMPORT_LISTENERS_MAX} ports for imports already"))
+        }
+        false if count >= LISTENERS_MAX => Err(format!(
+            "the gateway has {LISTENERS_MAX} ports of Gateways already; remove listeners"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -148,6 +170,22 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn imports_and_users_gateways_do_not_take_each_others_room() {
+        let open = |count: usize, is_for_import| {
+            let ports = (0_u16..)
+                .take(count)
+                .map(move |port| (port, Open { is_for_import, close: CancellationToken::new() }));
+            ports.collect::<BTreeMap<u16, Open>>()
+        };
+        let imports = open(IMPORT_LISTENERS_MAX, true);
+        assert!(check_room(&imports, true).unwrap_err().contains("for imports"));
+        assert_eq!(check_room(&imports, false), Ok(()));
+        let users = open(LISTENERS_MAX, false);
+        assert!(check_room(&users, false).unwrap_err().contains("of Gateways"));
+        assert_eq!(check_room(&users, true), Ok(()));
+    }
 
     #[test]
     fn all_workers_share_a_port_and_a_stranger_does_not() {

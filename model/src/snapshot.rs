@@ -30,8 +30,13 @@ pub struct Listener {
     /// `Gateway/namespace/name/listener`, for logs; the first one, where several share the port.
     pub name: String,
     pub port: u16,
+    /// A port of the pool, through which pods reach an import. What a user declares is none.
+    pub is_for_import: bool,
     pub routing: ListenerRouting,
 }
+
+/// The namespace of the Gateways that a node makes for imports; users' objects in it do not count.
+pub const IMPORTS_NAMESPACE: &str = "fedgate-imports";
 
 impl Listener {
     pub fn protocol(&self) -> ListenerProtocol {

@@ -12,7 +12,7 @@ use crate::catalog::{
 use crate::code;
 use crate::name::{Hostname, Namespace, ServiceName};
 use crate::route::{RouteEntry, RouteTable};
-use crate::snapshot::{Destination, Listener, ListenerRouting, TcpTarget};
+use crate::snapshot::{Destination, IMPORTS_NAMESPACE, Listener, ListenerRouting, TcpTarget};
 
 type Listeners = BTreeMap<u16, Listener>;
 
@@ -74,6 +74,7 @@ fn open_ports<'a>(
             listeners.entry(listener.port).or_insert_with(|| Listener {
                 name: format!("{}/{}", resource.key(), listener.name),
                 port: listener.port,
+                is_for_import: gateway.namespace.as_str() == IMPORTS_NAMESPACE,
                 routing: match listener.protocol {
                     ListenerProtocol::Http => ListenerRouting::Http(RouteTable::default()),
                     ListenerProtocol::Tcp => ListenerRouting::Tcp(None),

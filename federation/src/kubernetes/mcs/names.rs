@@ -6,7 +6,7 @@ use crate::kubernetes::names::label_of;
 
 /// The namespace of the Gateways and routes that are made for imports. Nothing that a user declares
 /// in it is taken up, see [`super::reserve`].
-pub(crate) const IMPORTS_NAMESPACE: &str = "fedgate-imports";
+pub(crate) use model::snapshot::IMPORTS_NAMESPACE;
 /// What the name of every derived Service begins with.
 const DERIVED_PREFIX: &str = "imported-";
 
