@@ -14,6 +14,7 @@ mod keeper;
 mod kinds;
 mod object;
 mod probe;
+mod served;
 mod state;
 mod store;
 mod watch;

@@ -27,7 +27,9 @@ pub const OBJECT_BYTES_MAX: usize = 1 << 20;
 pub const OBJECTS_BYTES_MAX: usize = 512 << 20;
 /// Objects on one page of a list.
 pub const LIST_PAGE_OBJECTS: u32 = 250;
-/// A page of a list comes within this time, or the list begins anew.
+/// A discovery document of one version of a group. A longer one is not read, and a list tells.
+pub const DISCOVERY_BYTES_MAX: usize = 1 << 20;
+/// A page of a list, or a discovery document, comes within this time, or the list begins anew.
 pub const LIST_PAGE_TIMEOUT_MS: u64 = 30_000;
 /// The API server begins to answer a watch within this time, or it is asked again.
 pub const WATCH_START_TIMEOUT_MS: u64 = 4000;

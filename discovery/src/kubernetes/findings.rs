@@ -1,9 +1,11 @@
-//! What is said of whole kinds: those that cannot be seen, that are held, that are too many.
+//! What is said of whole kinds: those that cannot be seen, that are held, that are too many; and
+//! which findings about objects are worth telling.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use model::code::{self, Code};
-use model::{Diagnostic, Severity};
+use model::{Diagnostic, Resource, ResourceSet, ServiceName, Severity};
 
 use super::keeper::KindKeeper;
 use super::state::Phase;
@@ -102,4 +104,44 @@ fn name(kept: &KindKeeper) -> String {
 fn warning(code: Code, object: String, message: String, fix: &str) -> Diagnostic {
     let field = String::new();
     Diagnostic { severity: Severity::Warning, code, object, field, message, fix: fix.into() }
+}
+
+/// Of others' Services only those matter that are exported or that a route leads to: a cluster is full
+/// of UDP ports and ExternalNames that are none of ours. Findings of values that are wrong stay.
+pub(super) struct Told {
+    /// `Service/namespace/name`; `None` while there is nothing to choose from.
+    services: Option<BTreeSet<String>>,
+}
+
+pub(super) fn told(resources: &ResourceSet, kinds: &[KindKeeper]) -> Told {
+    let mut findings = kinds.iter().flat_map(|kept| kept.findings.values().flatten());
+    if !findings.any(is_of_service) {
+        return Told { services: None };
+    }
+    let mut services = BTreeSet::new();
+    let mut add = |name: &ServiceName| services.insert(format!("{SERVICE}{name}"));
+    for resource in resources.values() {
+        match resource {
+            Resource::ServiceExport(export) => _ = add(&export.name),
+            Resource::HttpRoute(route) => {
+                route.rules.iter().for_each(|rule| _ = add(&rule.backend.service));
+            }
+            Resource::TcpRoute(route) => _ = add(&route.backend.service),
+            _ => {}
+        }
+    }
+    Told { services: Some(services) }
+}
+
+impl Told {
+    pub(super) fn has(&self, found: &Diagnostic) -> bool {
+        !is_of_service(found)
+            || self.services.as_ref().is_none_or(|services| services.contains(&found.object))
+    }
+}
+
+const SERVICE: &str = "Service/";
+
+fn is_of_service(found: &Diagnostic) -> bool {
+    found.code == code::FIELD_NOT_SERVED && found.object.starts_with(SERVICE)
 }

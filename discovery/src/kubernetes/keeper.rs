@@ -77,7 +77,7 @@ pub(super) struct KindKeeper {
     /// Those of them that are not wanted any more.
     pub(super) vanished: BTreeSet<ObjectKey>,
     pub(super) holding: bool,
-    findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
+    pub(super) findings: BTreeMap<ObjectKey, Vec<Diagnostic>>,
     /// At most as many as are told.
     pub(super) left_out: BTreeSet<ObjectKey>,
     guard: Guard,
@@ -358,7 +358,9 @@ impl Keeper {
     }
 
     fn findings(&self) -> Vec<Diagnostic> {
+        let told = findings::told(&self.resources, &self.kinds);
         let objects = self.kinds.iter().flat_map(|kept| kept.findings.values().flatten());
+        let objects = objects.filter(|found| told.has(found));
         let mut all: Vec<Diagnostic> = self.kind_findings.clone();
         let room = limits::KUBERNETES_FINDINGS_MAX - all.len();
         all.extend(objects.clone().take(room).cloned());

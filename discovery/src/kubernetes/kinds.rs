@@ -107,6 +107,11 @@ impl WatchedKind {
         self.names().3
     }
 
+    /// Whether every API server has it, so that it needs no looking for.
+    pub(super) fn is_built_in(self) -> bool {
+        matches!(self.names().2, "" | "discovery.k8s.io")
+    }
+
     /// Whether its objects live in a namespace.
     pub fn is_namespaced(self) -> bool {
         match self {

@@ -22,6 +22,7 @@ use super::keeper::{Change, Event};
 use super::kinds::WatchedKind;
 use super::object::{self, ObjectKey};
 use super::probe::Reach;
+use super::served;
 use crate::limits;
 
 /// Watches a kind until nobody takes its events any more.
@@ -143,12 +144,33 @@ impl KindWatch {
     /// All objects, page by page, in the first version that the API server serves.
     async fn list_pages(&self) -> Result<Position, End> {
         for version in self.kind.versions() {
+            if !self.may_be_served(version).await? {
+                continue;
+            }
             match self.list_version(version).await {
                 Err(End::Absent) => {}
                 end => return end,
             }
         }
         Err(End::Absent)
+    }
+
+    /// Discovery lags behind what is served, above all when an API server has just started. So a
+    /// version that was there is given up only when a list denies it.
+    async fn may_be_served(&self, version: &'static str) -> Result<bool, End> {
+        let was = self.cache.api_resource(self.kind);
+        if was.is_some_and(|was| was.version == version) {
+            return Ok(true);
+        }
+        let patience = Duration::from_millis(limits::LIST_PAGE_TIMEOUT_MS);
+        let asked = served::may_be_served(&self.client, self.kind, version);
+        match timeout(patience, asked).await {
+            Ok(answer) => answer.map_err(|error| end_of(&error, Position::Unlisted)),
+            Err(_) => {
+                let why = format!("a discovery document took over {} s", patience.as_secs());
+                Err(End::Failed(Position::Unlisted, why))
+            }
+        }
     }
 
     async fn list_version(&self, version: &'static str) -> Result<Position, End> {
@@ -211,6 +233,10 @@ impl KindWatch {
             _ = reach.wait_for(|reach| reach.returns > returns) => Broken::Over,
         };
         self.synced = (!resuming).then_some(returns);
+        let is_garbled = matches!(&result, Broken::Api(kube::Error::SerdeError(_)));
+        if is_garbled && self.is_denied(&served.api_version).await {
+            return End::Gone;
+        }
         let position = Position::At(served, at);
         match result {
             Broken::Over if self.cache.is_incomplete(self.kind) => End::Gone,
@@ -219,6 +245,15 @@ impl KindWatch {
             Broken::Api(error) => end_of(&error, position),
             Broken::Stopped => End::Stopped,
         }
+    }
+
+    /// kube reads the lines of a watch without a look at the answer's status, and what is served no
+    /// more is answered with "404 page not found". So discovery is asked, once for each attempt.
+    async fn is_denied(&self, api_version: &str) -> bool {
+        let version = api_version.rsplit('/').next().unwrap_or_default();
+        let patience = Duration::from_millis(limits::WATCH_START_TIMEOUT_MS);
+        let asked = served::may_be_served(&self.client, self.kind, version);
+        matches!(timeout(patience, asked).await, Ok(Ok(false)))
     }
 
     async fn follow_until_end(

@@ -139,6 +139,52 @@ async fn a_kind_that_is_installed_later_is_watched_from_then_on() {
     assert_eq!(resource.api_version, "multicluster.x-k8s.io/v1alpha1");
 }
 
+/// kube warns of every list of a kind that is not there.
+#[tokio::test(start_paused = true)]
+async fn absent_kinds_are_looked_for_by_discovery_alone_and_not_too_often() {
+    let server = server_with_services(1);
+    let _provider = start(&server).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(server.asked(EXPORTS), 0);
+    let asked = server.asked("/apis/multicluster.x-k8s.io/v1beta1");
+    assert!((1000..=2 * 3600 / 5 + 10).contains(&asked), "two kinds every 5 s: {asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_vanishes_is_followed_by_the_next_and_a_definition_may_come_back() {
+    let server = ApiServer::new(&[CORE, &[EXPORTS, EXPORTS_ALPHA]].concat());
+    for path in [EXPORTS, EXPORTS_ALPHA] {
+        server.put(path, json!({"metadata": {"name": "x0", "namespace": "shop"}}));
+    }
+    let provider = start(&server).await;
+    let version = |provider: &KubernetesProvider| {
+        provider.cache().api_resource(WatchedKind::ServiceExport).map(|served| served.version)
+    };
+    let synced_at = async |wanted: Option<&str>| {
+        wait_for_state(&provider, |state| {
+            let phase = if wanted.is_some() { Phase::Synced } else { Phase::Absent };
+            let kind = state.kind(WatchedKind::ServiceExport).unwrap();
+            kind.phase == phase && kind.version == wanted
+        })
+        .await;
+    };
+    assert_eq!(version(&provider).as_deref(), Some("v1beta1"));
+    server.uninstall(EXPORTS);
+    synced_at(Some("v1alpha1")).await;
+    assert_eq!(version(&provider).as_deref(), Some("v1alpha1"));
+    server.put(EXPORTS_ALPHA, json!({"metadata": {"name": "later", "namespace": "shop"}}));
+    let later = key(ResourceKind::ServiceExport, "later");
+    wait_for(&provider, |catalog| catalog.resources.get(&later).is_some()).await;
+    server.uninstall(EXPORTS_ALPHA);
+    synced_at(None).await;
+    server.install(EXPORTS);
+    server.put(EXPORTS, json!({"metadata": {"name": "again", "namespace": "shop"}}));
+    synced_at(Some("v1beta1")).await;
+    let again = key(ResourceKind::ServiceExport, "again");
+    let catalog = wait_for(&provider, |catalog| catalog.resources.get(&again).is_some()).await;
+    assert!(catalog.resources.get(&later).is_none(), "it went with its definition");
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_versions_the_newer_is_watched() {
     let server = ApiServer::new(&[CORE, &[EXPORTS, EXPORTS_ALPHA]].concat());
@@ -176,6 +222,43 @@ async fn after_410_everything_is_listed_and_the_difference_taken() {
     assert_eq!(server.lists(SERVICES), 2);
     server.put(SERVICES, service("later", 80));
     wait_for(&provider, |catalog| has(catalog, "later")).await;
+}
+
+/// 10,000 objects anew. The second list costs no second copy of what is known: what is the same is
+/// not even read.
+#[tokio::test(start_paused = true)]
+async fn a_large_list_anew_takes_nothing_away_and_little_memory() {
+    let server = server_with_services(10_000);
+    let provider = start(&server).await;
+    let mut catalogs = provider.subscribe();
+    let first = catalogs.borrow_and_update().clone();
+    let least = tokio::spawn(async move {
+        let mut least = usize::MAX;
+        while catalogs.changed().await.is_ok() {
+            least = least.min(catalogs.borrow_and_update().resources.len());
+        }
+        least
+    });
+    let before = resident_kib();
+    server.end_watches();
+    server.put(SERVICES, service("missed", 80));
+    server.compact();
+    let last = wait_for(&provider, |catalog| has(catalog, "missed")).await;
+    let after = resident_kib();
+    assert_eq!((server.lists(SERVICES), last.resources.len()), (2, 10_001));
+    assert!(after * 2 <= before * 3, "resident: {before} KiB, then {after} KiB");
+    for (key, resource) in first.resources.iter() {
+        let now = last.resources.get(key).unwrap();
+        assert!(Arc::ptr_eq(now, resource), "{key} was read again");
+    }
+    drop((provider, first, last));
+    assert_eq!(least.await.unwrap(), 10_001);
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,8 @@ const A_SECOND: Duration = Duration::from_secs(1);
 const SERVICE: WatchedKind = WatchedKind::Service;
 const CLASS: WatchedKind = WatchedKind::GatewayClass;
 const GATEWAY: WatchedKind = WatchedKind::Gateway;
+const EXPORT: WatchedKind = WatchedKind::ServiceExport;
+const ROUTE: WatchedKind = WatchedKind::HttpRoute;
 
 /// A keeper, its store and its clock.
 struct Bench {
@@ -340,4 +342,47 @@ fn of_too_many_findings_the_number_is_told() {
     assert_eq!(catalog.diagnostics.len(), limits::KUBERNETES_FINDINGS_MAX + 1);
     let more = catalog.diagnostics.iter().find(|found| found.object == "kubernetes").unwrap();
     assert_eq!(more.message, "5 more findings are not listed");
+}
+
+/// As CoreDNS has one, and as somebody's database elsewhere is.
+#[test]
+fn what_is_not_served_of_a_service_matters_once_it_is_exported_or_routed_to() {
+    let mut bench = Bench::new(&[SERVICE, EXPORT, ROUTE]);
+    let object = |name: &str, spec: Value| {
+        let metadata =
+            json!({"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1"});
+        json!({"metadata": metadata, "spec": spec})
+    };
+    let ports =
+        json!([{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "metrics", "port": 9153}]);
+    let dns = json!({ "ports": ports });
+    let elsewhere = json!({"type": "ExternalName", "externalName": "db.example"});
+    let services = vec![
+        parsed(SERVICE, object("dns", dns)),
+        parsed(SERVICE, object("db", elsewhere)),
+        parsed(SERVICE, object("wrong", json!({"ports": [{"port": 99_999}]}))),
+    ];
+    let mut published = |kind: WatchedKind, objects: Vec<Change>| {
+        bench.hear(kind, Event::Listing(kind.versions()[0]));
+        bench.hear(kind, Event::Objects(objects));
+        bench.hear(kind, Event::Listed);
+        let catalog = bench.keeper.settle(&mut bench.store, bench.now)?;
+        let told = catalog.diagnostics.iter();
+        let told = told.filter(|found| found.object.starts_with("Service/"));
+        let mut told: Vec<_> =
+            told.map(|found| format!("{} {}", found.code, found.object)).collect();
+        told.sort();
+        Some(told)
+    };
+    assert_eq!(published(SERVICE, services), None);
+    assert_eq!(published(EXPORT, vec![]), None);
+    let wrong = "FED4001 Service/shop/wrong".to_string();
+    assert_eq!(published(ROUTE, vec![]).unwrap(), [wrong.clone()]);
+    let export = parsed(EXPORT, object("dns", json!({})));
+    let of_dns = "FED4002 Service/shop/dns".to_string();
+    assert_eq!(published(EXPORT, vec![export]).unwrap(), [wrong.clone(), of_dns.clone()]);
+    let rules = json!([{"backendRefs": [{"name": "db", "port": 5432}]}]);
+    let route = json!({"parentRefs": [{"name": "edge"}], "rules": rules});
+    let found = published(ROUTE, vec![parsed(ROUTE, object("db", route))]).unwrap();
+    assert_eq!(found, [wrong, "FED4002 Service/shop/db".to_string(), of_dns]);
 }

@@ -118,6 +118,19 @@ impl ApiServer {
         self.lock().resources.insert(path.into(), Resources::default());
     }
 
+    /// As when a definition goes, or loses a version.
+    pub(super) fn uninstall(&self, path: &str) {
+        let mut inner = self.lock();
+        inner.resources.remove(path);
+        inner.watches.retain(|watch| watch.path != path);
+    }
+
+    /// How often anything was asked for at this path.
+    pub(super) fn asked(&self, path: &str) -> usize {
+        let inner = self.lock();
+        inner.requests.iter().filter(|asked| asked.split('?').next() == Some(path)).count()
+    }
+
     pub(super) fn forbid(&self, path: &str, forbidden: bool) {
         self.lock().resources.get_mut(path).unwrap().forbidden = forbidden;
     }
@@ -175,7 +188,15 @@ impl ApiServer {
         if path == "/readyz" {
             return Ok(Response::new(full("ok".into())));
         }
+        if let Some(document) = inner.discovery(&path) {
+            return Ok(Response::new(full(document.to_string())));
+        }
         let Some(resources) = inner.resources.get(&path) else {
+            if watch {
+                let mut response = Response::new(full("404 page not found\n".into()));
+                *response.status_mut() = StatusCode::NOT_FOUND;
+                return Ok(response);
+            }
             return Ok(refusal(StatusCode::NOT_FOUND, "the server could not find it"));
         };
         if resources.forbidden {
@@ -211,6 +232,25 @@ impl Inner {
         for watch in self.watches.iter().filter(|watch| watch.path == path && !watch.dead) {
             let _ = watch.events.try_send(Ok(line.clone().into())); // it may have gone
         }
+    }
+
+    /// `/apis/GROUP/VERSION`, if anything of it is served.
+    fn discovery(&self, path: &str) -> Option<Value> {
+        let plurals =
+            self.resources.keys().filter_map(|known| known.strip_prefix(path)?.strip_prefix('/'));
+        let resource = |name: &str| {
+            json!({
+                "name": name, "singularName": "", "kind": "X", "namespaced": true, "verbs": []
+            })
+        };
+        let resources: Vec<Value> = plurals.map(resource).collect();
+        let of_group = path.starts_with("/apis/") && !resources.is_empty();
+        of_group.then(|| {
+            json!({
+                "apiVersion": "v1", "kind": "APIResourceList",
+                "groupVersion": path.trim_start_matches("/apis/"), "resources": resources
+            })
+        })
     }
 
     fn list(&self, path: &str, offset: usize, limit: usize) -> Value {

@@ -5,8 +5,17 @@
 //! kubernetes_scale measure  start, memory, and the time from a change to the catalog
 //! kubernetes_scale outage   how soon what was missed is there after the API server was away:
 //!                           stop and continue, or restart it, while this runs (60 s)
+//! kubernetes_scale versions a definition that loses a version, goes and comes back
+//! kubernetes_scale way      the real programs: their start, and from a change to the gateway
+//! kubernetes_scale churn [RATE [SECONDS]]   the same, then while endpoints change all the time
 //! kubernetes_scale clean    removes the namespace's objects
 //! ```
+
+mod cluster;
+mod origin;
+mod programs;
+mod versions;
+mod way;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +33,7 @@ use kube::{Api, Client};
 use model::{Resource, ResourceKey, ResourceKind};
 use serde_json::json;
 use tokio::sync::watch;
+use way::Way;
 
 const NAMESPACE: &str = "scale";
 const SERVICES: usize = 5000;
@@ -38,9 +48,21 @@ async fn main() -> Result<()> {
         Some("fill") => fill(&client).await,
         Some("measure") => measure(&client).await,
         Some("outage") => outage(&client).await,
+        Some("versions") => versions::run(&client).await,
+        Some("way") => Way::start(&client).await?.measure().await,
+        Some("churn") => {
+            let way = Way::start(&client).await?;
+            way.measure().await?;
+            way.churn(argument(2, 1000)?, argument(3, 30)?).await
+        }
         Some("clean") => clean(&client).await,
-        _ => bail!("say fill, measure, outage or clean"),
+        _ => bail!("say fill, measure, outage, versions, way, churn or clean"),
     }
+}
+
+fn argument<T: std::str::FromStr>(index: usize, default: T) -> Result<T> {
+    let Some(text) = std::env::args().nth(index) else { return Ok(default) };
+    text.parse().ok().with_context(|| format!("{text:?} is no number"))
 }
 
 async fn fill(client: &Client) -> Result<()> {
@@ -81,10 +103,10 @@ async fn create(client: &Client, number: usize) -> Result<()> {
 }
 
 async fn measure(client: &Client) -> Result<()> {
-    let before = memory_kib()?;
+    let before = memory_kib(std::process::id())?;
     let begun = Instant::now();
     let provider = start().await?;
-    let (took, after) = (begun.elapsed(), memory_kib()?);
+    let (took, after) = (begun.elapsed(), memory_kib(std::process::id())?);
     let mut catalogs = provider.subscribe();
     let objects = catalogs.borrow().resources.len();
     say(format!(
@@ -106,7 +128,7 @@ async fn measure(client: &Client) -> Result<()> {
         millis(times[CHANGES - 1])
     ));
     burst(client, &mut catalogs).await?;
-    say(format!("memory afterwards {} MiB", memory_kib()? / 1024));
+    say(format!("memory afterwards {} MiB", memory_kib(std::process::id())? / 1024));
     Ok(())
 }
 
@@ -230,8 +252,8 @@ fn slices(client: &Client) -> Api<EndpointSlice> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
 
-fn memory_kib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+fn memory_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
