@@ -4,6 +4,7 @@
 //! what it has to what is, so however slow it is, nothing queues up for it. One that is further
 //! behind than the log reaches gets a snapshot.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -107,6 +108,13 @@ struct Log {
     limits: LogLimits,
 }
 
+/// A catalog beside what is served.
+struct Difference<'a> {
+    /// Not served, or not as it is now.
+    other: Vec<(&'a ResourceKey, &'a Arc<Resource>)>,
+    gone: Vec<ResourceKey>,
+}
+
 #[derive(Debug)]
 struct Served {
     encoded: Arc<proto::Resource>,
@@ -122,25 +130,20 @@ struct Change {
 impl Log {
     fn publish(&mut self, catalog: &ResourceSet) -> Published {
         let mut published = Published::default();
-        let mut changed = Vec::new();
-        let mut seen: BTreeSet<&ResourceKey> = BTreeSet::new();
-        for (key, resource) in catalog.iter() {
-            if self.resources.get(key).is_some_and(|served| served == resource) {
-                seen.insert(key);
-                continue;
-            }
-            match self.admit(resource, seen.len()) {
-                Ok(()) => {
-                    changed.push(key.clone());
-                    seen.insert(key);
+        let Difference { other, gone } = self.difference(catalog);
+        gone.iter().for_each(|key| self.remove(key));
+        let mut changed = gone;
+        for (key, resource) in other {
+            match self.admit(resource) {
+                Ok(()) => changed.push(key.clone()),
+                Err(diagnostic) => {
+                    published.diagnostics.push(diagnostic);
+                    if self.served.contains_key(key) {
+                        self.remove(key);
+                        changed.push(key.clone());
+                    }
                 }
-                Err(diagnostic) => published.diagnostics.push(diagnostic),
             }
-        }
-        let gone = self.served.keys().filter(|key| !seen.contains(*key)).cloned();
-        for key in gone.collect::<Vec<_>>() {
-            self.remove(&key);
-            changed.push(key);
         }
         if changed.is_empty() && self.revision.index > 0 {
             return published;
@@ -151,9 +154,34 @@ impl Log {
         published
     }
 
+    /// In one pass, since both are in the order of keys: every change of one endpoint comes here.
+    fn difference<'a>(&self, catalog: &'a ResourceSet) -> Difference<'a> {
+        let (mut other, mut gone) = (Vec::new(), Vec::new());
+        let mut served = self.resources.iter().peekable();
+        for (key, resource) in catalog.iter() {
+            let mut found = None;
+            while let Some((known, there)) = served.peek() {
+                match known.cmp(&key) {
+                    Ordering::Less => gone.push((*known).clone()),
+                    Ordering::Equal => found = Some(*there),
+                    Ordering::Greater => break,
+                }
+                served.next();
+                if found.is_some() {
+                    break;
+                }
+            }
+            if found != Some(resource) {
+                other.push((key, resource));
+            }
+        }
+        gone.extend(served.map(|(key, _)| key.clone()));
+        Difference { other, gone }
+    }
+
     /// Takes an object into service. What is sent is first read back as a gateway reads it, so that
     /// a gateway never has to refuse a delta.
-    fn admit(&mut self, resource: &Arc<Resource>, count: usize) -> Result<(), Diagnostic> {
+    fn admit(&mut self, resource: &Arc<Resource>) -> Result<(), Diagnostic> {
         let key = resource.key();
         let encoded = encode_resource(resource);
         let bytes = encoded.encoded_len();
@@ -162,8 +190,10 @@ impl Log {
             Ok(_) => return Err(unservable(&key, "it does not survive being sent".into())),
             Err(error) => return Err(unservable(&key, error.to_string())),
         }
-        let replaced = self.served.get(&key).map_or(0, |served| served.bytes);
-        if count >= RESOURCES_MAX {
+        let replaced = self.served.get(&key);
+        let others = self.served.len() - usize::from(replaced.is_some());
+        let replaced = replaced.map_or(0, |served| served.bytes);
+        if others >= RESOURCES_MAX {
             return Err(unservable(&key, format!("more than {RESOURCES_MAX} objects are served")));
         }
         if self.bytes - replaced + bytes > SNAPSHOT_BYTES_MAX {

@@ -7,6 +7,7 @@ mod condition;
 mod gateways;
 mod routes;
 mod services;
+mod wakes;
 
 #[cfg(test)]
 mod tests;
@@ -25,20 +26,21 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::kinds::{Kind, SERVICE};
-use super::{Cluster, Observed, Owned, Write, Writer, changed};
+use super::{Cluster, Observed, Owned, Write, Writer};
 use crate::config::KubernetesConfig;
 use crate::intake::{Catalogs, Findings};
 use condition::Condition;
 use gateways::Gateway;
+use wakes::Wakes;
 
 /// Keeps statuses and Services.
 #[derive(Debug)]
 pub(super) struct GatewayApiWriter {
     config: Arc<KubernetesConfig>,
     cache: Arc<Cache>,
-    changes: watch::Receiver<u64>,
     catalogs: Catalogs,
     findings: watch::Receiver<Arc<Findings>>,
+    wakes: Wakes,
     /// What was said last. What the cache has may be older, and would make conditions begin anew.
     said: BTreeMap<(&'static Kind, Option<String>, String), Value>,
 }
@@ -48,9 +50,9 @@ impl GatewayApiWriter {
         Self {
             config: cluster.config.clone(),
             cache: cluster.cache.clone(),
-            changes: cluster.cache.changes(),
             catalogs: cluster.around.catalogs.clone(),
             findings: cluster.around.findings.clone(),
+            wakes: Wakes::new(cluster),
             said: BTreeMap::new(),
         }
     }
@@ -104,6 +106,7 @@ impl Writer for GatewayApiWriter {
     }
 
     fn desired(&mut self, own: &Observed, now: Timestamp) -> Option<Vec<Write>> {
+        self.wakes.note(&self.cache);
         let facts = self.facts()?;
         let namespace = self.config.namespace.as_str();
         let service = |name: &str| {
@@ -126,11 +129,7 @@ impl Writer for GatewayApiWriter {
     }
 
     async fn changed(&mut self) {
-        tokio::select! {
-            () = changed(&mut self.changes) => {}
-            () = changed(&mut self.catalogs) => {}
-            () = changed(&mut self.findings) => {}
-        }
+        self.wakes.changed(&self.cache).await;
     }
 }
 

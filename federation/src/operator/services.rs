@@ -81,7 +81,7 @@ fn add_routes(rows: &mut BTreeMap<ServiceName, ServiceStatus>, snapshot: &Snapsh
                 }
             }
             ListenerRouting::Tcp(Some(target)) => {
-                add(&target.destination, format!("tcp://*:{port}"))
+                add(&target.destination, format!("tcp://*:{port}"));
             }
             ListenerRouting::Tcp(None) => {}
         }
