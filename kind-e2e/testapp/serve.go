@@ -97,7 +97,7 @@ type Called struct {
 
 // handler echoes every request. Some paths do something before:
 //
-//	/call?url=URL     calls another service and nests its answer; 502 if it gave none
+//	/call?url=URL     calls another service and nests its answer; 502 if it gave none or a 5xx
 //	/status?code=503  answers with that status
 //	/delay?ms=1000    waits
 //	/bytes?count=N    answers with N bytes instead
@@ -120,7 +120,7 @@ func handler(self Identity) http.Handler {
 	mux.HandleFunc("/call", func(w http.ResponseWriter, r *http.Request) {
 		called := call(r)
 		status := http.StatusOK
-		if called.Error != "" {
+		if called.Error != "" || called.Status >= http.StatusInternalServerError {
 			status = http.StatusBadGateway
 		}
 		echo(w, r, status, &called)

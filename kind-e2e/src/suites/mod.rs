@@ -7,6 +7,7 @@ mod clusters;
 mod failover;
 mod federated;
 mod fence;
+mod gitops;
 mod guide;
 mod join;
 mod north_south;
@@ -72,6 +73,12 @@ pub const ALL: &[Suite] = &[
         about: "two clusters want one name, or one service, at the same time",
         ci: false,
         run: |run| Box::pin(claim::run(run)),
+    },
+    Suite {
+        name: "gitops",
+        about: "everything by manifests: founding, joining and exporting",
+        ci: false,
+        run: |run| Box::pin(gitops::run(run)),
     },
     Suite {
         name: "chart",
