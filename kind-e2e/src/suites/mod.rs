@@ -11,6 +11,7 @@ mod gitops;
 mod guide;
 mod join;
 mod north_south;
+mod outage;
 mod rotation;
 mod tokens;
 
@@ -79,6 +80,12 @@ pub const ALL: &[Suite] = &[
         about: "everything by manifests: founding, joining and exporting",
         ci: false,
         run: |run| Box::pin(gitops::run(run)),
+    },
+    Suite {
+        name: "outage",
+        about: "an API server is away: traffic goes on, gateways restart, changes follow",
+        ci: false,
+        run: |run| Box::pin(outage::run(run)),
     },
     Suite {
         name: "chart",
