@@ -377,7 +377,7 @@ fn what_is_not_served_of_a_service_matters_once_it_is_exported_or_routed_to() {
     assert_eq!(published(SERVICE, services), None);
     assert_eq!(published(EXPORT, vec![]), None);
     let wrong = "FED4001 Service/shop/wrong".to_string();
-    assert_eq!(published(ROUTE, vec![]).unwrap(), [wrong.clone()]);
+    assert_eq!(published(ROUTE, vec![]).unwrap(), std::slice::from_ref(&wrong));
     let export = parsed(EXPORT, object("dns", json!({})));
     let of_dns = "FED4002 Service/shop/dns".to_string();
     assert_eq!(published(EXPORT, vec![export]).unwrap(), [wrong.clone(), of_dns.clone()]);

@@ -84,7 +84,8 @@ fn nobody_has_a_right_to_everything_or_to_secrets_of_all_namespaces() {
 
 /// The rules of a release with the chart's own name.
 fn rendered(repo: &Repo, file: &str) -> String {
-    repo.text(file).unwrap().replace(FULLNAME, "fedgate")
+    let text = repo.text(file).unwrap_or_else(|| panic!("{file} is not there"));
+    text.replace(FULLNAME, "fedgate")
 }
 
 fn rights_of(rules: &[Value]) -> BTreeSet<Right> {
