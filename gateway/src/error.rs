@@ -325,7 +325,7 @@ mod tests {
         for kind in Kind::ALL {
             let told = Kind::of_code(kind.to_code());
             let fixed = match kind {
-                Kind::NoRoute => Kind::NotExported,
+                Kind::NoRoute | Kind::BackendUnresolved => Kind::NotExported,
                 Kind::BadRequest | Kind::HeadTooLarge => Kind::PeerProtocol,
                 Kind::NoIdentity | Kind::TunnelDown | Kind::TunnelLost => Kind::Internal,
                 same => same,

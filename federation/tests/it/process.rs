@@ -34,7 +34,10 @@ fn mistakes_in_usage_and_configuration_exit_with_2() {
         (vec!["--config", path], "error: FED1001: "),
         (vec!["--config", path], "federation.yaml:3: cluster = \"East\""),
         (vec!["--config", missing.to_str().unwrap()], "cannot read the configuration"),
-        (vec!["--config", path, "--log-level", "a=b=c"], "FED1001: --log-level \"a=b=c\""),
+        (
+            vec!["--config", path, "--log-level", "a=b=c"],
+            "FED1001: --log-level or FEDGATE_LOG: \"a=b=c\"",
+        ),
         (vec!["--frobnicate"], "--frobnicate"),
     ] {
         let output = run(&arguments);
@@ -53,7 +56,10 @@ fn one_variable_says_which_log_lines_there_are() {
     let output = command.args(["--config", file.to_str().unwrap()]).env("FEDGATE_LOG", "a=b=c");
     let output = output.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && text.contains("--log-level \"a=b=c\""), "{text}");
+    assert!(
+        output.status.code() == Some(2) && text.contains("--log-level or FEDGATE_LOG: \"a=b=c\""),
+        "{text}"
+    );
 }
 
 #[test]
