@@ -12,6 +12,7 @@ mod guide;
 mod join;
 mod north_south;
 mod outage;
+mod roll;
 mod rotation;
 mod tokens;
 
@@ -86,6 +87,12 @@ pub const ALL: &[Suite] = &[
         about: "an API server is away: traffic goes on, gateways restart, changes follow",
         ci: false,
         run: |run| Box::pin(outage::run(run)),
+    },
+    Suite {
+        name: "roll",
+        about: "everything is restarted in all clusters at once, under load",
+        ci: false,
+        run: |run| Box::pin(roll::run(run)),
     },
     Suite {
         name: "chart",
