@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use federation::membership::{Membership, Mode, StoreRole, TokenRequest, TokenState};
+use federation::membership::{
+    Membership, MembershipError, Mode, StoreRole, TokenRequest, TokenState,
+};
 use tokio::task::JoinHandle;
 use wire::store::TokenId;
 
@@ -39,12 +41,19 @@ impl Load {
         tokio::spawn(async move {
             let wanted = TokenRequest {
                 lifetime: Some(Duration::from_secs(3600)),
+                // What every member may grant.
+                delegation_depth: 1,
                 force: true,
                 ..request(name)
             };
             while !load.ended.load(Ordering::Relaxed) {
-                // What is not acknowledged may be there or not.
-                let Ok(token) = membership.issue_token(wanted.clone()).await else { continue };
+                let token = match membership.issue_token(wanted.clone()).await {
+                    Ok(token) => token,
+                    // A writer that may not write would leave all the work to the others.
+                    Err(error @ MembershipError::Refused { .. }) => panic!("{name}: {error}"),
+                    // What is not acknowledged may be there or not.
+                    Err(_) => continue,
+                };
                 load.note(token.id, false);
                 // So that there are never too many open ones.
                 if membership.revoke_token(token.id).await.is_ok() {
