@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use model::ClusterName;
 use model::snapshot::Backend;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::access_log::Record;
 use crate::balance::{self, Tried, Upstream};
 use crate::error::{Kind, ProxyError, Retry};
-use crate::limits::{ATTEMPTS_MAX, NOT_YET_PAUSE};
+use crate::limits::{ATTEMPTS_MAX, NOT_YET_PAUSE, TUNNEL_WAIT_MAX};
 use crate::worker::WorkerState;
 
 /// Retries belong to the gateway where a request began (DESIGN §10); this is where they are.
@@ -22,8 +23,10 @@ pub struct Attempts<'a> {
     tried: Tried,
     number: u32,
     place: Option<Place>,
-    /// A cluster that was asked again, since another gateway of it could be.
-    asked_again: Option<ClusterName>,
+    /// The attempt before failed with its tunnel, and nobody but its cluster can serve this.
+    needs_tunnel: bool,
+    /// How long this may still wait for a tunnel.
+    patience: Duration,
     /// Why the attempt before failed; a better answer than "nothing is left to try".
     failure: Option<ProxyError>,
 }
@@ -46,8 +49,16 @@ pub struct AttemptNumber {
 impl<'a> Attempts<'a> {
     pub fn begin(worker: &'a WorkerState, backend: &Arc<Backend>) -> Self {
         worker.gateway.budget.deposit();
-        let (backend, tried) = (backend.clone(), Tried::default());
-        Self { worker, backend, tried, number: 0, place: None, asked_again: None, failure: None }
+        Self {
+            worker,
+            backend: backend.clone(),
+            tried: Tried::default(),
+            number: 0,
+            place: None,
+            needs_tunnel: false,
+            patience: TUNNEL_WAIT_MAX,
+            failure: None,
+        }
     }
 
     pub fn backend(&self) -> &Backend {
@@ -58,13 +69,17 @@ impl<'a> Attempts<'a> {
         AttemptNumber { number: self.number, retries_left: ATTEMPTS_MAX - self.number }
     }
 
-    /// The place for the next attempt.
-    pub fn pick(&mut self) -> Result<Upstream, ProxyError> {
-        let gateway = &self.worker.gateway;
-        let rank = gateway.rank.load();
-        let choices = gateway.choices(&rank);
-        let path = |cluster: &ClusterName| gateway.path(cluster);
-        let picked = balance::pick(&self.backend, &self.tried, &choices, path, &mut rand::rng());
+    /// The place for the next attempt. Where only a tunnel is missing that was there a moment ago, it
+    /// waits for it: a gateway over there has gone or stood still, and is being dialled.
+    pub async fn pick(&mut self, deadline: Option<Instant>) -> Result<Upstream, ProxyError> {
+        if std::mem::take(&mut self.needs_tunnel) {
+            self.await_tunnel(deadline).await;
+        }
+        let mut picked = self.pick_now();
+        if matches!(&picked, Err(error) if error.kind == Kind::TunnelDown) {
+            self.await_tunnel(deadline).await;
+            picked = self.pick_now();
+        }
         let upstream = picked.map_err(|error| self.failure.take().unwrap_or(error))?;
         self.number += 1;
         self.place = Some(match &upstream {
@@ -72,6 +87,28 @@ impl<'a> Attempts<'a> {
             Upstream::Peer(cluster) => Place::Peer(cluster.clone()),
         });
         Ok(upstream)
+    }
+
+    fn pick_now(&self) -> Result<Upstream, ProxyError> {
+        let gateway = &self.worker.gateway;
+        let rank = gateway.rank.load();
+        let choices = gateway.choices(&rank);
+        let path = |cluster: &ClusterName| gateway.path(cluster);
+        balance::pick(&self.backend, &self.tried, &choices, path, &mut rand::rng())
+    }
+
+    async fn await_tunnel(&mut self, deadline: Option<Instant>) {
+        let Some(tunnel) = self.worker.gateway.tunnel.get() else { return };
+        let now = Instant::now();
+        let left = deadline.map_or(self.patience, |at| at.saturating_duration_since(now));
+        let clusters: Vec<_> = self.untried().cloned().collect();
+        let _ = timeout(left.min(self.patience), tunnel.sound_path(&clusters)).await;
+        self.patience = self.patience.saturating_sub(now.elapsed());
+    }
+
+    fn untried(&self) -> impl Iterator<Item = &ClusterName> {
+        let clusters = self.backend.clusters.iter();
+        clusters.filter(|cluster| !self.tried.clusters.contains(cluster))
     }
 
     pub fn describe(&self, record: &mut Record) {
@@ -109,8 +146,8 @@ impl<'a> Attempts<'a> {
         } else {
             match self.place.clone() {
                 Some(Place::Own(address)) => self.tried.endpoints.push(address),
-                Some(Place::Peer(cluster)) if self.has_another_gateway(&error, &cluster) => {
-                    self.asked_again = Some(cluster);
+                Some(Place::Peer(cluster)) if self.may_ask_again(&error, &cluster) => {
+                    self.needs_tunnel = !self.has_sound_path(&cluster);
                 }
                 Some(Place::Peer(cluster)) => self.tried.clusters.push(cluster),
                 None => {}
@@ -120,12 +157,13 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Whether it was one gateway that went, and others of its cluster seem to be there; they are
-    /// asked once.
-    fn has_another_gateway(&self, error: &ProxyError, cluster: &ClusterName) -> bool {
+    /// Whether it was a tunnel that failed and not the cluster: if another gateway of it is there, or
+    /// nobody else can serve this, so that a new tunnel is worth waiting for.
+    fn may_ask_again(&self, error: &ProxyError, cluster: &ClusterName) -> bool {
+        let can_reach = |other: &ClusterName| self.worker.gateway.path(other).is_some();
         matches!(error.kind, Kind::Draining | Kind::TunnelLost | Kind::TunnelDown)
-            && self.asked_again.as_ref() != Some(cluster)
-            && self.has_sound_path(cluster)
+            && (self.has_sound_path(cluster)
+                || !self.untried().any(|other| other != cluster && can_reach(other)))
     }
 
     fn has_sound_path(&self, cluster: &ClusterName) -> bool {

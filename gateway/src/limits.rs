@@ -80,6 +80,9 @@ pub const RETRY_BUDGET_PERCENT: u32 = 20;
 pub const RETRY_BUDGET_PER_SECOND_MIN: u32 = 10;
 /// Retries that the budget can save up: what was under way to a site when it is cut off.
 pub const RETRY_BUDGET_SAVED_MAX: u32 = 1_000;
+/// How long one request or connection waits, over all its attempts, for a tunnel to a cluster that
+/// had one a moment ago, if nobody else can serve it. A dial takes two round trips.
+pub const TUNNEL_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// Pause before the same cluster is asked again after "not yet".
 pub const NOT_YET_PAUSE: Duration = Duration::from_millis(100);
 /// A destination that is behind a producer route's revision says "not yet" for this long.

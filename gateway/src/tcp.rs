@@ -120,7 +120,7 @@ async fn connect(
     let backend = backend.ok_or_else(|| ProxyError::unresolved(&destination))?;
     let mut attempts = Attempts::begin(worker, backend);
     loop {
-        let upstream = attempts.pick()?;
+        let upstream = attempts.pick(None).await?;
         attempts.describe(entry.record());
         let joined = match upstream {
             Upstream::Local(lease) => connect_endpoint(worker, lease).await,

@@ -136,6 +136,11 @@ impl Origin {
     pub fn release(&self) {
         self.shared.released.send_replace(true);
     }
+
+    /// Makes requests wait again, from now on.
+    pub fn hold(&self) {
+        self.shared.released.send_replace(false);
+    }
 }
 
 impl Shared {

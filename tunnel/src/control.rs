@@ -140,7 +140,9 @@ impl ControlTask {
             return next_check_at;
         }
         let silence = self.health.heard_age(now);
-        link.set_suspect(is_busy && silence * 2 > dead_after(rtt, rtt_var));
+        if link.set_suspect(is_busy && silence * 2 > dead_after(rtt, rtt_var)) {
+            self.shared.changed();
+        }
         self.relieve_stalls();
         self.retire(now);
         let drain = *self.shared.drain.borrow();

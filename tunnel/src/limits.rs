@@ -77,6 +77,9 @@ pub const GATEWAYS_PER_CLUSTER_MAX: usize = 64;
 pub const GATEWAYS_PER_ADDRESS_MAX: usize = 64;
 /// A connection that lived this long makes the next backoff begin anew.
 pub const DIAL_STEADY: Duration = Duration::from_secs(10);
+/// A cluster whose last connection ended within this is taken for one that comes back: long enough
+/// for a few dials, short enough that nobody waits for a cluster that is gone.
+pub const PATH_GRACE: Duration = Duration::from_secs(3);
 /// How often a worker looks whether a place lost its connection, besides being told.
 pub const DIAL_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 

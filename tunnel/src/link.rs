@@ -185,8 +185,9 @@ impl Link {
         self.is_suspect.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_suspect(&self, is_suspect: bool) {
-        self.is_suspect.store(is_suspect, Ordering::Relaxed);
+    /// Whether that is new.
+    pub(crate) fn set_suspect(&self, is_suspect: bool) -> bool {
+        self.is_suspect.swap(is_suspect, Ordering::Relaxed) != is_suspect
     }
 
     pub(crate) fn is_retiring(&self) -> bool {

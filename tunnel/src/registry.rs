@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use model::{ClusterName, GatewayId};
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
 use wire::tunnel::{ConnectionClass, Hello};
 
-use crate::limits::{CONNECTIONS_PER_CLUSTER_MAX, CONNECTIONS_PER_GATEWAY_MAX};
+use crate::limits::{CONNECTIONS_PER_CLUSTER_MAX, CONNECTIONS_PER_GATEWAY_MAX, PATH_GRACE};
 use crate::link::Link;
 use crate::status::PathState;
 
@@ -26,6 +26,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Snapshot {
     clusters: HashMap<ClusterName, Vec<Arc<Link>>>,
+    /// When the last link of a cluster ended, for as long as it is taken for one that comes back.
+    lost: HashMap<ClusterName, Instant>,
 }
 
 /// A gateway, or its cluster, has more connections to us than it may.
@@ -62,6 +64,7 @@ impl Registry {
                 retire_one(other, &link, own);
             }
         }
+        next.lost.remove(&link.peer.cluster);
         links.push(link);
         self.snapshot.store(Arc::new(next));
         drop(writer);
@@ -75,6 +78,8 @@ impl Registry {
         links.retain(|other| !Arc::ptr_eq(other, link));
         if links.is_empty() {
             next.clusters.remove(&link.peer.cluster);
+            next.lost.retain(|_, at| at.elapsed() < PATH_GRACE);
+            next.lost.insert(link.peer.cluster.clone(), Instant::now());
         }
         self.snapshot.store(Arc::new(next));
     }
@@ -150,10 +155,17 @@ impl Snapshot {
             .min_by_key(|link| (link.rank(), link.worker != fast.worker, link.in_flight()))
     }
 
+    /// Whether the cluster has a link, or had one until a moment ago.
+    pub(crate) fn had_path(&self, cluster: &ClusterName) -> bool {
+        let just_lost = self.lost.get(cluster).is_some_and(|at| at.elapsed() < PATH_GRACE);
+        just_lost || self.clusters.contains_key(cluster)
+    }
+
     pub(crate) fn path(&self, cluster: &ClusterName) -> Option<PathState> {
         let live = self.of_cluster(cluster).iter().filter(|link| link.is_live());
         let mut state: Option<PathState> = None;
-        for link in live {
+        // A bulk link alone is no way: exchanges begin on fast ones.
+        for link in live.filter(|link| link.class == ConnectionClass::Fast) {
             // Who drains or falls silent counts only if nobody else is there.
             let seen = PathState {
                 rtt: link.rtt(),

@@ -215,6 +215,28 @@ impl Tunnel {
         self.0.registry.peek().path(cluster)
     }
 
+    /// Waits for a way to one of the clusters that stays and is not silent. It returns at once where
+    /// there is nothing to hope for: none of them has a link, or had one until a moment ago.
+    pub async fn sound_path(&self, clusters: &[ClusterName]) {
+        let mut changes = self.0.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            {
+                let links = self.0.registry.peek();
+                let path = |cluster| links.path(cluster);
+                let is_sound = |path: PathState| !path.draining && !path.suspect;
+                if clusters.iter().any(|cluster| path(cluster).is_some_and(is_sound))
+                    || !clusters.iter().any(|cluster| links.had_path(cluster))
+                {
+                    return;
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Every link, and every place that has none but should.
     pub fn links(&self) -> Vec<LinkStatus> {
         let links = self.0.registry.load();
@@ -358,8 +380,28 @@ impl Shared {
     }
 
     pub(crate) fn forget_link(&self, link: &Arc<Link>) {
+        let has_drained = link.end().is_some_and(|end| end.code == ErrorCode::Draining);
+        if has_drained || link.peer_draining() {
+            self.unlearn_gateway(link.peer.gateway);
+        }
         self.registry.remove(link);
         self.changed();
+    }
+
+    /// Who said that it goes is not looked for any more; should it come back, it is met again.
+    fn unlearn_gateway(&self, gateway: GatewayId) {
+        let is_known = |book: &HashMap<_, Vec<GatewayId>>| {
+            book.values().any(|gateways| gateways.contains(&gateway))
+        };
+        if !is_known(&self.address_book.load()) {
+            return;
+        }
+        self.address_book.rcu(|book| {
+            let mut next = HashMap::clone(book);
+            next.values_mut().for_each(|gateways| gateways.retain(|known| *known != gateway));
+            next.retain(|_, gateways| !gateways.is_empty());
+            next
+        });
     }
 
     pub(crate) fn changed(&self) {

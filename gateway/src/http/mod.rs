@@ -74,7 +74,7 @@ pub async fn handle_request(
         let mut outgoing = apply_filters(&client, request, &route, backend, source, &mut exchange);
         let mut attempts = Attempts::begin(worker, backend);
         loop {
-            let upstream = attempts.pick()?;
+            let upstream = attempts.pick(outgoing.deadline).await?;
             exchange.log(|record| attempts.describe(record));
             match forward(worker, &mut outgoing, upstream, &attempts, route.revision).await {
                 Ok(served) => break Ok(served),

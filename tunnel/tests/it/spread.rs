@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use model::{ClusterName, GatewayId};
-use tunnel::LinkState;
+use tunnel::{LinkState, LinkStatus};
 use wan::FlowSpread;
 use wire::tunnel::StreamKind;
 
@@ -185,9 +185,8 @@ async fn every_worker_finds_each_gateway_and_a_new_one_too() {
     fleet.is_whole().await;
     // Dials that reached another gateway are no errors, and leave nothing behind.
     for east in &fleet.east {
-        for row in east.tunnel.links() {
-            assert_eq!((row.state, row.last_error), (LinkState::Live, None));
-        }
+        let is_live = |row: LinkStatus| (row.state, row.last_error) == (LinkState::Live, None);
+        wait_for("all to be well", || east.tunnel.links().into_iter().all(is_live)).await;
     }
     for west in &fleet.west {
         assert_eq!(west.tunnel.counters().peers_refused, 0, "a change of mind is no refusal");

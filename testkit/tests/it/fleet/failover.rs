@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use gateway::limits::TUNNEL_WAIT_MAX;
 use http::{Method, StatusCode, Version};
 use testkit::{Answer, Client, Origin, Speaks, client, wait};
 use tokio::task::JoinSet;
@@ -191,6 +192,58 @@ async fn a_cut_in_the_middle_executes_no_post_twice_and_loses_no_get() {
     west.release();
     world.fleet.relay().heal("west").unwrap();
     moves_without_a_failure(&world, "api@west").await;
+    world.stop().await;
+}
+
+/// West alone exports. What its tunnels took with them is asked again when they are back, and what
+/// comes meanwhile waits for them; but not for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_comes_back_soon_loses_no_get() {
+    const CALLS: usize = 8;
+    /// A busy machine may need longer for a dial than anybody waits; not each time.
+    const CUTS: usize = 5;
+    let world = World::start_apart(&["east", "west"], &[("east", "west", 1)]).await;
+    let west = world.run("west", "api", Speaks::Http1).await;
+    world.export("west", "api", "[{cluster: east}]");
+    world.linked("east", "west").await;
+    world.settle("west").await;
+    world.listen("east");
+    world.import("east", "api", "http", &["west"]);
+    world.until_answer("east", "api", "api@west").await;
+    let cut = async || {
+        world.fleet.relay().cut("west").unwrap();
+        world
+            .until_peer("west's links to be given up", "east", "west", |p| p.links_live == 0)
+            .await;
+    };
+    let mut served = 0;
+    for round in 0..CUTS {
+        let before = hold(&world, &Method::GET, CALLS);
+        until_seen(&west, "/hold", (round + 1) * CALLS).await;
+        cut().await;
+        let meanwhile = world.get("east", "api", "/meanwhile");
+        let healed = async { world.fleet.relay().heal("west").unwrap() };
+        west.release();
+        let (meanwhile, ()) = tokio::join!(meanwhile, healed);
+        let answers = before.join_all().await;
+        let good = answers.iter().filter(|(_, answer)| answer.as_ref().unwrap().status == 200);
+        served = good.count() + usize::from(meanwhile.unwrap().status == 200);
+        if served == CALLS + 1 {
+            break;
+        }
+        west.hold();
+        world.until_answer("east", "api", "api@west").await;
+    }
+    assert_eq!(served, CALLS + 1, "in none of {CUTS} cuts were all served");
+
+    cut().await;
+    let asked = Instant::now();
+    let answer = world.get("east", "api", "/never").await.unwrap();
+    let waited = asked.elapsed();
+    // The second, if it was on its way when its tunnel was given up.
+    let told = (answer.status.as_u16(), answer.code());
+    assert!([(503, "FED2001"), (502, "FED2002")].contains(&told), "{answer:?}");
+    assert!(waited >= TUNNEL_WAIT_MAX, "it waited {waited:?} only");
     world.stop().await;
 }
 
