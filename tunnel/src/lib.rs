@@ -14,6 +14,7 @@
 //! workers find links, and `stream` is what an exchange does on them.
 
 mod accept;
+mod addresses;
 pub mod admit;
 mod backoff;
 mod cluster;

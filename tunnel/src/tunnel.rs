@@ -21,9 +21,7 @@ use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
 use crate::gossip::{Gossip, Heard, News};
-use crate::limits::{
-    CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX, GATEWAYS_PER_ADDRESS_MAX,
-};
+use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
 use crate::link::Link;
 use crate::registry::Registry;
 use crate::relay::{RelayIncoming, Relays};
@@ -388,22 +386,6 @@ impl Shared {
         self.changed();
     }
 
-    /// Who said that it goes is not looked for any more; should it come back, it is met again.
-    fn unlearn_gateway(&self, gateway: GatewayId) {
-        let is_known = |book: &HashMap<_, Vec<GatewayId>>| {
-            book.values().any(|gateways| gateways.contains(&gateway))
-        };
-        if !is_known(&self.address_book.load()) {
-            return;
-        }
-        self.address_book.rcu(|book| {
-            let mut next = HashMap::clone(book);
-            next.values_mut().for_each(|gateways| gateways.retain(|known| *known != gateway));
-            next.retain(|_, gateways| !gateways.is_empty());
-            next
-        });
-    }
-
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|version| *version += 1);
     }
@@ -440,44 +422,6 @@ impl Shared {
 
     pub(crate) fn forget_place(&self, place: &Place) {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
-    }
-
-    pub(crate) fn learn_address(
-        &self,
-        cluster: &ClusterName,
-        address: &PeerAddress,
-        gateway: GatewayId,
-    ) {
-        let key = (cluster.clone(), address.clone());
-        let known = |book: &HashMap<_, Vec<GatewayId>>| {
-            book.get(&key).is_some_and(|gateways| gateways.contains(&gateway))
-        };
-        if known(&self.address_book.load()) {
-            return;
-        }
-        self.address_book.rcu(|book| {
-            let mut next = HashMap::clone(book);
-            if !known(&next) {
-                let gateways: &mut Vec<_> = next.entry(key.clone()).or_default();
-                if gateways.len() >= GATEWAYS_PER_ADDRESS_MAX {
-                    gateways.remove(0); // whoever is there still is met again
-                }
-                gateways.push(gateway);
-            }
-            next
-        });
-        self.changed();
-    }
-
-    /// Forgets addresses that no peer has any more.
-    pub(crate) fn prune_addresses(&self, peers: &[Arc<ClusterPeer>]) {
-        let is_current = |cluster: &ClusterName, address: &PeerAddress| {
-            peers.iter().any(|peer| peer.name == *cluster && peer.addresses.contains(address))
-        };
-        self.address_book.rcu(|book| {
-            let kept = book.iter().filter(|((cluster, address), _)| is_current(cluster, address));
-            kept.map(|(key, gateways)| (key.clone(), gateways.clone())).collect::<HashMap<_, _>>()
-        });
     }
 
     /// Judges the links that live by the trust in force now: a bundle or an owner may be gone. The
