@@ -117,6 +117,7 @@ impl AddressView {
 pub fn address(address: &wire::resource::proto::PeerAddress) -> String {
     let transport = match address.transport() {
         Transport::Quic => "quic ",
+        Transport::Tcp => "tcp ",
         Transport::Unspecified => "",
     };
     let host = match address.host.contains(':') {
@@ -267,6 +268,7 @@ impl LinkView {
         let transport = match link.transport() {
             Transport::Unspecified => "",
             Transport::Quic => "quic",
+            Transport::Tcp => "tcp",
         };
         let id: Option<[u8; 16]> = link.gateway_id.as_slice().try_into().ok();
         Some(Self {

@@ -81,7 +81,10 @@ impl Listeners {
         }
         check_room(&self.open, is_for_import)?;
         let address = SocketAddr::new(self.state.config.routes_listen, port);
-        let sockets = bind(address, self.workers.len()).map_err(|error| explain(&error))?;
+        let tunnel = self.state.tunnel.get().map(|tunnel| tunnel.local_addr().port());
+        let is_tunnels = tunnel == Some(port);
+        let sockets =
+            bind(address, self.workers.len()).map_err(|error| explain(&error, is_tunnels))?;
         let close = CancellationToken::new();
         for (worker, listener) in self.workers.iter().zip(sockets) {
             let bound = BoundPort { port, listener, close: close.clone() };
@@ -129,8 +132,11 @@ fn log(status: &ListenerStatus) {
     }
 }
 
-fn explain(error: &io::Error) -> String {
+fn explain(error: &io::Error, is_tunnels: bool) -> String {
     let fix = match error.kind() {
+        io::ErrorKind::AddrInUse if is_tunnels => {
+            "the tunnel has it, for peers that UDP does not reach; choose another for one of the two"
+        }
         io::ErrorKind::AddrInUse => "another process holds the port; `ss -lntp` shows which",
         io::ErrorKind::AddrNotAvailable => "listen.routes is not an address of this host",
         io::ErrorKind::PermissionDenied => "ports below 1024 need the capability NET_BIND_SERVICE",
@@ -194,7 +200,8 @@ mod tests {
         assert_eq!(bound.len(), 3);
         let error = bind(free, 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "also if both would share it");
-        assert!(explain(&error).contains("ss -lntp"));
+        assert!(explain(&error, false).contains("ss -lntp"));
+        assert!(explain(&error, true).contains("the tunnel has it"));
         drop(bound);
         bind(free, 1).unwrap();
     }

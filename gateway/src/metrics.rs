@@ -109,6 +109,8 @@ catalog! {
         "When the gateway's SVID runs out, in seconds since the Unix epoch.";
     TUNNEL_UP "fed_tunnel_up" Gauge &["fed_peer_cluster"],
         "1 if a tunnel to the cluster is live.";
+    TUNNEL_FALLBACK "fed_tunnel_fallback" Gauge &["fed_peer_cluster"],
+        "1 if the tunnel to the cluster runs over TCP, since UDP does not pass.";
     TUNNEL_RTT "fed_tunnel_rtt_seconds" Gauge &["fed_peer_cluster"],
         "Smoothed round-trip time of the best tunnel to the cluster.";
     TUNNEL_PACKETS "fed_tunnel_packets_sent_total" Counter &["fed_peer_cluster"],
@@ -234,6 +236,7 @@ fn tunnel_families(state: &GatewayState, page: &mut Page) {
         let label = || vec![("fed_peer_cluster", name.clone())];
         page.gauge(TUNNEL_UP, label(), f64::from(u8::from(path.is_some())));
         if let Some(path) = path {
+            page.gauge(TUNNEL_FALLBACK, label(), f64::from(u8::from(path.fallback)));
             page.gauge(TUNNEL_RTT, label(), path.rtt.as_secs_f64());
         }
         let sums = state.links.of_cluster(peer);

@@ -53,7 +53,7 @@ fn link(status: &LinkStatus, now: SystemTime) -> Link {
         cluster: status.cluster.clone(),
         gateway_id: status.gateway,
         address: status.address.clone(),
-        transport: model::Transport::Quic,
+        transport: status.transport,
         class: match status.class {
             ConnectionClass::Fast => LinkClass::Fast,
             ConnectionClass::Bulk => LinkClass::Bulk,

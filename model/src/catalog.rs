@@ -197,16 +197,19 @@ pub struct ClusterPeer {
     pub trust_bundles: Vec<TrustBundle>,
 }
 
-/// How a gateway can be reached. The TCP fallback's transport joins this list when it is served.
+/// How a gateway can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     Quic,
+    /// TLS on TCP, where UDP does not pass.
+    Tcp,
 }
 
 impl Transport {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Quic => "quic",
+            Self::Tcp => "tcp",
         }
     }
 }

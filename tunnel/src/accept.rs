@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use quinn::{Connecting, Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connecting, Endpoint, Incoming};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 use wire::tunnel::limits::{OPEN_TIMEOUT_MS, RESUME_TIMEOUT_MS};
@@ -17,9 +17,10 @@ use wire::tunnel::{
 };
 
 use crate::admit::Protocol;
+use crate::carrier::{Connection, RecvStream, SendStream, peer_alpn};
 use crate::control;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::hello::{Purpose, greet, peer_alpn};
+use crate::hello::{Purpose, greet};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_SOURCE_MAX};
 use crate::link::{Link, close_code};
 use crate::relay;
@@ -88,21 +89,21 @@ fn begin(
 
 /// Handshakes under way at one worker, by the network that they come from.
 #[derive(Debug, Default)]
-struct UnderWay {
+pub(crate) struct UnderWay {
     by_source: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// Counts a handshake for as long as it lasts.
-struct HandshakePlace {
+pub(crate) struct HandshakePlace {
     under_way: Arc<UnderWay>,
     source: IpAddr,
     /// As of entering, this one included.
-    all: usize,
-    of_source: usize,
+    pub(crate) all: usize,
+    pub(crate) of_source: usize,
 }
 
 impl UnderWay {
-    fn enter(self: &Arc<Self>, remote: IpAddr) -> HandshakePlace {
+    pub(crate) fn enter(self: &Arc<Self>, remote: IpAddr) -> HandshakePlace {
         let source = source_network(remote);
         let mut by_source = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
         let of_source = by_source.entry(source).or_default();
@@ -153,7 +154,9 @@ async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerCo
     };
     let protocol = Protocol::of_alpn(&peer_alpn(&connection)).unwrap_or(Protocol::Tunnel);
     match (protocol, purpose) {
-        (Protocol::Tunnel, FirstId::Tunnel(class)) => meet(&context, connection, class).await,
+        (Protocol::Tunnel, FirstId::Tunnel(class)) => {
+            meet(&context, Connection::Quic(connection), class).await;
+        }
         (Protocol::Store | Protocol::Join, FirstId::Control) => relay::meet(&context, connection),
         (protocol, _) => {
             // Its windows were granted for something else.
@@ -164,7 +167,12 @@ async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerCo
     }
 }
 
-async fn meet(context: &Arc<WorkerContext>, connection: Connection, class: ConnectionClass) {
+/// Takes a gateway's connection, or closes it with the reason.
+pub(crate) async fn meet(
+    context: &Arc<WorkerContext>,
+    connection: Connection,
+    class: ConnectionClass,
+) {
     let remote = connection.remote_address();
     let purpose = Purpose { worker: context.index, class, dialled: None, spreads: false };
     match greet(&context.shared, connection, purpose).await {
@@ -275,7 +283,7 @@ async fn answer_bad_open(send: &mut SendStream, reader: &FrameReader, error: &St
         // The peer gave it up, or the connection ended: there is nobody to be told.
         _ => {
             let reset = StreamReset::new(ErrorCode::Cancelled, Dispatched::No);
-            let _ = send.reset(stream_code(reset));
+            send.reset(stream_code(reset));
         }
     }
 }
@@ -297,7 +305,7 @@ pub(crate) async fn accept_resumes(shared: Arc<Shared>, link: Arc<Link>) {
 
 async fn take_resume(shared: &Arc<Shared>, link: &Arc<Link>, mut stream: RecvStream) {
     let stop = |stream: &mut RecvStream, code| {
-        let _ = stream.stop(stream_code(StreamReset::new(code, Dispatched::Maybe)));
+        stream.stop(stream_code(StreamReset::new(code, Dispatched::Maybe)));
     };
     let (token, decoder) = match timeout(OPEN_TIMEOUT, read_resume(&mut stream)).await {
         Ok(Ok(resume)) => resume,
@@ -331,8 +339,8 @@ async fn read_resume(stream: &mut RecvStream) -> Result<(MoveToken, FrameDecoder
             Ok(None) => {}
             Err(error) => return Err(error.code()),
         }
-        match stream.read_chunk(RESUME_CHUNK_BYTES, true).await {
-            Ok(Some(chunk)) => decoder.push(chunk.bytes),
+        match stream.read_chunk(RESUME_CHUNK_BYTES).await {
+            Ok(Some(chunk)) => decoder.push(chunk),
             Ok(None) => return Err(ErrorCode::Truncated),
             Err(_) => return Err(ErrorCode::Cancelled),
         }

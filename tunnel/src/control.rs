@@ -5,18 +5,19 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
-use model::GatewayId;
-use quinn::{ConnectionStats, SendStream};
+use model::code;
+use model::{GatewayId, Transport};
 use tokio::time::sleep_until;
 use wire::tunnel::{Beacon, Drain, ErrorCode, Frame, encode_beacon, encode_drain};
 
 use crate::accept::{accept_exchanges, accept_resumes};
-use crate::congestion::Steady;
+use crate::carrier::{SendStream, Vitals};
 use crate::gossip::Cursor;
 use crate::health::{Advice, Health, Observation, Verdict, dead_after};
 use crate::hello::{ControlError, ControlReader, ControlStream, Greeted};
-use crate::limits::NEWS_INTERVAL_MIN;
+use crate::limits::{NEWS_INTERVAL_MIN, TCP_DEAD_AFTER_MIN};
 use crate::link::Link;
+use crate::patience::Patience;
 use crate::tunnel::Shared;
 use crate::worker::WorkerContext;
 
@@ -46,11 +47,19 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         return None;
     }
     shared.changed();
+    shared.way_found();
     shared.gossip.hear(&link.peer.cluster, &[head], &[]);
     tracing::info!(
         cluster = %link.peer.cluster, gateway = %link.peer.gateway, class = link.class.as_str(),
-        worker = link.worker, dialled = link.dialled, remote = %link.peer.remote, "link up"
+        transport = link.transport().as_str(), worker = link.worker, dialled = link.dialled,
+        remote = %link.peer.remote, "link up"
     );
+    if link.transport() == Transport::Tcp {
+        tracing::warn!(
+            code = %code::TUNNEL_FALLBACK, cluster = %link.peer.cluster, remote = %link.peer.remote,
+            "UDP does not pass: traffic runs over TCP until it does"
+        );
+    }
     tokio::spawn(accept_exchanges(Arc::clone(context), Arc::clone(&link)));
     if link.class == wire::tunnel::ConnectionClass::Bulk {
         tokio::spawn(accept_resumes(Arc::clone(shared), Arc::clone(&link)));
@@ -70,6 +79,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         news: Cursor::default(),
         news_at: None,
         siblings_told: 0,
+        patience: shared.patiences.meet(link.peer.gateway, link.incarnation, now),
         writer: ControlWriter { send, unsent: BytesMut::new(), sequence: 0 },
     };
     tokio::spawn(task.run(reader));
@@ -88,6 +98,8 @@ struct ControlTask {
     news_at: Option<Instant>,
     /// The version of the own cluster's gateways that the peer was told here.
     siblings_told: u64,
+    /// What is known of the peer's process from all links to it.
+    patience: Arc<Patience>,
     writer: ControlWriter,
 }
 
@@ -118,19 +130,24 @@ impl ControlTask {
     fn check(&mut self) -> Instant {
         let now = Instant::now();
         let link = &self.link;
-        let stats = link.connection.stats();
-        let rtt = stats.path.rtt;
-        let rtt_var = Steady::rtt_var(link.connection.congestion_state());
+        let Vitals { rtt, rtt_var, heard } = link.connection.vitals();
         link.set_rtt(rtt);
         if link.take_probe() {
             self.health.probe(now);
         }
         let is_busy = self.is_pair_busy();
         let link = &self.link;
-        let frames_heard = frames_heard(&stats);
-        let seen = Observation { frames_heard, is_busy, rtt, rtt_var };
+        let least = match link.transport() {
+            Transport::Quic => Duration::ZERO,
+            Transport::Tcp => TCP_DEAD_AFTER_MIN,
+        };
+        let patience = self.patience.dead_after(now).max(least);
+        let seen = Observation { heard, is_busy, rtt, rtt_var, patience };
         let advice = self.health.check(now, seen);
-        let Advice { verdict, beacon_due, loop_stood_still, next_check_at } = advice;
+        let Advice { verdict, beacon_due, silence_ended, loop_stood_still, next_check_at } = advice;
+        if let Some(silence) = silence_ended {
+            self.patience.heard_after(silence, now);
+        }
         if loop_stood_still {
             link.stalls.excuse();
         }
@@ -140,8 +157,9 @@ impl ControlTask {
             return next_check_at;
         }
         let silence = self.health.heard_age(now);
-        if link.set_suspect(is_busy && silence * 2 > dead_after(rtt, rtt_var)) {
-            self.shared.changed();
+        let is_suspect = is_busy && silence * 2 > dead_after(rtt, rtt_var).max(least);
+        if link.set_suspect(is_suspect) && !is_suspect {
+            self.shared.way_found();
         }
         self.relieve_stalls();
         self.retire(now);
@@ -213,6 +231,7 @@ impl ControlTask {
             Verdict::Unheard(_) => format!("the peer has not heard this side for {ms} ms"),
             _ => format!("nothing was heard for {ms} ms"),
         };
+        self.patience.died(silence, Instant::now());
         self.shared.counts.of(self.link.worker).links_dead();
         self.shared.end_link(&self.link, ErrorCode::PeerSilent, text);
     }
@@ -342,37 +361,4 @@ impl ControlWriter {
             }
         }
     }
-}
-
-/// Frames of packets that were decrypted: the one count that a stranger cannot make grow.
-fn frames_heard(stats: &ConnectionStats) -> u64 {
-    let frames = &stats.frame_rx;
-    [
-        frames.acks,
-        frames.ack_frequency,
-        frames.crypto,
-        frames.connection_close,
-        frames.data_blocked,
-        frames.datagram,
-        u64::from(frames.handshake_done),
-        frames.immediate_ack,
-        frames.max_data,
-        frames.max_stream_data,
-        frames.max_streams_bidi,
-        frames.max_streams_uni,
-        frames.new_connection_id,
-        frames.new_token,
-        frames.path_challenge,
-        frames.path_response,
-        frames.ping,
-        frames.reset_stream,
-        frames.retire_connection_id,
-        frames.stream_data_blocked,
-        frames.streams_blocked_bidi,
-        frames.streams_blocked_uni,
-        frames.stop_sending,
-        frames.stream,
-    ]
-    .iter()
-    .sum()
 }

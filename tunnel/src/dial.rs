@@ -5,14 +5,16 @@
 //! [`connect`] how. The smaller gateway id dials all slots; the larger one only what has had no
 //! connection of the class for two seconds, so that one side without inbound reachability is enough.
 //! Whoever is not known yet is met by worker 0 of *both* sides, fast only; connections that both
-//! dialled at the same time are sorted out by [`crate::registry`].
+//! dialled at the same time are sorted out by [`crate::registry`]. [`fallback`] is the way where UDP does
+//! not pass.
 
 mod candidates;
 mod choice;
 mod connect;
+mod fallback;
 mod ports;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +22,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use model::code;
-use model::{ClusterPeer, GatewayId, Transport};
+use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress, Transport};
 use quinn::ConnectionError;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -41,6 +43,7 @@ use crate::worker::WorkerContext;
 use candidates::candidates;
 use choice::{Choice, Next};
 use connect::{Connector, Outcome};
+use fallback::Fallback;
 use ports::{Ports, Taken};
 
 pub(crate) use connect::{check_wanted, resolve};
@@ -50,12 +53,14 @@ pub(crate) struct Dialler {
     context: Arc<WorkerContext>,
     ports: Arc<Ports>,
     tasks: HashMap<Place, AbortHandle>,
+    /// The ways over TCP, by the first worker alone.
+    fallbacks: HashMap<(ClusterName, PeerAddress), AbortHandle>,
 }
 
 impl Dialler {
     pub(crate) fn new(context: Arc<WorkerContext>) -> Self {
         let ports = Arc::new(Ports::new(Arc::clone(&context)));
-        Self { context, ports, tasks: HashMap::new() }
+        Self { context, ports, tasks: HashMap::new(), fallbacks: HashMap::new() }
     }
 
     pub(crate) async fn run(mut self) {
@@ -73,7 +78,7 @@ impl Dialler {
                 changed = peers.changed() => if changed.is_err() { break },
             }
         }
-        self.tasks.values().for_each(AbortHandle::abort);
+        self.tasks.values().chain(self.fallbacks.values()).for_each(AbortHandle::abort);
         self.ports.close().await;
     }
 
@@ -91,6 +96,7 @@ impl Dialler {
         });
         if self.context.index == 0 {
             shared.prune_addresses(peers);
+            self.follow_fallbacks(peers);
         }
         for place in wanted {
             let (context, ports) = (&self.context, &self.ports);
@@ -104,6 +110,34 @@ impl Dialler {
             });
         }
     }
+
+    fn follow_fallbacks(&mut self, peers: &[Arc<ClusterPeer>]) {
+        let wanted: HashSet<_> = peers.iter().flat_map(|peer| fallbacks_of(peer)).collect();
+        self.fallbacks.retain(|way, task| {
+            let is_wanted = wanted.contains(way);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for way in wanted {
+            let context = &self.context;
+            self.fallbacks.entry(way).or_insert_with_key(|(cluster, address)| {
+                let way = Fallback::new(Arc::clone(context), cluster.clone(), address.clone());
+                tokio::spawn(way.run()).abort_handle()
+            });
+        }
+    }
+}
+
+/// Where a peer is dialled over TCP: at the addresses that it has for that, else at the same ports as
+/// over UDP.
+fn fallbacks_of(peer: &ClusterPeer) -> impl Iterator<Item = (ClusterName, PeerAddress)> {
+    let of =
+        |transport| peer.addresses.iter().filter(move |address| address.transport == transport);
+    let has_own = of(Transport::Tcp).next().is_some();
+    let addresses = of(if has_own { Transport::Tcp } else { Transport::Quic });
+    addresses.take(ADDRESSES_PER_PEER_MAX).map(|address| (peer.name.clone(), address.clone()))
 }
 
 /// A peer's places for one worker.

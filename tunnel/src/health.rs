@@ -1,7 +1,8 @@
 //! When a connection is dead: the rule alone, without I/O or clock.
 //!
 //! A pair *talks* while an exchange is open and for two seconds after the last one. Then both sides
-//! send a beacon each 100 ms, and no authenticated packet for `max(600 ms, 3 RTT + 4 var)` is death.
+//! send a beacon each 100 ms, and no authenticated packet for `max(600 ms, 3 RTT + 4 var)` is death; a
+//! peer that was silent of late and came back is given longer (`patience`).
 //! An idle pair sends a beacon every five seconds and judges nothing: the first exchange begins the
 //! talk with a beacon, and from then the clock runs. Time in which our own event loop stood still
 //! is not counted. A beacon carries how long ago its sender heard us, so that a path that is cut in
@@ -23,7 +24,7 @@ const TALK_LINGER: Duration = Duration::from_millis(TALK_LINGER_MS as u64);
 /// One connection's signs of life.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
-    frames_heard: u64,
+    heard: u64,
     heard_at: Instant,
     talk: Option<Talk>,
     /// What the peer last said of hearing us: the silence it saw, and when we learned of it.
@@ -42,12 +43,14 @@ struct Talk {
 /// What a check is told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Observation {
-    /// Frames of authenticated packets so far; only that it grows matters.
-    pub(crate) frames_heard: u64,
+    /// What came from the peer so far, and is authentic; only that it grows matters.
+    pub(crate) heard: u64,
     /// Whether an exchange is open, or one was since the last check.
     pub(crate) is_busy: bool,
     pub(crate) rtt: Duration,
     pub(crate) rtt_var: Duration,
+    /// What silence is death at least, by what the peer has shown before.
+    pub(crate) patience: Duration,
 }
 
 /// What a check says.
@@ -55,6 +58,8 @@ pub(crate) struct Observation {
 pub(crate) struct Advice {
     pub(crate) verdict: Verdict,
     pub(crate) beacon_due: bool,
+    /// The peer was heard again after so long, while it should have spoken.
+    pub(crate) silence_ended: Option<Duration>,
     /// The check came too late: so did everything else that this event loop was to do.
     pub(crate) loop_stood_still: bool,
     /// When to check again, unless an exchange begins before.
@@ -73,7 +78,7 @@ pub(crate) enum Verdict {
 impl Health {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            frames_heard: 0,
+            heard: 0,
             heard_at: now,
             talk: None,
             peer_silence: None,
@@ -85,12 +90,14 @@ impl Health {
     /// Looks at the connection. Call it at `next_check_at`, and at once when an exchange begins.
     pub(crate) fn check(&mut self, now: Instant, seen: Observation) -> Advice {
         let loop_stood_still = self.discount_gap(now);
-        if seen.frames_heard != self.frames_heard {
-            self.frames_heard = seen.frames_heard;
+        let mut silence_ended = None;
+        if seen.heard != self.heard {
+            self.heard = seen.heard;
+            silence_ended = self.silence(now);
             self.heard_at = now;
         }
         self.follow_talk(now, seen.is_busy);
-        let verdict = self.judge(now, dead_after(seen.rtt, seen.rtt_var));
+        let verdict = self.judge(now, dead_after(seen.rtt, seen.rtt_var).max(seen.patience));
         let beacon_due = now >= self.next_beacon_at;
         if beacon_due {
             self.next_beacon_at = now + self.beacon_interval();
@@ -98,7 +105,7 @@ impl Health {
         let longest = if self.talk.is_some() { HEALTH_CHECK_INTERVAL } else { KEEPALIVE_INTERVAL };
         self.next_check_at = self.next_beacon_at.min(now + longest);
         let next_check_at = self.next_check_at;
-        Advice { verdict, beacon_due, loop_stood_still, next_check_at }
+        Advice { verdict, beacon_due, silence_ended, loop_stood_still, next_check_at }
     }
 
     /// A beacon came, in which the peer says how long ago it heard us.
@@ -155,9 +162,7 @@ impl Health {
 
     fn judge(&self, now: Instant, dead_after: Duration) -> Verdict {
         let Some(talk) = self.talk else { return Verdict::Alive };
-        // Silence before the talk began was no promise broken.
-        let silence = now.saturating_duration_since(self.heard_at.max(talk.since));
-        if silence >= dead_after {
+        if let Some(silence) = self.silence(now).filter(|silence| *silence >= dead_after) {
             return Verdict::Silent(silence);
         }
         if let Some((age, at)) = self.peer_silence {
@@ -169,6 +174,13 @@ impl Health {
             }
         }
         Verdict::Alive
+    }
+
+    /// For how long the peer has not been heard, though it was to speak: silence before the talk began
+    /// was no promise broken.
+    fn silence(&self, now: Instant) -> Option<Duration> {
+        let talk = self.talk?;
+        Some(now.saturating_duration_since(self.heard_at.max(talk.since)))
     }
 
     fn beacon_interval(&self) -> Duration {
@@ -198,6 +210,8 @@ mod tests {
         now: Instant,
         frames: u64,
         rtt: Duration,
+        patience: Duration,
+        longest_silence: Duration,
         beacons: Vec<u64>,
     }
 
@@ -205,7 +219,16 @@ mod tests {
         fn new() -> Self {
             let start = Instant::now();
             let health = Health::new(start);
-            Self { health, start, now: start, frames: 0, rtt: RTT, beacons: Vec::new() }
+            Self {
+                health,
+                start,
+                now: start,
+                frames: 0,
+                rtt: RTT,
+                patience: Duration::ZERO,
+                longest_silence: Duration::ZERO,
+                beacons: Vec::new(),
+            }
         }
 
         /// Checks until `until_ms`; the peer is heard at each check if `heard`. The first verdict
@@ -214,12 +237,15 @@ mod tests {
             loop {
                 self.frames += u64::from(heard);
                 let seen = Observation {
-                    frames_heard: self.frames,
+                    heard: self.frames,
                     is_busy: busy,
                     rtt: self.rtt,
                     rtt_var: Duration::ZERO,
+                    patience: self.patience,
                 };
                 let advice = self.health.check(self.now, seen);
+                let ended = advice.silence_ended.unwrap_or_default();
+                self.longest_silence = self.longest_silence.max(ended);
                 let at = (self.now - self.start).as_millis() as u64;
                 if advice.beacon_due {
                     self.beacons.push(at);
@@ -256,6 +282,19 @@ mod tests {
         driver.rtt = ms(500);
         let (at, _) = driver.run(9000, true, false).unwrap();
         assert!((1500..=1600).contains(&at), "{at}");
+    }
+
+    #[test]
+    fn a_silence_that_ends_is_told_and_a_patient_side_waits_longer() {
+        let mut driver = Driver::new();
+        assert_eq!(driver.run(2000, true, true), None);
+        assert!(driver.longest_silence <= ms(50), "{:?}", driver.longest_silence);
+        assert_eq!(driver.run(2400, true, false), None);
+        assert_eq!(driver.run(3000, true, true), None);
+        assert!((400..=450).contains(&(driver.longest_silence.as_millis() as u64)));
+        driver.patience = ms(1200);
+        let (at, _) = driver.run(9000, true, false).unwrap();
+        assert!((4200..=4300).contains(&at), "{at}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a QUIC connection to a link: admission, the control stream, HELLO both ways.
+//! From a connection to a link: admission, the control stream, HELLO both ways.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,9 +9,7 @@ use bytes::{Bytes, BytesMut};
 use identity::ExpectedPeer;
 use model::code::{self, Code};
 use model::{ClusterName, GatewayId};
-use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream};
-use rustls_pki_types::CertificateDer;
+use quinn::{ConnectionError, ReadError};
 use tokio::time::timeout;
 use wire::tunnel::limits::HELLO_TIMEOUT_MS;
 use wire::tunnel::{
@@ -20,6 +18,7 @@ use wire::tunnel::{
 };
 
 use crate::admit::{Admitted, AdmittedPeer, Refusal, admit};
+use crate::carrier::{Connection, RecvStream, SendStream};
 use crate::dial::check_wanted;
 use crate::link::{LinkParts, PeerIdentity, close_code, describe};
 use crate::tunnel::Shared;
@@ -136,12 +135,12 @@ async fn greet_open(
     connection: &Connection,
     purpose: Purpose,
 ) -> Result<Greeted, HelloError> {
-    let chain = peer_chain(connection);
+    let chain = connection.peer_chain();
     let expected = match &purpose.dialled {
         Some(dialled) => ExpectedPeer::Cluster(dialled.cluster.clone()),
         None => ExpectedPeer::AnyKnown,
     };
-    let alpn = peer_alpn(connection);
+    let alpn = connection.peer_alpn();
     let (_, now) = shared.now();
     let admitted = admit(&alpn, &chain, &shared.identity.load(), &expected, now)?;
     let Admitted::Tunnel(admitted) = admitted else {
@@ -188,7 +187,7 @@ async fn exchange_hellos(
     let dialled = purpose.dialled.is_some();
     let streams = if dialled { connection.open_bi().await } else { connection.accept_bi().await };
     let (mut send, recv) = streams.map_err(HelloError::Lost)?;
-    let _ = send.set_priority(PRIORITY_CONTROL);
+    send.set_priority(PRIORITY_CONTROL);
     let mut frame = BytesMut::with_capacity(128);
     encode_hello(own, &mut frame).expect("what HELLO says was checked when the tunnel was bound");
     let mut reader = ControlReader::new(recv);
@@ -198,7 +197,7 @@ async fn exchange_hellos(
     write(&mut send, connection, opening).await?;
     let hello = read_hello(&mut reader).await?;
     if let Some(dialled) = choosy {
-        check_wanted(shared, purpose, dialled, &hello)?;
+        check_wanted(shared, purpose, dialled, connection.transport(), &hello)?;
     }
     if !frame.is_empty() {
         write(&mut send, connection, frame.freeze()).await?;
@@ -272,18 +271,6 @@ pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-pub(crate) fn peer_chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
-    let identity = connection.peer_identity();
-    let chain = identity.and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
-    chain.map_or_else(Vec::new, |chain| *chain)
-}
-
-pub(crate) fn peer_alpn(connection: &Connection) -> Vec<u8> {
-    let data = connection.handshake_data();
-    let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
-    data.and_then(|data| data.protocol).unwrap_or_default()
-}
-
 /// Frames of the control stream, in their order.
 pub(crate) struct ControlReader {
     recv: RecvStream,
@@ -311,8 +298,8 @@ impl ControlReader {
                 self.order.check(&frame)?;
                 return Ok(Some(frame));
             }
-            match self.recv.read_chunk(CONTROL_CHUNK_BYTES_MAX, true).await? {
-                Some(chunk) => self.decoder.push(chunk.bytes),
+            match self.recv.read_chunk(CONTROL_CHUNK_BYTES_MAX).await? {
+                Some(chunk) => self.decoder.push(chunk),
                 None => return Ok(None),
             }
         }

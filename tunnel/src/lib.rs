@@ -9,14 +9,16 @@
 //! of its own, and speaks TLS once more inside of each stream ([`Inner`]). Between the processes of one
 //! cluster there is TLS too where they have no Unix sockets in common ([`ClusterStream`]).
 //!
-//! Inside: `socket` moves every packet, `accept` and `dial` make connections, `hello` turns one into
-//! a `link`, `control` stays with it (`health` has the rule of death), `registry` is where all
-//! workers find links, and `stream` is what an exchange does on them.
+//! Inside: `carrier` is what streams run over, `socket` moves every packet, `accept` and `dial` make
+//! connections, `hello` turns one into a `link`, `control` stays with it (`health` has the rule of
+//! death), `registry` is where all workers find links, and `stream` is what an exchange does on them.
 
 mod accept;
 mod addresses;
 pub mod admit;
 mod backoff;
+mod bind;
+mod carrier;
 mod cluster;
 mod config;
 mod congestion;
@@ -33,12 +35,14 @@ mod inner;
 pub mod limits;
 mod link;
 mod node;
+mod patience;
 mod registry;
 mod relay;
 mod socket;
 mod stall;
 mod status;
 mod stream;
+mod tcp;
 mod transport;
 mod tunnel;
 mod worker;

@@ -90,6 +90,12 @@ pub const ALIAS_DELAY: Duration = Duration::from_millis(500);
 pub const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// A check that comes this much too late means that our own event loop stood still.
 pub const LOOP_GAP_SLACK: Duration = Duration::from_millis(50);
+/// A peer that was silent and came back is given this many times its longest silence.
+pub const SILENCE_FACTOR: u32 = 3;
+/// For how long a silence that ended is remembered.
+pub const SILENCE_MEMORY: Duration = Duration::from_secs(30);
+/// The most that a peer's earlier silences add to how long it may be silent.
+pub const DEAD_AFTER_LEARNED_MAX: Duration = Duration::from_secs(2);
 /// A reader that took nothing for this long, while something was there to read, is stalled.
 pub const STALL_GRACE: Duration = Duration::from_millis(500);
 
@@ -97,6 +103,29 @@ pub const STALL_GRACE: Duration = Duration::from_millis(500);
 pub const CHUNKS_PER_READ: usize = 32;
 /// Bytes after which an exchange's direction ranks below exchanges that have just begun.
 pub const SINK_AFTER_BYTES: u64 = 64 * 1024;
+
+/// UDP ports that are tried, where any will do, until the TCP port of the number is free as well.
+pub const FREE_PORT_TRIES: u32 = 16;
+/// How long a cluster is without a sound QUIC connection before it is dialled over TCP.
+pub const FALLBACK_AFTER: Duration = Duration::from_secs(1);
+/// How long a QUIC connection has lived when it takes the place of one over TCP for good.
+pub const FALLBACK_RETIRES_AFTER: Duration = Duration::from_secs(3);
+/// The least silence that is death on TCP, where one lost packet holds up all that follow it.
+pub const TCP_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
+/// Streams that the dialler of a TCP connection keeps open for the listener to begin on.
+pub const TCP_OFFERS_IDLE: usize = 32;
+/// Time between two measurements of a TCP connection's round-trip time.
+pub const TCP_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last words of a TCP connection may take.
+pub const TCP_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Bytes that one stream of a TCP connection keeps until the network takes them.
+pub const TCP_SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of HTTP/2's own headers of one stream; an exchange's heads are frames inside.
+pub const TCP_HEADER_BYTES_MAX: u32 = 4096;
+/// TCP connections of one worker that the kernel holds until they are taken.
+pub const TCP_BACKLOG_MAX: i32 = 256;
+/// Pause after the kernel had no TCP connection to give, though it said so.
+pub const TCP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Store connections that one cluster's federation node may have to us; it replaces old ones.
 pub const STORE_CONNECTIONS_PER_CLUSTER_MAX: usize = 8;

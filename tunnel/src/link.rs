@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use model::{ClusterName, GatewayId, SpiffeId};
-use quinn::{Connection, ConnectionError, TransportErrorCode, VarInt};
+use model::{ClusterName, GatewayId, SpiffeId, Transport};
+use quinn::{ConnectionError, TransportErrorCode, VarInt};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Notify;
 use wire::tunnel::{ConnectionClass, Dispatched, ErrorCode};
 
+use crate::carrier::Connection;
 use crate::error::{StreamError, StreamErrorKind};
 use crate::stall::StallWatch;
 
@@ -60,6 +61,8 @@ pub(crate) struct Link {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LinkRank {
     Sound,
+    /// Sound, and over TCP: for as long as there is nothing better.
+    Fallback,
     /// Silent for half of what death needs, or to be replaced by an equal one.
     Doubtful,
     Draining,
@@ -136,6 +139,10 @@ impl Link {
         }
     }
 
+    pub(crate) fn transport(&self) -> Transport {
+        self.connection.transport()
+    }
+
     /// Counts an exchange; true if the pair has to be woken for it.
     pub(crate) fn begin_exchange(&self) -> bool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -164,9 +171,10 @@ impl Link {
         self.is_live.load(Ordering::Acquire)
     }
 
-    /// Whether it keeps its place, so that nothing is dialled for that: a peer that drains goes.
+    /// Whether it keeps its place, so that nothing is dialled for that: a peer that drains goes, and
+    /// over TCP no place is kept, so that QUIC is tried on.
     pub(crate) fn covers(&self) -> bool {
-        self.is_live() && !self.peer_draining()
+        self.transport() == Transport::Quic && self.is_live() && !self.peer_draining()
     }
 
     /// Which links are to be preferred for new exchanges: the smallest. A gateway that drains serves
@@ -177,7 +185,10 @@ impl Link {
         } else if self.is_suspect() || self.is_retiring() {
             LinkRank::Doubtful
         } else {
-            LinkRank::Sound
+            match self.transport() {
+                Transport::Quic => LinkRank::Sound,
+                Transport::Tcp => LinkRank::Fallback,
+            }
         }
     }
 

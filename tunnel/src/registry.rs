@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
-use model::{ClusterName, GatewayId};
+use model::{ClusterName, GatewayId, Transport};
 use wire::tunnel::limits::DIAL_TAKEOVER_MS;
 use wire::tunnel::{ConnectionClass, Hello};
 
 use crate::limits::{CONNECTIONS_PER_CLUSTER_MAX, CONNECTIONS_PER_GATEWAY_MAX, PATH_GRACE};
-use crate::link::Link;
+use crate::link::{Link, LinkRank};
 use crate::status::PathState;
 
 /// Connections of both sides that began within this of each other were dialled at the same time.
@@ -60,7 +60,9 @@ impl Registry {
         for other in siblings {
             if other.incarnation != link.incarnation {
                 other.probe();
-            } else if other.class == link.class && other.slot == link.slot {
+            } else if (other.class, other.slot, other.transport())
+                == (link.class, link.slot, link.transport())
+            {
                 retire_one(other, &link, own);
             }
         }
@@ -152,6 +154,7 @@ impl Snapshot {
     pub(crate) fn bulk_beside<'a>(&'a self, fast: &'a Link) -> Option<&'a Arc<Link>> {
         self.pair_of(fast)
             .filter(|link| link.class == ConnectionClass::Bulk && link.is_live())
+            .filter(|link| link.transport() == fast.transport())
             .min_by_key(|link| (link.rank(), link.worker != fast.worker, link.in_flight()))
     }
 
@@ -171,6 +174,7 @@ impl Snapshot {
                 rtt: link.rtt(),
                 draining: link.peer_draining(),
                 suspect: link.is_suspect(),
+                fallback: link.transport() == Transport::Tcp,
                 load_permille: link.peer_load_permille(),
                 in_flight: link.in_flight(),
             };
@@ -180,6 +184,7 @@ impl Snapshot {
                     rtt: state.rtt.min(seen.rtt),
                     draining: state.draining && seen.draining,
                     suspect: state.suspect && seen.suspect,
+                    fallback: state.fallback && seen.fallback,
                     load_permille: state.load_permille.min(seen.load_permille),
                     in_flight: state.in_flight + seen.in_flight,
                 },
@@ -215,6 +220,24 @@ impl Snapshot {
     pub(crate) fn covers_process(&self, cluster: &ClusterName, hello: &Hello, slot: u8) -> bool {
         self.staying(cluster, hello.gateway, hello.class)
             .any(|link| link.slot == slot && link.incarnation == hello.incarnation)
+    }
+
+    /// Links over TCP that stay.
+    pub(crate) fn fallbacks(&self, cluster: &ClusterName) -> impl Iterator<Item = &Arc<Link>> {
+        self.of_cluster(cluster).iter().filter(|link| {
+            link.transport() == Transport::Tcp
+                && link.rank() == LinkRank::Fallback
+                && link.is_live()
+        })
+    }
+
+    /// When the first of the QUIC links began that exchanges can begin on and that are not silent.
+    pub(crate) fn sound_since(&self, cluster: &ClusterName) -> Option<Instant> {
+        let links = self.of_cluster(cluster).iter();
+        let sound = links.filter(|link| {
+            link.class == ConnectionClass::Fast && link.covers() && !link.is_suspect()
+        });
+        sound.map(|link| link.established).min()
     }
 
     /// Whether any link leads to a gateway.

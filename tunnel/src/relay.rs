@@ -22,7 +22,8 @@ use wire::tunnel::limits::{JOIN_STREAMS_MAX, STORE_STREAMS_MAX};
 
 use crate::accept::source_network;
 use crate::admit::{Admitted, AdmittedPeer, Protocol, Refusal, admit};
-use crate::hello::{peer_alpn, peer_chain, plain};
+use crate::carrier::{peer_alpn, peer_chain};
+use crate::hello::plain;
 use crate::limits::{
     EXPIRED_SVID_AGE_MAX, JOIN_CONNECTION_AGE_MAX, JOIN_CONNECTIONS_MAX,
     JOIN_CONNECTIONS_PER_SOURCE_MAX, RELAY_OPEN_WAIT, RELAY_QUEUE_MAX, STORE_CONNECTIONS_MAX,

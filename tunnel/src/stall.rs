@@ -2,7 +2,6 @@
 //! enough of them would hold all of it. Over three quarters, the longest-stalled is reset.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -10,10 +9,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use quinn::{ReadError, RecvStream};
+use quinn::ReadError;
 use wire::tunnel::limits::HELD_WINDOW_PERCENT_MAX;
 use wire::tunnel::{Dispatched, ErrorCode, StreamReset};
 
+use crate::carrier::RecvStream;
 use crate::limits::{CHUNKS_PER_READ, STALL_GRACE};
 use crate::stream::stream_code;
 
@@ -166,7 +166,7 @@ impl RecvGate {
     /// Tells the peer that nothing more is read.
     pub(crate) fn stop(&self, reset: StreamReset) {
         if let Some(stream) = &mut self.lock().stream {
-            let _ = stream.stop(stream_code(reset));
+            stream.stop(stream_code(reset));
         }
     }
 
@@ -207,7 +207,7 @@ impl RecvGate {
         gated.peeked = None;
         let reset = StreamReset::new(ErrorCode::StalledReader, Dispatched::Maybe);
         if let Some(stream) = &mut gated.stream {
-            let _ = stream.stop(stream_code(reset));
+            stream.stop(stream_code(reset));
         }
         drop(gated);
         self.reader.wake();
@@ -225,7 +225,7 @@ impl RecvGate {
         };
         self.is_waiting.store(true, Ordering::Release);
         let waker = Waker::from(Arc::clone(self));
-        let read = pin!(stream.read_chunks(buffers)).poll(&mut Context::from_waker(&waker));
+        let read = stream.poll_chunks(&mut Context::from_waker(&waker), buffers);
         if read.is_ready() {
             self.is_waiting.store(false, Ordering::Release);
         }

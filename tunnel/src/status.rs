@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use model::code::Code;
-use model::{ClusterName, GatewayId, SpiffeId};
+use model::code::{self, Code};
+use model::{ClusterName, GatewayId, SpiffeId, Transport};
 use wire::tunnel::ConnectionClass;
 
 use crate::hello::plain;
@@ -22,10 +22,19 @@ pub struct PathState {
     pub draining: bool,
     /// Every live connection has been silent for longer than it should be.
     pub suspect: bool,
+    /// Every live connection runs over TCP, since UDP does not pass.
+    pub fallback: bool,
     /// How busy the least busy gateway says it is; 1000 is full.
     pub load_permille: u32,
     /// Exchanges that this gateway has open towards the cluster.
     pub in_flight: u32,
+}
+
+impl PathState {
+    /// Whether it stays, as far as is known, and is not silent.
+    pub fn is_sound(&self) -> bool {
+        !self.draining && !self.suspect
+    }
 }
 
 /// One connection, or one place that has none: a row of `fedctl links`.
@@ -38,6 +47,8 @@ pub struct LinkStatus {
     /// As configured if we dialled, else where the peer came from.
     pub address: String,
     pub remote: Option<SocketAddr>,
+    /// TCP: UDP does not pass.
+    pub transport: Transport,
     pub class: ConnectionClass,
     /// Our worker that drives it.
     pub worker: u8,
@@ -112,7 +123,7 @@ pub struct TunnelCounters {
 }
 
 pub(crate) fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) -> LinkStatus {
-    let stats = link.connection.stats();
+    let traffic = link.connection.traffic();
     let last_error = places
         .iter()
         .filter(|(place, _)| {
@@ -122,25 +133,43 @@ pub(crate) fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) ->
         })
         .filter_map(|(_, state)| state.last_error.clone())
         .max_by_key(|error| error.at);
+    let last_error = match link.transport() {
+        Transport::Quic => last_error,
+        Transport::Tcp => Some(fallback_error(link, last_error)),
+    };
     LinkStatus {
         cluster: link.peer.cluster.clone(),
         gateway: Some(link.peer.gateway),
         spiffe_id: Some(link.peer.spiffe_id.clone()),
         address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
         remote: Some(plain(link.connection.remote_address())),
+        transport: link.transport(),
         class: link.class,
         worker: link.worker,
         dialled: link.dialled,
         state: if link.peer_draining() { LinkState::Draining } else { LinkState::Live },
-        rtt: Some(stats.path.rtt),
-        sent_packets: stats.path.sent_packets,
-        lost_packets: stats.path.lost_packets,
-        bytes_sent: stats.udp_tx.bytes,
-        bytes_received: stats.udp_rx.bytes,
+        rtt: Some(link.connection.rtt()),
+        sent_packets: traffic.sent_packets,
+        lost_packets: traffic.lost_packets,
+        bytes_sent: traffic.bytes_sent,
+        bytes_received: traffic.bytes_received,
         in_flight: link.in_flight(),
         since: link.established_at,
         last_error,
     }
+}
+
+/// That a link runs over TCP is a fault of its own, and the last one of QUIC says why.
+fn fallback_error(link: &Link, of_quic: Option<LinkError>) -> LinkError {
+    let port = link.address.as_ref().and_then(|address| address.rsplit(':').next());
+    let port =
+        port.map_or_else(|| "the tunnel's UDP port".into(), |port| format!("UDP port {port}"));
+    let mut text = format!("it runs over TCP, since UDP does not pass: open {port}");
+    if let Some(error) = of_quic {
+        text.push_str("; QUIC: ");
+        text.push_str(&error.text);
+    }
+    LinkError { code: code::TUNNEL_FALLBACK, text, at: link.established_at }
 }
 
 pub(crate) fn place_row(place: Place, current: LinkState, state: PlaceState) -> LinkStatus {
@@ -150,6 +179,7 @@ pub(crate) fn place_row(place: Place, current: LinkState, state: PlaceState) -> 
         spiffe_id: None,
         address: format_address(&place.address),
         remote: None,
+        transport: place.address.transport,
         class: place.class,
         worker: place.worker,
         dialled: true,

@@ -17,15 +17,17 @@ use tokio_util::task::TaskTracker;
 use wire::tunnel::limits::{SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX};
 use wire::tunnel::{ConnectionClass, ErrorCode};
 
+use crate::bind::{Bound, bind_ports};
 use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
 use crate::gossip::{Gossip, Heard, News};
 use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
 use crate::link::Link;
+use crate::patience::Patiences;
 use crate::registry::Registry;
 use crate::relay::{RelayIncoming, Relays};
-use crate::socket::{Steering, UdpBuffers, bind_group};
+use crate::socket::{Steering, UdpBuffers};
 use crate::status::{
     LinkError, LinkState, LinkStatus, PathState, TunnelCounters, link_row, place_row,
 };
@@ -45,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) buffers: UdpBuffers,
     pub(crate) steering: Arc<Steering>,
     pub(crate) registry: Registry,
+    pub(crate) patiences: Patiences,
     pub(crate) resumes: Arc<Resumes>,
     pub(crate) counts: Counts,
     pub(crate) relays: Relays,
@@ -52,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) peers: watch::Sender<Arc<Vec<Arc<ClusterPeer>>>>,
     /// Changes whenever a link comes or goes.
     pub(crate) changes: watch::Sender<u64>,
+    /// Changes whenever a way to a cluster appears: a new link, or one that was silent and is not any more.
+    ways_found: watch::Sender<u64>,
     /// Which gateways answered at which address, in the order in which they were met.
     pub(crate) address_book: ArcSwap<HashMap<(ClusterName, PeerAddress), Vec<GatewayId>>>,
     pub(crate) places: Mutex<HashMap<Place, PlaceState>>,
@@ -98,17 +103,7 @@ impl Tunnel {
         config.check()?;
         let svid = identity.load().svid.clone().ok_or(BindError::NoSvid)?;
         let gateway = GatewayId::of(svid.id());
-        let (sockets, buffers) =
-            bind_group(config.listen, config.workers, config.limits.udp_buffer_bytes)?;
-        let address = |socket: &std::net::UdpSocket| {
-            socket.local_addr().map_err(|source| BindError::Socket {
-                action: "read the address of",
-                address: config.listen,
-                source,
-                fix: "try again",
-            })
-        };
-        let local_addr = address(&sockets[0])?;
+        let Bound { sockets, mut listeners, buffers, local_addr } = bind_ports(&config)?;
         if buffers.is_clamped() {
             tracing::warn!(
                 asked_bytes = buffers.asked_bytes,
@@ -126,11 +121,13 @@ impl Tunnel {
             local_addr,
             buffers,
             registry: Registry::default(),
+            patiences: Patiences::default(),
             resumes: Arc::default(),
             relays: Relays::default(),
             gossip: Gossip::default(),
             peers: watch::Sender::default(),
             changes: watch::Sender::new(0),
+            ways_found: watch::Sender::new(0),
             address_book: ArcSwap::default(),
             places: Mutex::default(),
             closing: CancellationToken::new(),
@@ -143,7 +140,8 @@ impl Tunnel {
             drain_waiters: AtomicU32::new(0),
         });
         let workers = sockets.into_iter().enumerate();
-        let workers = workers.map(|(n, socket)| Worker::new(n as u8, socket, Arc::clone(&shared)));
+        let workers = workers
+            .map(|(n, socket)| Worker::new(n as u8, socket, listeners.pop(), Arc::clone(&shared)));
         let workers = workers.collect();
         Ok((Self(shared), workers))
     }
@@ -216,20 +214,20 @@ impl Tunnel {
     /// Waits for a way to one of the clusters that stays and is not silent. It returns at once where
     /// there is nothing to hope for: none of them has a link, or had one until a moment ago.
     pub async fn sound_path(&self, clusters: &[ClusterName]) {
-        let mut changes = self.0.changes.subscribe();
+        let mut found = self.0.ways_found.subscribe();
         loop {
-            changes.borrow_and_update();
+            found.borrow_and_update();
             {
                 let links = self.0.registry.peek();
                 let path = |cluster| links.path(cluster);
-                let is_sound = |path: PathState| !path.draining && !path.suspect;
+                let is_sound = |path: PathState| path.is_sound();
                 if clusters.iter().any(|cluster| path(cluster).is_some_and(is_sound))
                     || !clusters.iter().any(|cluster| links.had_path(cluster))
                 {
                     return;
                 }
             }
-            if changes.changed().await.is_err() {
+            if found.changed().await.is_err() {
                 return;
             }
         }
@@ -388,6 +386,10 @@ impl Shared {
 
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn way_found(&self) {
+        self.ways_found.send_modify(|version| *version += 1);
     }
 
     pub(crate) fn set_place(

@@ -1,13 +1,13 @@
 //! One worker: its share of the port, its dialling, and how the gateway opens and takes exchanges.
 
 use std::fmt;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use model::ClusterName;
-use quinn::{Endpoint, RecvStream, SendStream, TokioRuntime};
+use quinn::{Endpoint, TokioRuntime};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -16,6 +16,7 @@ use wire::tunnel::{
     encode_refused,
 };
 
+use crate::carrier::{RecvStream, SendStream};
 use crate::connection_id::WorkerIds;
 use crate::dial::Dialler;
 use crate::error::{BindError, OpenError, StreamError};
@@ -31,12 +32,19 @@ use crate::tunnel::Shared;
 pub struct Worker {
     index: u8,
     socket: UdpSocket,
+    /// Its share of the TCP port, if the tunnel has that.
+    listener: Option<TcpListener>,
     shared: Arc<Shared>,
 }
 
 impl Worker {
-    pub(crate) fn new(index: u8, socket: UdpSocket, shared: Arc<Shared>) -> Self {
-        Self { index, socket, shared }
+    pub(crate) fn new(
+        index: u8,
+        socket: UdpSocket,
+        listener: Option<TcpListener>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { index, socket, listener, shared }
     }
 
     pub fn index(&self) -> u8 {
@@ -46,7 +54,7 @@ impl Worker {
     /// Starts the worker's endpoint, dialling and watching as tasks of the runtime that this is
     /// called in, which should be the current-thread runtime of the worker's own thread.
     pub fn start(self) -> Result<(WorkerTunnel, Incoming), BindError> {
-        let Self { index, socket, shared } = self;
+        let Self { index, socket, listener, shared } = self;
         Handle::try_current().map_err(|_| BindError::NoRuntime { worker: index })?;
         let failed = |source| BindError::Socket {
             action: "start",
@@ -56,6 +64,8 @@ impl Worker {
         };
         let steering = Arc::clone(&shared.steering);
         let socket = TunnelSocket::of_worker(socket, steering, index).map_err(failed)?;
+        let listener =
+            listener.map(tokio::net::TcpListener::from_std).transpose().map_err(failed)?;
         let ids = WorkerIds { server: shared.gateway.server_id(), worker: index };
         let limits = &shared.config.limits;
         let servers = ServerConfigs::new(limits, Arc::clone(&shared.identity))?;
@@ -70,6 +80,9 @@ impl Worker {
         let context = WorkerContext { index, ids, shared: Arc::clone(&shared), incoming: sender };
         let context = Arc::new(context);
         shared.tasks.spawn(crate::accept::serve(endpoint, servers, Arc::clone(&context)));
+        if let Some(listener) = listener {
+            shared.tasks.spawn(crate::tcp::serve(listener, Arc::clone(&context)));
+        }
         shared.tasks.spawn(Dialler::new(Arc::clone(&context)).run());
         if index == 0 {
             tokio::spawn(watch_trust(shared));
@@ -272,12 +285,8 @@ pub(crate) async fn refuse_stream(send: &mut SendStream, refused: &Refused) {
         Err(_) => None,
     };
     match written {
-        Some(Ok(())) => {
-            let _ = send.finish();
-        }
-        _ => {
-            let _ = send.reset(stream_code(StreamReset::new(refused.code, refused.dispatched)));
-        }
+        Some(Ok(())) => send.finish(),
+        _ => send.reset(stream_code(StreamReset::new(refused.code, refused.dispatched))),
     }
 }
 
@@ -289,7 +298,7 @@ impl Drop for IncomingExchange {
             // A fresh stream has room for so short a frame: this is done at its first poll.
             if refuse_stream(&mut send, &refused).now_or_never().is_none() {
                 let reset = StreamReset::new(ErrorCode::Internal, Dispatched::No);
-                let _ = send.reset(stream_code(reset));
+                send.reset(stream_code(reset));
             }
             reader.stop(StreamReset::new(ErrorCode::Internal, Dispatched::No));
         }

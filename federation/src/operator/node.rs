@@ -167,6 +167,7 @@ pub(super) fn encode_addresses(addresses: &[PeerAddress]) -> Vec<resource::PeerA
     let encode = |address: &PeerAddress| resource::PeerAddress {
         transport: match address.transport {
             model::Transport::Quic => resource::Transport::Quic.into(),
+            model::Transport::Tcp => resource::Transport::Tcp.into(),
         },
         host: address.host.clone(),
         port: address.port.into(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use model::{ClusterName, GatewayId};
+use model::{ClusterName, GatewayId, Transport};
 use tunnel::LinkStatus;
 use wire::tunnel::ConnectionClass;
 
@@ -44,6 +44,7 @@ struct LinkKey {
     cluster: ClusterName,
     gateway: Option<GatewayId>,
     address: String,
+    transport: Transport,
     class: ConnectionClass,
     worker: u8,
     since: SystemTime,
@@ -55,6 +56,7 @@ impl LinkKey {
             cluster: link.cluster.clone(),
             gateway: link.gateway,
             address: link.address.clone(),
+            transport: link.transport,
             class: link.class,
             worker: link.worker,
             since: link.since,
@@ -112,6 +114,7 @@ mod tests {
             spiffe_id: None,
             address: "192.0.2.1:8443".into(),
             remote: None,
+            transport: Transport::Quic,
             class: ConnectionClass::Fast,
             worker: 0,
             dialled: true,

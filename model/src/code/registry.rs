@@ -131,6 +131,10 @@ registry! {
         "The gateway is shutting down.",
         "It was asked to end by a signal or through its admin port; what is in progress has up to 30 s.",
         "Nothing: send to another gateway of the cluster, or wait until this one is back.";
+    2009 TUNNEL_FALLBACK "TunnelFallback":
+        "The tunnel runs over TCP, since UDP does not pass.",
+        "A firewall, a NAT or a load balancer between the two clusters drops UDP, in one direction or in both.",
+        "Open the tunnel's UDP port between the clusters, both ways; QUIC is tried all the while, and traffic goes back to it by itself.";
     3001 SVID_MISSING "SvidMissing":
         "This process has no SVID yet, so it is not ready.",
         "It was never enrolled, and its federation node does not answer.",

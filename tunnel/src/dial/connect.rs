@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use identity::ExpectedPeer;
-use model::GatewayId;
 use model::code::{self, Code};
-use quinn::Connection;
+use model::{GatewayId, Transport};
 use tokio::time::timeout;
 use wire::tunnel::{ConnectionClass, Hello};
 
+use crate::carrier::Connection;
 use crate::error::BindError;
 use crate::hello::{Dialled, HelloError, Purpose, greet};
 use crate::limits::{HANDSHAKE_TIMEOUT, LOOKUP_TIMEOUT, RESOLVED_ADDRESSES_MAX, SPREAD_TRIES};
 use crate::link::{Link, LinkEnd, describe, tls_alert};
+use crate::tcp::TcpDialError;
 use crate::transport::client_config;
 use crate::tunnel::{Place, Shared, format_address};
 use crate::worker::WorkerContext;
@@ -133,7 +134,7 @@ impl Connector {
             .connect_with(config, taken.remote, self.place.cluster.as_str())
             .map_err(|error| DialFailure::Address(error.to_string()))?;
         match timeout(HANDSHAKE_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => Ok(Connection::Quic(connection)),
             Ok(Err(error)) => {
                 // TLS shows an alert only; the verifier knows what was wrong.
                 let refusal =
@@ -153,16 +154,27 @@ pub(crate) fn check_wanted(
     shared: &Shared,
     purpose: &Purpose,
     dialled: &Dialled,
+    transport: Transport,
     hello: &Hello,
 ) -> Result<(), HelloError> {
     let links = shared.registry.load();
     let Purpose { class, worker, spreads, .. } = *purpose;
     let (cluster, gateway) = (&dialled.cluster, hello.gateway);
     let goes = links.draining(cluster).contains(&(gateway, hello.incarnation));
-    // The next process of a gateway is wanted though its last one's connections seem to live.
-    let has_it = links.covers_process(cluster, hello, worker);
-    let peer_dials = shared.gateway > gateway && links.has_accepted(cluster, gateway, class);
-    if goes || has_it || peer_dials {
+    let is_needed = match transport {
+        Transport::Quic => {
+            // The next process of a gateway is wanted though its last one's connections seem to live.
+            let has_it = links.covers_process(cluster, hello, worker);
+            let peer_dials =
+                shared.gateway > gateway && links.has_accepted(cluster, gateway, class);
+            !has_it && !peer_dials
+        }
+        Transport::Tcp => {
+            let is_there = |link: &Arc<Link>| link.peer.gateway == gateway;
+            links.sound_since(cluster).is_none() && !links.fallbacks(cluster).any(is_there)
+        }
+    };
+    if goes || !is_needed {
         return Err(HelloError::NotWanted(gateway));
     }
     let spreads = spreads && class == ConnectionClass::Fast;
@@ -177,6 +189,10 @@ pub(crate) fn check_wanted(
 pub(crate) enum DialFailure {
     #[error("no answer within {HANDSHAKE_TIMEOUT:?}: see whether its UDP port is reachable")]
     NoAnswer,
+    #[error("no answer over TCP within {HANDSHAKE_TIMEOUT:?}")]
+    NoTcpAnswer,
+    #[error("{0}")]
+    Tcp(#[from] TcpDialError),
     #[error("{0}")]
     Refused(String),
     #[error("the handshake failed: {}", .0.text)]
@@ -211,7 +227,7 @@ impl DialFailure {
 
     fn code(&self) -> Code {
         match self {
-            Self::Refused(_) => code::PEER_IDENTITY_REFUSED,
+            Self::Refused(_) | Self::Tcp(TcpDialError::Refused(_)) => code::PEER_IDENTITY_REFUSED,
             Self::Hello(error) => error.code(),
             Self::Handshake(end) => end.code.entry().fed.unwrap_or(code::TUNNEL_DOWN),
             Self::NoSvid => code::SVID_MISSING,

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::GatewayId;
-use quinn::RecvStream;
 use tokio::sync::oneshot;
 use wire::tunnel::limits::RESUMES_PARKED_MAX;
 use wire::tunnel::{ErrorCode, FrameDecoder, MoveToken};
 
+use crate::carrier::RecvStream;
 use crate::link::Link;
 
 /// A stream that began with RESUME, and what was read of it beyond that.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
-use quinn::{ReadError, RecvStream};
+use quinn::ReadError;
 use tokio::time::{Instant, timeout_at};
 use wire::tunnel::limits::RESUME_TIMEOUT_MS;
 use wire::tunnel::{
@@ -18,6 +18,7 @@ use wire::tunnel::{
 
 use super::Life;
 use super::moved::{AwaitedResume, Resumed};
+use crate::carrier::RecvStream;
 use crate::error::{StreamError, StreamErrorKind};
 use crate::link::Link;
 use crate::stall::{GateError, RecvGate};

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use quinn::{SendStream, StoppedError, WriteError};
+use quinn::{StoppedError, WriteError};
 use tokio::sync::Notify;
 use wire::tunnel::limits::BULK_LENGTH_BYTES_MIN;
 use wire::tunnel::{
@@ -18,6 +18,7 @@ use wire::tunnel::{
 };
 
 use super::{Life, stream_code};
+use crate::carrier::SendStream;
 use crate::error::StreamError;
 use crate::limits::SINK_AFTER_BYTES;
 use crate::link::Link;
@@ -111,7 +112,7 @@ impl SendHalf {
         self.state = State::Open;
         if !self.is_sunk && self.sent_bytes >= SINK_AFTER_BYTES {
             self.is_sunk = true;
-            let _ = self.stream.set_priority(PRIORITY_SUNK);
+            self.stream.set_priority(PRIORITY_SUNK);
         }
         Ok(())
     }
@@ -127,8 +128,7 @@ impl SendHalf {
             Ok(())
         })
         .await?;
-        // A stream that the peer has stopped meanwhile is as ended as it can be.
-        let _ = self.stream.finish();
+        self.stream.finish();
         self.state = State::Ended;
         self.successor.has_ended.store(true, Ordering::Relaxed);
         Ok(())
@@ -242,7 +242,7 @@ impl SendHalf {
         let moved = self.scratch.split().freeze();
         let written = self.stream.write_chunk(moved).await;
         self.finish_write(written)?;
-        let _ = self.stream.finish();
+        self.stream.finish();
         self.successor.set(Box::pin(stopped_on(&stream, &bulk)));
         self.stream = stream;
         self.link = bulk;
@@ -252,7 +252,7 @@ impl SendHalf {
     }
 
     fn reset_stream(&mut self, reset: StreamReset) {
-        let _ = self.stream.reset(stream_code(reset));
+        self.stream.reset(stream_code(reset));
         self.state = State::Over;
     }
 }

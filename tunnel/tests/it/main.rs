@@ -5,6 +5,7 @@
 mod admission;
 mod congestion;
 mod exchange;
+mod fallback;
 mod faults;
 mod hostile;
 mod moving;

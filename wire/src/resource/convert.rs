@@ -102,13 +102,15 @@ pub(crate) fn encode_revision(revision: Revision) -> proto::Revision {
 pub(super) fn transport(at: At<'_>, value: i32) -> Result<Transport, WireError> {
     match proto::Transport::try_from(value) {
         Ok(proto::Transport::Quic) => Ok(Transport::Quic),
-        _ => Err(at.refuse(value, "the one transport is QUIC (1)")),
+        Ok(proto::Transport::Tcp) => Ok(Transport::Tcp),
+        _ => Err(at.refuse(value, "transports are QUIC (1) and TCP (2)")),
     }
 }
 
 pub(super) fn encode_transport(transport: Transport) -> proto::Transport {
     match transport {
         Transport::Quic => proto::Transport::Quic,
+        Transport::Tcp => proto::Transport::Tcp,
     }
 }
 
