@@ -5,6 +5,7 @@ mod kubernetes;
 mod objects;
 mod plugin;
 mod store;
+mod why;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub use kubernetes::{Check, Install, Uninstall};
 pub use objects::{Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
 pub use plugin::{is_plugin, parse_from};
 pub use store::{Audit, Snapshot, Store};
+pub use why::Why;
 
 /// Operates a Fedgate federation.
 #[derive(Debug, Parser)]
@@ -123,6 +125,8 @@ pub enum Command {
     Uninstall(Uninstall),
     /// Check a cluster, its Fedgate and its way to other clusters, row by row
     Check(Check),
+    /// Why a request reaches a service, or does not: hop by hop, to the first broken one
+    Why(Why),
     /// What a FED code means and what to do about it
     Explain(Explain),
     /// A shell's completion script

@@ -85,6 +85,25 @@ pub async fn node(global: &Global, printer: &Printer) -> Result<Operator, Comman
     }
 }
 
+/// Connects to another node beside the one that the options name: a context, or `unix:PATH`.
+pub async fn named(
+    name: &str,
+    global: &Global,
+    printer: &Printer,
+) -> Result<Operator, CommandError> {
+    let is_socket = name.starts_with("unix:");
+    let named = |it: bool| it.then(|| name.to_owned());
+    let global = Global {
+        context: named(!is_socket && !global.plugin),
+        server: named(is_socket),
+        kube_context: named(!is_socket && global.plugin),
+        kubeconfig: global.kubeconfig.clone(),
+        fedgate_namespace: global.fedgate_namespace.clone(),
+        ..*global
+    };
+    node(&global, printer).await
+}
+
 /// The cluster that a target names; for the commands that need Kubernetes and no node.
 pub async fn cluster(
     global: &Global,

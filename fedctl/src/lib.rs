@@ -15,3 +15,4 @@ pub mod operator;
 pub mod printer;
 pub mod survey;
 pub mod view;
+pub mod why;

@@ -151,6 +151,7 @@ procedures! {
     verify_audit client.verify_audit CHANGE_TIMEOUT (VerifyAuditRequest) -> AuditVerdict;
     found federation.found CHANGE_TIMEOUT (FoundRequest) -> Founded;
     list_members federation.list_members TIMEOUT (ListMembersRequest) -> Members;
+    list_exports federation.list_exports TIMEOUT (ListExportsRequest) -> Exports;
     issue_token federation.issue_token CHANGE_TIMEOUT (IssueTokenRequest) -> IssuedToken;
     list_tokens federation.list_tokens TIMEOUT (ListTokensRequest) -> Tokens;
     revoke_token federation.revoke_token CHANGE_TIMEOUT (RevokeTokenRequest) -> Changed;

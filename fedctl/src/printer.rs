@@ -21,7 +21,7 @@ pub enum OutputFormat {
     Json,
     /// The same as YAML; manifests where the command is about manifests.
     Yaml,
-    /// `check` only: what is wrong, without what is well.
+    /// `check` and `why` only: what is wrong, without what is well.
     Short,
     /// `check` only: for systems that collect test results.
     Junit,

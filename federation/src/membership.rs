@@ -10,6 +10,7 @@ mod change;
 mod control;
 mod current;
 mod error;
+mod exports;
 mod grants;
 mod join_client;
 mod join_server;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use model::code::DATA_FOLDER_UNUSABLE;
-use model::{ClusterId, ClusterName, Revision};
+use model::{ClusterId, ClusterName, Revision, ServiceName};
 use tokio::sync::mpsc;
 use wire::store::TokenId;
 
@@ -42,6 +43,7 @@ use current::Current;
 use node::Node;
 
 pub use error::MembershipError;
+pub use exports::ExportRow;
 pub(crate) use join_server::JoinServer;
 pub(crate) use node::Advertised;
 pub(crate) use service::StoreServer;
@@ -203,6 +205,11 @@ impl Membership {
     /// Every member ever, in order of names.
     pub fn members(&self) -> Vec<MemberRow> {
         self.node().members()
+    }
+
+    /// Who exports a service, as this cluster may see it.
+    pub fn exports(&self, service: &ServiceName) -> Vec<ExportRow> {
+        self.node().exports(service)
     }
 
     pub fn store_status(&self) -> Result<StoreView, MembershipError> {

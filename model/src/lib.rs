@@ -16,6 +16,7 @@ pub mod role;
 pub mod route;
 pub mod snapshot;
 pub mod spiffe;
+pub mod why;
 
 pub use catalog::{
     AccessPolicy, AllowEntry, AllowedNamespaces, AppProtocol, BackendKind, BackendTarget,

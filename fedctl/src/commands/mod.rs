@@ -25,6 +25,7 @@ mod token;
 mod trust;
 mod unified;
 mod verify;
+mod why;
 
 use std::path::PathBuf;
 
@@ -51,11 +52,14 @@ pub enum Outcome {
 pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
     let Cli { global, mut command } = cli;
     let printer = Printer { format: global.output, verbose: global.verbose, plugin: global.plugin };
-    if matches!(printer.format, OutputFormat::Short | OutputFormat::Junit)
-        && !matches!(command, Command::Check(_))
-    {
-        return Err(CommandError::usage("-o short and -o junit are for `fedctl check`")
-            .hint("use table, json or yaml"));
+    let fits = match printer.format {
+        OutputFormat::Short => matches!(command, Command::Check(_) | Command::Why(_)),
+        OutputFormat::Junit => matches!(command, Command::Check(_)),
+        OutputFormat::Table | OutputFormat::Json | OutputFormat::Yaml => true,
+    };
+    if !fits {
+        let message = "-o short is for `fedctl check` and `fedctl why`, -o junit for `fedctl check`";
+        return Err(CommandError::usage(message).hint("use table, json or yaml"));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -74,6 +78,7 @@ pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
             Command::Install(args) => install::install(&args, &global, &printer).await,
             Command::Uninstall(args) => install::uninstall(&args, &global, &printer).await,
             Command::Check(args) => return check::run(&args, &global, &printer).await,
+            Command::Why(args) => return why::run(&args, &global, &printer).await,
             Command::Export(args) if args.dry_run => export::print_export(&args, &printer),
             Command::Namespace(Namespace::Grant(args)) if args.dry_run => {
                 export::print_grant(&args, &printer)
@@ -142,6 +147,7 @@ async fn ask_node(
         | Command::Install(_)
         | Command::Uninstall(_)
         | Command::Check(_)
+        | Command::Why(_)
         | Command::Diff(_) => Err(CommandError::failed("this command asks no node")),
     }
 }

@@ -222,7 +222,7 @@ fn what_is_in_the_way_is_told_with_its_fix() {
     );
     server.forbid(&format!("GET {SYSTEM}/pods"));
     fails(1, &["status"], &["you may not list pods in namespace fedgate-system (FED1103)"]);
-    fails(2, &["status", "-o", "junit"], &["-o short and -o junit are for `fedctl check`"]);
+    fails(2, &["status", "-o", "junit"], &["-o junit for `fedctl check`"]);
 }
 
 #[test]

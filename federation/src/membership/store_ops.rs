@@ -13,12 +13,17 @@ use super::node::{Node, node_id};
 use super::types::{MemberRow, Mode, SnapshotFacts, StoreRole, StoreView};
 use crate::fleet::{Fleet, FleetState, MemberStatus, Owner};
 use crate::limits::PROPOSE_TIMEOUT;
-use crate::replica::{self, TransportLinks, VerifyReport};
+use crate::replica::{self, Now, TransportLinks, VerifyReport};
 use crate::store::{self, Role, SnapshotInfo, recover, replace_by_snapshot};
 
 impl Node {
     pub(crate) fn members(&self) -> Vec<MemberRow> {
         let Some((_, fleet)) = self.state() else { return Vec::new() };
+        let ages = self.observer.owners(Now::read());
+        let heard = |cluster: &ClusterId| {
+            let age = ages.iter().find(|age| age.owner == *cluster && *cluster != self.own.id)?;
+            Some((age.age, age.standing))
+        };
         let mut rows: Vec<MemberRow> = fleet
             .entries()
             .map(|entry| {
@@ -38,6 +43,7 @@ impl Node {
                     head: mark.map(|mark| (mark.epoch, mark.generation)),
                     records: fleet.records(&cluster).count(),
                     store_role: self.store_role(&cluster),
+                    heard: heard(&cluster),
                 }
             })
             .collect();

@@ -7,6 +7,8 @@ use model::code::Code;
 use model::{ClusterId, ClusterName, FederationId, PeerAddress, Revision, RoleSet, TrustDomain};
 use wire::store::TokenId;
 
+use crate::replica::Standing;
+
 /// How this node takes part in a federation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
@@ -232,6 +234,8 @@ pub struct MemberRow {
     pub head: Option<(u64, u64)>,
     pub records: usize,
     pub store_role: StoreRole,
+    /// Since anything new was heard of it, and what that means; absent for this cluster itself.
+    pub heard: Option<(Duration, Standing)>,
 }
 
 /// What a cluster is to the store.

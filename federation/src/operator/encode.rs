@@ -9,8 +9,8 @@ use wire::resource::proto as resource;
 
 use super::node::{encode_addresses, millis, unix};
 use crate::membership::{
-    AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, MemberRow, PendingJoin,
-    Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
+    AddressReport, ExportRow, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, MemberRow,
+    PendingJoin, Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
 };
 use crate::replica::{MemberReport, OwnerReport, VerifyReport};
 
@@ -49,6 +49,24 @@ pub(super) fn member(row: &MemberRow) -> proto::MemberStatus {
         generation: row.head.map(|(_, generation)| generation),
         records: count(row.records),
         store_role: row.store_role.as_str().into(),
+        age_ms: row.heard.map(|(age, _)| millis(age)),
+        standing: row.heard.map_or_else(String::new, |(_, standing)| standing.as_str().into()),
+    }
+}
+
+pub(super) fn export(row: &ExportRow) -> proto::ExportStatus {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let allow = row.allow.iter().map(|entry| resource::AllowEntry {
+        cluster: text(entry.cluster.as_ref().map(ToString::to_string)),
+        trust_domain: text(entry.trust_domain.as_ref().map(ToString::to_string)),
+        spiffe_id: text(entry.spiffe_id.as_ref().map(ToString::to_string)),
+    });
+    proto::ExportStatus {
+        cluster: row.cluster.to_string(),
+        ports: row.ports.iter().map(wire::resource::encode_service_port).collect(),
+        idle: row.idle.as_ref().map(wire::resource::encode_diagnostic),
+        targeted: row.targeted,
+        allow: allow.collect(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ClusterId, ClusterName, RoleSet, TrustDomain};
+use model::{ClusterId, ClusterName, RoleSet, ServiceName, TrustDomain};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as GrpcStatus};
@@ -52,6 +52,17 @@ impl FederationService for Federation {
             name => self.membership.admitted_by(&cluster_name(name)?)?,
         };
         Ok(Response::new(proto::Members { members: rows.iter().map(encode::member).collect() }))
+    }
+
+    async fn list_exports(
+        &self,
+        request: Request<proto::ListExportsRequest>,
+    ) -> Answer<proto::Exports> {
+        let proto::ListExportsRequest { namespace, name } = request.into_inner();
+        let service = ServiceName::parse(&format!("{namespace}/{name}"));
+        let service = service.map_err(|error| GrpcStatus::invalid_argument(error.to_string()))?;
+        let rows = self.membership.exports(&service);
+        Ok(Response::new(proto::Exports { exports: rows.iter().map(encode::export).collect() }))
     }
 
     async fn issue_token(

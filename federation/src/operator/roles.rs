@@ -53,6 +53,7 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("VerifyAudit", Role::Viewer),
     ("Found", Role::Admin),
     ("ListMembers", Role::Viewer),
+    ("ListExports", Role::Viewer),
     ("IssueToken", Role::Admin),
     ("ListTokens", Role::Viewer),
     ("RevokeToken", Role::Admin),
