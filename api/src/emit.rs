@@ -86,6 +86,7 @@ mod tests {
                     refresh_hint_seconds: Some(300),
                     x509_authorities: vec![],
                 }],
+                cordoned: false,
             };
             let text = cluster_peer_manifest(&peer).unwrap();
             let again = parse_manifest("again", &text).unwrap();

@@ -3,6 +3,7 @@
 mod federation;
 mod kubernetes;
 mod objects;
+mod operate;
 mod plugin;
 mod store;
 mod why;
@@ -15,7 +16,8 @@ use crate::kubernetes::Role;
 use crate::printer::OutputFormat;
 pub use federation::{Join, Leave, Namespace, NamespaceGrant, Revoke, Token, TokenIssue};
 pub use kubernetes::{Check, Install, Uninstall};
-pub use objects::{Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
+pub use objects::{Analyze, Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
+pub use operate::{BugReport, Cordon, Drain, Netcheck, Status, Uncordon};
 pub use plugin::{is_plugin, parse_from};
 pub use store::{Audit, Snapshot, Store};
 pub use why::Why;
@@ -68,7 +70,7 @@ pub enum Command {
     #[command(subcommand)]
     Demo(Demo),
     /// One screen: the node, its gateways, links, services and warnings
-    Status,
+    Status(Status),
     /// The other clusters, and whether they can be reached
     Clusters,
     /// Connections between this cluster's gateways and others
@@ -90,6 +92,12 @@ pub enum Command {
     Leave(Leave),
     /// Shut a cluster or a trust domain out at once
     Revoke(Revoke),
+    /// Send no new exchanges to a cluster, until it is uncordoned
+    Cordon(Cordon),
+    /// Send exchanges to a cordoned cluster again
+    Uncordon(Uncordon),
+    /// Cordon a cluster, and wait until nothing is in flight to it
+    Drain(Drain),
     /// Let other clusters reach a service of this one
     Export(Export),
     /// Withdraw a service from other clusters
@@ -107,6 +115,8 @@ pub enum Command {
     Delete(Delete),
     /// What `apply` would change; exits with 1 if that is anything
     Diff(Diff),
+    /// Judge manifests as a node would, without one; exits with 1 if there is an error
+    Analyze(Analyze),
     /// The federation's store
     #[command(subcommand)]
     Store(Store),
@@ -127,6 +137,11 @@ pub enum Command {
     Check(Check),
     /// Why a request reaches a service, or does not: hop by hop, to the first broken one
     Why(Why),
+    /// Which addresses of other clusters answer this machine by UDP/QUIC and by TCP; exits with 1 if a
+    /// cluster has none that does
+    Netcheck(Netcheck),
+    /// Pack what others need to help into one file, without keys and tokens
+    BugReport(BugReport),
     /// What a FED code means and what to do about it
     Explain(Explain),
     /// A shell's completion script

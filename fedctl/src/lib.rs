@@ -1,5 +1,7 @@
 //! `fedctl`, the operator's command line, and the demo: a federation in one process.
 
+pub mod analysis;
+pub mod bug_report;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -11,6 +13,7 @@ pub mod error;
 mod golden;
 pub mod install;
 pub mod kubernetes;
+pub mod netcheck;
 pub mod operator;
 pub mod printer;
 pub mod survey;

@@ -147,6 +147,7 @@ procedures! {
     compare_objects client.compare_objects TIMEOUT (ApplyObjectsRequest) -> ObjectChanges;
     apply_objects client.apply_objects CHANGE_TIMEOUT (ApplyObjectsRequest) -> ObjectChanges;
     delete_objects client.delete_objects CHANGE_TIMEOUT (DeleteObjectsRequest) -> ObjectChanges;
+    set_cordon client.set_cordon CHANGE_TIMEOUT (SetCordonRequest) -> CordonSet;
     list_audit client.list_audit CHANGE_TIMEOUT (ListAuditRequest) -> AuditEntries;
     verify_audit client.verify_audit CHANGE_TIMEOUT (VerifyAuditRequest) -> AuditVerdict;
     found federation.found CHANGE_TIMEOUT (FoundRequest) -> Founded;
@@ -190,6 +191,16 @@ impl Operator {
 
     pub async fn diagnostics(&self) -> Result<proto::Diagnostics, CommandError> {
         self.list_diagnostics(proto::ListDiagnosticsRequest {}).await
+    }
+
+    /// How the node is in its federation; also one that is in none.
+    pub async fn store(&self) -> Result<proto::Store, CommandError> {
+        match self.get_store(proto::GetStoreRequest {}).await {
+            Err(error) if error.code == Some(model::code::FEDERATION_NONE) => {
+                Ok(proto::Store { mode: "alone".into(), ..proto::Store::default() })
+            }
+            answer => answer,
+        }
     }
 
     pub async fn peer(&self) -> Result<proto::Peer, CommandError> {

@@ -44,24 +44,35 @@ impl Printer {
         value: &T,
         table: impl FnOnce(&T) -> String,
     ) -> Result<(), CommandError> {
-        let text = match self.format {
+        self.data(&self.text(value, table)?)
+    }
+
+    /// The same as a text.
+    pub fn text<T: Serialize>(
+        &self,
+        value: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<String, CommandError> {
+        Ok(match self.format {
             OutputFormat::Json => serde_json::to_string_pretty(value)
                 .map_err(|error| CommandError::failed(format!("output as JSON: {error}")))?,
             OutputFormat::Yaml => serde_saphyr::to_string(value)
                 .map_err(|error| CommandError::failed(format!("output as YAML: {error}")))?,
             OutputFormat::Table | OutputFormat::Short | OutputFormat::Junit => table(value),
-        };
-        self.data(&text)
+        })
     }
 
     /// Lines of data. A closed pipe (`| head`) is no error.
     pub fn data(&self, text: &str) -> Result<(), CommandError> {
-        let written = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-        match written {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(CommandError::failed(format!("write to stdout: {error}")))
-            }
-            _ => Ok(()),
+        self.still_read(text).map(drop)
+    }
+
+    /// The same; `false` when nobody reads any more.
+    pub fn still_read(&self, text: &str) -> Result<bool, CommandError> {
+        match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(CommandError::failed(format!("write to stdout: {error}"))),
         }
     }
 

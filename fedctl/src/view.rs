@@ -198,10 +198,62 @@ pub struct ClusterView {
     pub links_total: u32,
     pub rtt_us: Option<u64>,
     pub services: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<CordonState>,
+    /// Exchanges in progress that this cluster has sent there, and taken from there.
+    pub sent: u32,
+    pub received: u32,
     pub last_error: Option<Fault>,
 }
 
+/// Why no new exchanges are sent to a cluster.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CordonState {
+    /// The cluster asked for it itself.
+    pub by_itself: bool,
+    /// When an operator of this cluster did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Those who send know of it.
+    pub in_force: bool,
+}
+
+impl CordonState {
+    fn of(cordon: wire::operator::proto::Cordon, now: Timestamp) -> Self {
+        let since = i64::try_from(cordon.since_unix_ms).ok().filter(|since| *since > 0);
+        let since = since.and_then(|since| Timestamp::from_millisecond(since).ok());
+        Self {
+            by_itself: cordon.by_itself,
+            since: since.map(|since| Since::time(since, now)),
+            reason: cordon.reason,
+            in_force: cordon.in_force,
+        }
+    }
+
+    /// `cordoned 5m ago: new disks`.
+    pub fn line(&self, cluster: &str) -> String {
+        let since = match &self.since {
+            Some(since) => format!("cordoned {} ago", crate::printer::age(since.age_ms)),
+            None => "cordoned by itself".into(),
+        };
+        let reason = if self.reason.is_empty() { "" } else { ": " };
+        let pending = if self.in_force { "" } else { "; not everybody knows yet" };
+        format!("{cluster}: {since}{reason}{}{pending}", self.reason)
+    }
+}
+
 impl ClusterView {
+    /// `Up,Cordoned`, as kubectl says it of nodes.
+    pub fn shown_state(&self) -> String {
+        match self.cordon {
+            Some(_) => format!("{},Cordoned", self.state),
+            None => self.state.into(),
+        }
+    }
+
     pub fn of(cluster: ClusterStatus, now: Timestamp) -> Self {
         let state = match cluster.state() {
             ClusterState::Unspecified | ClusterState::Unknown => "Unknown",
@@ -225,6 +277,9 @@ impl ClusterView {
             links_total: cluster.links_total,
             rtt_us: cluster.rtt_us,
             services: cluster.services,
+            cordon: cluster.cordon.map(|cordon| CordonState::of(cordon, now)),
+            sent: cluster.sent,
+            received: cluster.received,
         }
     }
 }

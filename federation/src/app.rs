@@ -97,7 +97,8 @@ pub async fn build_with(
     intent.intake.take_up(first.as_deref(), &shared.borrow(), &connection.derived().borrow());
     let streams = streams(&base, &intent, &gateways, (news.subscribe(), heard_sender));
     let enrolment = enrolment(&base, reviewer.as_ref(), &gateways, &membership);
-    let operator = operator(&base, &intent, &connection, gateways.clone(), started);
+    let known = (gateways.clone(), membership.clone());
+    let operator = operator(&base, &intent, &connection, known, started);
     let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
     let served = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
@@ -223,7 +224,8 @@ impl Intent {
             epoch::begin(&config.data_dir, now).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
         let revisions = Arc::new(Revisions::new(epoch));
         let (cluster, domain) = (config.cluster.clone(), config.trust_domain.clone());
-        let intake = Arc::new(Intake::new(cluster, domain, revisions.clone()));
+        let cordons = base.cordons.watch();
+        let intake = Arc::new(Intake::new(cluster, domain, revisions.clone(), cordons));
         let no_files = || watch::channel(Arc::new(Catalog::default())).1;
         let files = provider.as_ref().map_or_else(no_files, FileProvider::subscribe);
         let declared = Declared { cluster: connection.catalogs(), files };
@@ -340,6 +342,7 @@ fn ground(
         },
         transport,
         gateways: gateways.clone(),
+        cordons: base.cordons.watch(),
         catalogs: intent.catalogs.clone(),
         shared: shared.clone(),
         news: news.clone(),
@@ -368,7 +371,7 @@ fn operator(
     base: &Base,
     intent: &Intent,
     connection: &Connection,
-    gateways: Gateways,
+    (gateways, membership): (Gateways, Membership),
     started: Started,
 ) -> Operator {
     Operator {
@@ -383,6 +386,8 @@ fn operator(
         started,
         audit: base.audit.clone(),
         applied: base.applied.clone(),
+        cordons: base.cordons.clone(),
+        membership,
         declared: intent.declared.clone(),
         kubernetes: connection.health(),
     }

@@ -308,6 +308,7 @@ mod tests {
             services: vec![],
             counters: vec![],
             store_connections: vec![],
+            exchanges: vec![],
         }
     }
 

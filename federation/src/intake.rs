@@ -11,6 +11,7 @@ use model::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cordon::{self, CordonWatch};
 use crate::fleet;
 use crate::kubernetes::{Derived, changed};
 use crate::limits::DIAGNOSTICS_MAX;
@@ -46,6 +47,7 @@ pub(crate) struct Intake {
     cluster: ClusterName,
     trust_domain: TrustDomain,
     revisions: Arc<Revisions>,
+    cordons: CordonWatch,
     findings: watch::Sender<Arc<Findings>>,
 }
 
@@ -54,8 +56,9 @@ impl Intake {
         cluster: ClusterName,
         trust_domain: TrustDomain,
         revisions: Arc<Revisions>,
+        cordons: CordonWatch,
     ) -> Self {
-        Self { cluster, trust_domain, revisions, findings: watch::Sender::default() }
+        Self { cluster, trust_domain, revisions, cordons, findings: watch::Sender::default() }
     }
 
     pub(crate) fn findings(&self) -> Arc<Findings> {
@@ -86,6 +89,7 @@ impl Intake {
         }
         let (mut resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
         let refused = derived.add_to(&mut resources);
+        cordon::mark(&mut resources, &self.cordons.borrow());
         let published = self.revisions.publish(&resources);
         let compiled = published.intent_changed.then(|| self.compile());
         if let Some(revision) = published.revision {
@@ -112,11 +116,13 @@ impl Intake {
         mut derived: watch::Receiver<Arc<Derived>>,
         stop: CancellationToken,
     ) {
+        let mut cordons = self.cordons.clone();
         loop {
             tokio::select! {
                 () = changed(&mut catalogs) => {}
                 () = changed(&mut shared) => {}
                 () = changed(&mut derived) => {}
+                () = changed(&mut cordons) => {}
                 () = stop.cancelled() => return,
             }
             let catalog = catalogs.borrow_and_update().clone();
@@ -134,30 +140,30 @@ impl Intake {
     fn compile(&self) -> (Snapshot, Vec<Diagnostic>) {
         let (revision, resources) = self.revisions.resources();
         let (snapshot, mut diagnostics) = compile(&self.cluster, revision, &resources);
-        diagnostics.extend(self.own_domain_claims(&resources));
+        diagnostics.extend(own_domain_claims(&self.trust_domain, &resources));
         for diagnostic in &diagnostics {
             tracing::warn!(%diagnostic, "finding");
         }
         (snapshot, diagnostics)
     }
+}
 
-    /// Peers that claim this cluster's own trust domain: gateways give them none of it.
-    fn own_domain_claims(&self, resources: &ResourceSet) -> Vec<Diagnostic> {
-        let own = |resource: &Resource| {
-            let Resource::ClusterPeer(peer) = resource else { return None };
-            let mut bundles = peer.trust_bundles.iter();
-            let index = bundles.position(|bundle| bundle.trust_domain == self.trust_domain)?;
-            Some(Diagnostic {
-                severity: Severity::Error,
-                code: TRUST_DOMAIN_CONFLICT,
-                object: resource.key().to_string(),
-                field: format!("spec.trustDomains[{index}].name"),
-                message: format!("{} is this cluster's own trust domain", self.trust_domain),
-                fix: "remove the entry; each trust domain has one owner".into(),
-            })
-        };
-        resources.values().filter_map(own).collect()
-    }
+/// Peers that claim this cluster's own trust domain: gateways give them none of it.
+pub(crate) fn own_domain_claims(own: &TrustDomain, resources: &ResourceSet) -> Vec<Diagnostic> {
+    let claim = |resource: &Resource| {
+        let Resource::ClusterPeer(peer) = resource else { return None };
+        let mut bundles = peer.trust_bundles.iter();
+        let index = bundles.position(|bundle| bundle.trust_domain == *own)?;
+        Some(Diagnostic {
+            severity: Severity::Error,
+            code: TRUST_DOMAIN_CONFLICT,
+            object: resource.key().to_string(),
+            field: format!("spec.trustDomains[{index}].name"),
+            message: format!("{own} is this cluster's own trust domain"),
+            fix: "remove the entry; each trust domain has one owner".into(),
+        })
+    };
+    resources.values().filter_map(claim).collect()
 }
 
 fn bounded(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {

@@ -21,6 +21,10 @@ pub const LOG_REVISIONS_MAX: usize = 4096;
 pub const LOG_KEYS_MAX: usize = 100_000;
 /// Diagnostics kept of each source, and most that one answer to an operator has.
 pub const DIAGNOSTICS_MAX: usize = 4096;
+/// Clusters that are cordoned at the same time.
+pub const CORDONS_MAX: usize = 1024;
+/// Characters of why a cluster is cordoned.
+pub const CORDON_REASON_CHARS_MAX: usize = 256;
 /// Bytes of the configuration file.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// Addresses that a cluster advertises.

@@ -2,6 +2,7 @@
 
 mod audited;
 mod clusters;
+mod cordons;
 mod encode;
 mod federation;
 mod gate;
@@ -21,19 +22,20 @@ use model::{ClusterName, Diagnostic, ResourceSet, Revision};
 use tonic::{Request, Response, Status as GrpcStatus};
 use wire::operator::proto::operator_service_server::OperatorService;
 use wire::operator::proto::{
-    ApplyObjectsRequest, AuditEntries, AuditVerdict, Certificates, Clusters, DeleteObjectsRequest,
-    Diagnostics, GetPeerRequest, GetStatusRequest, Links, ListAuditRequest,
+    ApplyObjectsRequest, AuditEntries, AuditVerdict, Certificates, Clusters, CordonSet,
+    DeleteObjectsRequest, Diagnostics, GetPeerRequest, GetStatusRequest, Links, ListAuditRequest,
     ListCertificatesRequest, ListClustersRequest, ListDiagnosticsRequest, ListLinksRequest,
     ListObjectsRequest, ListServicesRequest, ListTrustRequest, ObjectChanges, Objects, Peer,
-    Services, Status, Trust, VerifyAuditRequest,
+    Services, SetCordonRequest, Status, Trust, VerifyAuditRequest,
 };
 
 use crate::applied::{Applied, Declared};
 use crate::audit::Audit;
+use crate::cordon::Cordons;
 use crate::gateways::{GatewayView, Gateways};
 use crate::intake::{Findings, Intake};
 use crate::kubernetes::Health;
-use crate::membership::Advertised;
+use crate::membership::{Advertised, Membership};
 use crate::revisions::Revisions;
 use crate::svid::OwnSvid;
 use audited::caller;
@@ -56,6 +58,8 @@ pub(crate) struct Operator {
     pub(crate) started: Started,
     pub(crate) audit: Arc<Audit>,
     pub(crate) applied: Arc<Applied>,
+    pub(crate) cordons: Arc<Cordons>,
+    pub(crate) membership: Membership,
     pub(crate) kubernetes: Option<Arc<Health>>,
     /// What was declared elsewhere than by `fedctl apply`.
     pub(crate) declared: Declared,
@@ -168,6 +172,14 @@ impl OperatorService for Operator {
     ) -> Result<Response<ObjectChanges>, GrpcStatus> {
         let caller = caller(&request)?;
         objects::delete(self, caller, request.into_inner()).await
+    }
+
+    async fn set_cordon(
+        &self,
+        request: Request<SetCordonRequest>,
+    ) -> Result<Response<CordonSet>, GrpcStatus> {
+        let caller = caller(&request)?;
+        cordons::set(self, caller, request.into_inner()).await
     }
 
     async fn list_audit(

@@ -24,6 +24,7 @@ use crate::json::JsonLine;
 use crate::limits::{ACCESS_LOG_QUEUE_MAX, ACCESS_LOG_VALUE_CHARS_MAX};
 use crate::metrics::Shard;
 use crate::respond::Answer;
+use crate::sent::SentExchange;
 
 /// Lines that are written together while more are waiting.
 const RECORDS_PER_FLUSH: usize = 256;
@@ -100,6 +101,8 @@ pub struct Record {
     /// From the client's side and to it.
     pub received_bytes: u64,
     pub sent_bytes: u64,
+    /// Counts it as long as it is at another cluster; no line has it.
+    pub away: Option<SentExchange>,
 }
 
 /// Why it was not served, or not to its end.
@@ -134,6 +137,7 @@ impl Record {
             attempts: 0,
             received_bytes: 0,
             sent_bytes: 0,
+            away: None,
         }
     }
 
@@ -242,6 +246,7 @@ impl Drop for LogEntry {
         }
         let Some(mut record) = self.record.take() else { return };
         record.duration = self.began.elapsed();
+        record.away = None;
         self.shard.exchange_ended(&record);
         self.log.push(record);
     }

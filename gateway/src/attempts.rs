@@ -113,6 +113,10 @@ impl<'a> Attempts<'a> {
 
     pub fn describe(&self, record: &mut Record) {
         record.attempts = self.number;
+        record.away = match &self.place {
+            Some(Place::Peer(cluster)) => Some(self.worker.gateway.sent.begin(cluster)),
+            Some(Place::Own(_)) | None => None,
+        };
         (record.upstream, record.destination_cluster) = match &self.place {
             Some(Place::Own(address)) => {
                 (Some(*address), Some(self.worker.gateway.config.cluster.clone()))

@@ -32,6 +32,7 @@ pub mod peer;
 pub mod relay;
 pub mod report;
 pub mod respond;
+pub mod sent;
 pub mod snapshot_file;
 pub mod splice;
 pub mod state;

@@ -1,15 +1,18 @@
 //! What the gateway tells its federation node about itself.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use model::ClusterName;
 use model::snapshot::Backend;
 use tunnel::LinkStatus;
 use wire::resource::limits::{
-    COUNTERS_MAX, LINKS_MAX, LISTENERS_MAX, SERVICES_MAX, STORE_CONNECTIONS_MAX,
+    COUNTERS_MAX, EXCHANGES_CLUSTERS_MAX, LINKS_MAX, LISTENERS_MAX, SERVICES_MAX,
+    STORE_CONNECTIONS_MAX,
 };
 use wire::resource::{
-    ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,
-    StatusReport,
+    ClusterExchanges, ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener,
+    ServiceHealth, StatusReport,
 };
 use wire::tunnel::ConnectionClass;
 
@@ -42,8 +45,20 @@ pub fn of(state: &GatewayState) -> StatusReport {
         listeners: state.listeners().into_iter().take(LISTENERS_MAX).map(listener).collect(),
         services: services(state),
         counters: totals.map(|(name, value)| Counter { name: name.into(), value }).collect(),
+        exchanges: exchanges(state),
         store_connections: state.held.clusters().into_iter().take(STORE_CONNECTIONS_MAX).collect(),
     }
+}
+
+fn exchanges(state: &GatewayState) -> Vec<ClusterExchanges> {
+    let (sent, received) = (state.sent.counts(), state.peer_quotas.counts());
+    let clusters: BTreeSet<&ClusterName> = sent.keys().chain(received.keys()).collect();
+    let row = |cluster: &ClusterName| ClusterExchanges {
+        cluster: cluster.clone(),
+        sent: sent.get(cluster).copied().unwrap_or_default(),
+        received: received.get(cluster).map_or(0, |count| *count as u32),
+    };
+    clusters.into_iter().take(EXCHANGES_CLUSTERS_MAX).map(row).collect()
 }
 
 fn link(status: &LinkStatus, now: SystemTime) -> Link {

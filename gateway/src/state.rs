@@ -25,6 +25,7 @@ use crate::federation::OwnBundle;
 use crate::limits::{CONNECTIONS_MAX, EXCHANGES_MAX, RELAYED_STREAMS_MAX};
 use crate::metrics::{self, LinkTotals, Shard};
 use crate::peer::{NotYet, PeerQuotas};
+use crate::sent::SentExchanges;
 
 /// The gateway as its tasks see it.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct GatewayState {
     pub exchanges: Places,
     /// Of these, what each peer may have.
     pub peer_quotas: PeerQuotas,
+    /// Those that went to other clusters.
+    pub sent: SentExchanges,
     pub drain: Drain,
     pub log: AccessLog,
     /// One per worker, in their order.
@@ -116,6 +119,7 @@ impl GatewayState {
             connections: Places::new(CONNECTIONS_MAX),
             exchanges: Places::new(EXCHANGES_MAX),
             peer_quotas: PeerQuotas::default(),
+            sent: SentExchanges::default(),
             drain: Drain::default(),
             log,
             shards: metrics::shards(config.workers),

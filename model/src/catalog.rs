@@ -195,6 +195,8 @@ pub struct ClusterPeer {
     pub addresses: Vec<PeerAddress>,
     /// The bundles of the trust domains that this cluster owns.
     pub trust_bundles: Vec<TrustBundle>,
+    /// An operator, here or there, wants no new exchanges to be sent to it. No manifest says it.
+    pub cordoned: bool,
 }
 
 /// How a gateway can be reached.

@@ -27,8 +27,8 @@ pub use object::{SCHEMA_VERSION, decode_resource};
 pub(crate) use object_encode::peer_address as encode_peer_address;
 pub use object_encode::{encode_bundle, encode_resource, encode_service_port};
 pub use report::{
-    ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth,
-    StatusReport,
+    ClusterExchanges, ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener,
+    ServiceHealth, StatusReport,
 };
 
 #[cfg(test)]

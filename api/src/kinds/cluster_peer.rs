@@ -90,7 +90,12 @@ fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Optio
     let name = report.parse("metadata.name", name, ClusterName::parse, fix);
     let addresses = addresses(report, &spec.addresses);
     let trust_bundles = trust_bundles(report, &spec.trust_domains);
-    Some(Resource::ClusterPeer(model::ClusterPeer { name: name?, addresses, trust_bundles }))
+    Some(Resource::ClusterPeer(model::ClusterPeer {
+        name: name?,
+        addresses,
+        trust_bundles,
+        cordoned: false,
+    }))
 }
 
 fn addresses(report: &mut Report<'_>, listed: &[Address]) -> Vec<PeerAddress> {

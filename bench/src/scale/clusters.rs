@@ -171,6 +171,7 @@ impl Cluster {
             name: self.member.name.clone(),
             addresses: vec![PeerAddress { transport: Transport::Quic, host, port: 8443 }],
             trust_bundles: vec![bundle],
+            cordoned: false,
         })
     }
 

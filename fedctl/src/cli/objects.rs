@@ -71,6 +71,25 @@ pub struct Diff {
 }
 
 #[derive(Debug, Args)]
+pub struct Analyze {
+    /// A manifest, a folder of manifests, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The cluster whose node is to serve them
+    #[arg(long, default_value = "this-cluster", value_name = "NAME")]
+    pub cluster: String,
+    /// Its trust domain, so that a ClusterPeer that claims it is found
+    #[arg(long, value_name = "NAME")]
+    pub trust_domain: Option<String>,
+    /// There are more objects than in these files: one that is missing here is a warning
+    #[arg(long)]
+    pub partial: bool,
+    /// Warnings count as failures
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Export {
     /// The Service, as NAME or NAMESPACE/NAME
     pub service: String,

@@ -143,7 +143,7 @@ fn warn(changes: &ObjectChanges, printer: &Printer) {
 }
 
 /// The texts of files, of the manifests in folders, and of standard input.
-fn read(paths: &[PathBuf]) -> Result<Vec<ManifestFile>, CommandError> {
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<ManifestFile>, CommandError> {
     let mut files = Vec::new();
     let mut left = REQUEST_BYTES_MAX;
     for path in paths {
@@ -188,7 +188,7 @@ fn read_one(name: &str, source: impl Read, left: &mut usize) -> Result<ManifestF
     if text.len() > *left {
         let most = REQUEST_BYTES_MAX;
         return Err(CommandError::usage(format!("the manifests have more than {most} bytes"))
-            .hint("apply them in several parts"));
+            .hint("give them in several parts"));
     }
     *left -= text.len();
     Ok(ManifestFile { name: name.into(), text })

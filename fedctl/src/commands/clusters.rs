@@ -11,7 +11,15 @@ const HEADER: [&str; 7] =
     ["CLUSTER", "STATE", "LINKS", "RTT", "SERVICES", "TRUST DOMAIN", "LAST ERROR"];
 
 pub(super) async fn run(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
-    printer.result(&fetch(node).await?, |list| list.table(&HEADER, row))
+    printer.result(&fetch(node).await?, |list| {
+        let mut text = list.table(&HEADER, row);
+        for cluster in &list.items {
+            if let Some(cordon) = &cluster.cordon {
+                text.push_str(&format!("\n{}", cordon.line(&cluster.name)));
+            }
+        }
+        text
+    })
 }
 
 pub(super) async fn fetch(node: &Operator) -> Result<List<ClusterView>, CommandError> {
@@ -30,7 +38,7 @@ fn row(cluster: &ClusterView) -> Vec<String> {
     let own = cluster.state == "Local";
     vec![
         cluster.name.clone(),
-        cluster.state.into(),
+        cluster.shown_state(),
         if own { "-".into() } else { links },
         cluster.rtt_us.map_or_else(|| "-".into(), milliseconds),
         cluster.services.to_string(),

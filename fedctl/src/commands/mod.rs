@@ -1,10 +1,13 @@
 //! One file per command.
 
+mod analyze;
 mod apply;
 mod audit;
+mod bug_report;
 mod check;
 mod clusters;
 mod completion;
+mod cordon;
 mod demo;
 mod diagnostics;
 mod explain;
@@ -17,6 +20,7 @@ mod kinds;
 mod leave;
 mod links;
 mod members;
+mod netcheck;
 mod peer;
 mod services;
 mod status;
@@ -42,9 +46,9 @@ pub enum Outcome {
     Done,
     /// `fedctl diff` found a difference.
     Differs,
-    /// `fedctl check` found something that does not work.
+    /// `fedctl check` or `fedctl analyze` found something that does not work.
     Unwell,
-    /// `fedctl check --strict` found something that may not work.
+    /// With `--strict` one of them found something that may not work.
     Warned,
 }
 
@@ -79,6 +83,9 @@ pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
             Command::Uninstall(args) => install::uninstall(&args, &global, &printer).await,
             Command::Check(args) => return check::run(&args, &global, &printer).await,
             Command::Why(args) => return why::run(&args, &global, &printer).await,
+            Command::Analyze(args) => return analyze::run(&args, &printer),
+            Command::Netcheck(args) => return netcheck::run(&args, &global, &printer).await,
+            Command::BugReport(args) => bug_report::run(&args, &global, &printer).await,
             Command::Export(args) if args.dry_run => export::print_export(&args, &printer),
             Command::Namespace(Namespace::Grant(args)) if args.dry_run => {
                 export::print_grant(&args, &printer)
@@ -118,7 +125,7 @@ async fn ask_node(
     printer: &Printer,
 ) -> Result<(), CommandError> {
     match command {
-        Command::Status => status::run(node, printer).await,
+        Command::Status(args) => status::run(args.watch, node, printer).await,
         Command::Clusters => clusters::run(node, printer).await,
         Command::Links => links::run(node, printer).await,
         Command::Services => services::run(node, printer).await,
@@ -129,6 +136,9 @@ async fn ask_node(
         Command::Join(args) => join::run(args, node, printer).await,
         Command::Leave(args) => leave::leave(args, node, printer).await,
         Command::Revoke(args) => leave::revoke(args, node, printer).await,
+        Command::Cordon(args) => cordon::cordon(&args, node, printer).await,
+        Command::Uncordon(args) => cordon::uncordon(&args, node, printer).await,
+        Command::Drain(args) => cordon::drain(&args, node, printer).await,
         Command::Export(args) => export::export(&args, node, printer).await,
         Command::Unexport(args) => export::unexport(&args, node, printer).await,
         Command::Namespace(Namespace::Grant(args)) => export::grant(&args, node, printer).await,
@@ -142,6 +152,9 @@ async fn ask_node(
         Command::Audit(verb) => audit::run(verb, node, printer).await,
         Command::Demo(_)
         | Command::Explain(_)
+        | Command::Analyze(_)
+        | Command::BugReport(_)
+        | Command::Netcheck(_)
         | Command::Completion(_)
         | Command::Complete { .. }
         | Command::Install(_)

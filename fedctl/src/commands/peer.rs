@@ -34,7 +34,7 @@ pub(super) async fn manifest(node: &Operator, printer: &Printer) -> Result<Strin
         addresses.push(PeerAddress { transport: Transport::Quic, host: address.host, port });
     }
     let name = ClusterName::parse(&peer.name).map_err(|error| unusable(error.to_string()))?;
-    let manifest =
-        api::emit::cluster_peer_manifest(&ClusterPeer { name, addresses, trust_bundles });
+    let peer = ClusterPeer { name, addresses, trust_bundles, cordoned: false };
+    let manifest = api::emit::cluster_peer_manifest(&peer);
     manifest.map_err(|error| unusable(error.to_string()))
 }

@@ -304,6 +304,7 @@ fn introduce(clusters: &BTreeMap<String, Cluster>) -> anyhow::Result<()> {
                     port: peer.public.port(),
                 }],
                 trust_bundles: vec![node.bundle().clone()],
+                cordoned: false,
             })?;
             cluster.write_manifest(&format!("peer-{}", peer.name), &yaml)?;
         }

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
 
+mod analyze;
 mod api_server;
+mod bug_report;
 mod changes;
 mod federation;
 mod fixture;
 mod kubernetes;
+mod watch;

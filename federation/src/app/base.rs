@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use identity::{Ca, SvidStore};
 use model::SpiffeId;
-use model::code::{ENROLMENT_REFUSED, OPERATOR_REFUSED};
+use model::code::{DATA_FOLDER_UNUSABLE, ENROLMENT_REFUSED, OPERATOR_REFUSED};
 use model::spiffe::Part;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +16,7 @@ use super::coded;
 use crate::applied::Applied;
 use crate::audit::Audit;
 use crate::config::FederationConfig;
+use crate::cordon::Cordons;
 use crate::folder::DataFolder;
 use crate::operator::OperatorUsers;
 use crate::peer::{AllowedUsers, own_uid};
@@ -33,6 +34,7 @@ pub(super) struct Base {
     pub(super) users: Arc<AllowedUsers>,
     pub(super) operators: Arc<OperatorUsers>,
     pub(super) applied: Arc<Applied>,
+    pub(super) cordons: Arc<Cordons>,
     pub(super) audit: Arc<Audit>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -44,11 +46,14 @@ impl Base {
         let folder = DataFolder::open(&config.data_dir).map_err(|e| coded(e.code(), e))?;
         let (ca, svid) = open_identity(&config, &folder, now)?;
         let applied = Applied::open(&folder.join("applied")).map_err(|e| coded(e.code(), e))?;
+        let cordons = Cordons::open(&config.data_dir);
+        let cordons = cordons.map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
         let audit = Audit::open(&config.data_dir, now).map_err(|e| coded(e.code(), e))?;
         Ok(Self {
             users: Arc::new(enrolment_users(&config, uid)?),
             operators: Arc::new(operators(&config, uid)?),
             applied: Arc::new(applied),
+            cordons: Arc::new(cordons),
             audit: Arc::new(audit),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -29,6 +29,7 @@ use super::mark::SignedMark;
 use super::pending::Pending;
 use super::revocations::Early;
 use super::types::Mode;
+use crate::cordon::CordonWatch;
 use crate::fleet::Fleet;
 use crate::gateways::Gateways;
 use crate::intake::{self, Catalogs};
@@ -50,6 +51,7 @@ pub(crate) struct Own {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) spiffe_id: SpiffeId,
     pub(crate) advertise: Advertised,
+    pub(crate) cordons: CordonWatch,
     pub(crate) key: FederationKey,
     pub(crate) ca: Arc<Ca>,
 }

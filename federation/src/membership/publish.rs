@@ -23,11 +23,13 @@ impl Node {
         let mut catalogs = self.catalogs.clone();
         let mut revisions = self.feed.revision();
         let mut addresses = self.own.advertise.clone();
+        let mut cordons = self.own.cordons.clone();
         let mut pause = PUBLISH_PAUSE_MIN;
         loop {
             catalogs.mark_unchanged();
             revisions.mark_unchanged();
             addresses.mark_unchanged();
+            cordons.mark_unchanged();
             let retry = match stop.run_until_cancelled(self.publish_step()).await {
                 None => return,
                 Some(Ok(true)) => {
@@ -46,6 +48,7 @@ impl Node {
                 () = changed(&mut catalogs), if retry.is_none() => {}
                 () = changed(&mut revisions), if retry.is_none() => {}
                 () = changed(&mut addresses), if retry.is_none() => {}
+                () = changed(&mut cordons), if retry.is_none() => {}
                 () = self.publish_again.notified() => {}
                 () = tokio::time::sleep(patience), if retry.is_some() => {}
                 () = stop.cancelled() => return,
@@ -132,6 +135,7 @@ impl Node {
             name: self.own.name.clone(),
             addresses: self.own.advertise.borrow().to_vec(),
             trust_bundles: vec![self.own.ca.bundle()],
+            cordoned: self.own.cordons.borrow().contains_key(&self.own.name),
         }
     }
 

@@ -20,6 +20,7 @@ use super::node::{Advertised, Node, Own, node_id, open_store};
 use super::pending::Pending;
 use super::revocations::Early;
 use crate::app::coded;
+use crate::cordon::CordonWatch;
 use crate::folder::replace_file;
 use crate::gateways::Gateways;
 use crate::intake::{self, Catalogs};
@@ -39,6 +40,7 @@ pub(crate) struct Ground {
     pub(crate) profile: Profile,
     pub(crate) transport: Transport,
     pub(crate) gateways: Gateways,
+    pub(crate) cordons: CordonWatch,
     pub(crate) catalogs: Catalogs,
     pub(crate) shared: watch::Sender<Arc<intake::Shared>>,
     pub(crate) news: watch::Sender<Arc<StoreNews>>,
@@ -169,6 +171,7 @@ impl Ground {
             trust_domain: self.trust_domain.clone(),
             spiffe_id: self.spiffe_id.clone(),
             advertise: self.advertise.clone(),
+            cordons: self.cordons.clone(),
             key,
             ca: self.ca.clone(),
         }

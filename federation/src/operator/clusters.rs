@@ -2,10 +2,10 @@
 
 use model::{ClusterName, ClusterPeer, Resource};
 use wire::operator::proto::{ClusterState, ClusterStatus};
-use wire::resource::{Link, LinkState};
+use wire::resource::{ClusterExchanges, Link, LinkState};
 
 use super::node::encode_addresses;
-use super::{Operator, View};
+use super::{Operator, View, cordons};
 use crate::gateways::GatewayView;
 
 pub(super) fn list(node: &Operator, view: &View) -> Vec<ClusterStatus> {
@@ -16,10 +16,16 @@ pub(super) fn list(node: &Operator, view: &View) -> Vec<ClusterStatus> {
         trust_domains: vec![node.ca.trust_domain().to_string()],
         addresses: node.advertised(),
         services: exports,
+        cordon: cordons::of(node, view, &node.cluster),
+        sent: exchanges(view, |_| true, |with| with.sent),
+        received: exchanges(view, |_| true, |with| with.received),
         ..ClusterStatus::default()
     };
     let peers = view.resources.values().filter_map(|resource| match resource {
-        Resource::ClusterPeer(peer) if peer.name != node.cluster => Some(peer_status(peer, view)),
+        Resource::ClusterPeer(peer) if peer.name != node.cluster => Some(ClusterStatus {
+            cordon: cordons::of(node, view, &peer.name),
+            ..peer_status(peer, view)
+        }),
         _ => None,
     });
     std::iter::once(own).chain(peers).collect()
@@ -46,7 +52,22 @@ fn peer_status(peer: &ClusterPeer, view: &View) -> ClusterStatus {
         rtt_us: links.iter().filter(of_peer).filter_map(|link| link.rtt_us).min(),
         last_error: youngest.map(|error| error.encode()),
         services: imports,
+        cordon: None,
+        sent: exchanges(view, |cluster| *cluster == peer.name, |with| with.sent),
+        received: exchanges(view, |cluster| *cluster == peer.name, |with| with.received),
     }
+}
+
+/// What all connected gateways together have in progress.
+fn exchanges(
+    view: &View,
+    with: impl Fn(&ClusterName) -> bool,
+    count: impl Fn(&ClusterExchanges) -> u32,
+) -> u32 {
+    let connected = view.gateways.iter().filter(|gateway| gateway.connected);
+    let reports = connected.filter_map(|gateway| gateway.report.as_ref());
+    let all = reports.flat_map(|(report, _)| &report.exchanges);
+    all.filter(|one| with(&one.cluster)).fold(0, |sum, one| sum.saturating_add(count(one)))
 }
 
 /// A gateway that has not reported yet says neither yes nor no.

@@ -49,6 +49,7 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("CompareObjects", Role::Viewer),
     ("ApplyObjects", Role::Operator),
     ("DeleteObjects", Role::Operator),
+    ("SetCordon", Role::Operator),
     ("ListAudit", Role::Viewer),
     ("VerifyAudit", Role::Viewer),
     ("Found", Role::Admin),

@@ -236,6 +236,7 @@ impl Site {
                 name: other.name.clone(),
                 addresses: vec![],
                 trust_bundles: vec![other.ca.bundle()],
+                cordoned: false,
             })
         };
         let mut resources = ResourceSet::default();
@@ -494,6 +495,7 @@ async fn news_of_the_store_travel_through_the_gateways() {
         name: west.name.clone(),
         addresses: vec![west.address()],
         trust_bundles: vec![west.ca.bundle()],
+        cordoned: false,
     }));
     east.revisions.publish(&resources);
     let head = bytes::Bytes::from_static(b"a signed Head of east's");

@@ -403,6 +403,7 @@ fn peer(member: &Member) -> Resource {
             refresh_hint_seconds: None,
             x509_authorities: vec![vec![1, 2, 3]],
         }],
+        cordoned: false,
     })
 }
 

@@ -24,6 +24,11 @@ impl PeerQuotas {
         Some(PeerPlace { quotas: self.clone(), cluster: cluster.clone() })
     }
 
+    /// By cluster, for reports.
+    pub fn counts(&self) -> BTreeMap<ClusterName, usize> {
+        self.lock().clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterName, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -129,5 +129,6 @@ pub(crate) fn peer(name: &str, tunnel: SocketAddr, bundle: TrustBundle) -> Resou
         name: cluster(name),
         addresses: vec![PeerAddress { transport, host, port }],
         trust_bundles: vec![bundle],
+        cordoned: false,
     })
 }

@@ -99,6 +99,22 @@ registry! {
         "Gateways are not connected to the federation node, or not ready.",
         "They cannot enrol, cannot reach the node, are starting, or are draining.",
         "Look at a gateway's log, which says why; gateways that have served go on with what they have.";
+    1120 GATEWAY_BEHIND "GatewayBehind":
+        "A gateway serves an older revision than its federation node has.",
+        "It has just changed, the gateway is busy, or its stream stands still.",
+        "Run it again after a second; if it stays, the gateway's log says why it takes nothing.";
+    1121 DISK_SPACE_LOW "DiskSpaceLow":
+        "The disk of a data folder is nearly full.",
+        "Logs, snapshots or other programs fill it; a federation node stops writing when it is full.",
+        "Free some space, or move the data folder to a larger disk.";
+    1122 FILE_LIMIT_LOW "FileLimitLow":
+        "A process of Fedgate may open few files at once.",
+        "The service was started with the shell's or the system's small limit.",
+        "Set LimitNOFILE in the service's unit, or `ulimit -n` before it starts.";
+    1123 UDP_BUFFER_SMALL "UdpBufferSmall":
+        "The kernel allows small UDP receive buffers only.",
+        "net.core.rmem_max has its default. It matters for throughput, not for whether it works.",
+        "`sysctl -w net.core.rmem_max=4194304` on the machine; pods have what their node has.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",
@@ -135,6 +151,10 @@ registry! {
         "The tunnel runs over TCP, since UDP does not pass.",
         "A firewall, a NAT or a load balancer between the two clusters drops UDP, in one direction or in both.",
         "Open the tunnel's UDP port between the clusters, both ways; QUIC is tried all the while, and traffic goes back to it by itself.";
+    2010 LINK_POOR "LinkPoor":
+        "The way to another cluster loses packets, or its round trips are long.",
+        "A line between the two is overloaded or damaged, or the way is far.",
+        "`fedctl links` says which connections; `ping` and `mtr` between the machines find the hop.";
     3001 SVID_MISSING "SvidMissing":
         "This process has no SVID yet, so it is not ready.",
         "It was never enrolled, and its federation node does not answer.",
@@ -479,4 +499,8 @@ registry! {
         "The route of this request or connection leads to no backend that it may use.",
         "The backend or its port does not exist, it speaks another protocol, or no ReferenceGrant permits it.",
         "`fedctl diagnostics` and the route's condition ResolvedRefs name the backend; create it, or mend the route.";
+    7013 CLUSTER_CORDONED "ClusterCordoned":
+        "No new exchanges are sent to a cluster.",
+        "An operator cordoned or drained it, here or in the cluster itself.",
+        "`fedctl clusters` says since when and why; `fedctl uncordon CLUSTER` lets exchanges flow again.";
 }

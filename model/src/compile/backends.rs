@@ -137,7 +137,8 @@ fn add_import(
     }
 }
 
-/// The exporting clusters that are peers; our own name is not among them (`local` says it).
+/// The exporting clusters that are peers and not cordoned; our own name is not among them (`local`
+/// says it).
 fn import_clusters(
     own: &ClusterName,
     resource: &Resource,
@@ -147,8 +148,11 @@ fn import_clusters(
 ) -> Vec<ClusterName> {
     let mut clusters = BTreeSet::new();
     for (index, cluster) in import.clusters.iter().enumerate().filter(|(_, name)| *name != own) {
-        if peers.contains_key(cluster) {
-            clusters.insert(cluster.clone());
+        if let Some(peer) = peers.get(cluster) {
+            // That it is cordoned is a finding of its ClusterPeer, not of each import.
+            if !peer.cordoned {
+                clusters.insert(cluster.clone());
+            }
             continue;
         }
         let field = format!("status.clusters[{index}].cluster");

@@ -47,6 +47,11 @@ pub(super) fn compile(
             findings.error(resource, field, code::TRUST_DOMAIN_CONFLICT, message, fix);
             false
         });
+        if kept.cordoned {
+            let message = format!("no new exchanges are sent to {}: it is cordoned", kept.name);
+            let fix = "`fedctl uncordon` where it was cordoned lets them flow again";
+            findings.warning(resource, "", code::CLUSTER_CORDONED, message, fix);
+        }
         if !kept.trust_bundles.is_empty() {
             peers.insert(kept.name.clone(), Arc::new(kept));
         }

@@ -6,6 +6,7 @@
 mod access_log;
 mod admin;
 mod bodies;
+mod cordon;
 mod drain;
 mod failover;
 mod fields;

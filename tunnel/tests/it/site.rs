@@ -67,6 +67,7 @@ impl Cluster {
             name: self.name.clone(),
             addresses: addresses.iter().map(address).collect(),
             trust_bundles: vec![self.ca.bundle()],
+            cordoned: false,
         })
     }
 }

@@ -43,6 +43,8 @@ pub const COUNTER_NAME_BYTES_MAX: usize = 128;
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Most clusters whose store connections one gateway holds.
 pub const STORE_CONNECTIONS_MAX: usize = 1024;
+/// Most clusters of which a report says how many exchanges are in progress.
+pub const EXCHANGES_CLUSTERS_MAX: usize = 1024;
 /// Most signed Heads in one message, either way.
 pub const HEADS_MAX: usize = 4096;
 /// Most signed revocations in one message, either way.

@@ -134,6 +134,7 @@ fn cluster_peer(
         name: parse(name.at.field("key.name"), cluster, ClusterName::parse)?,
         addresses: list(&at, "addresses", peer.addresses, LIST_ENTRIES_MAX, peer_address)?,
         trust_bundles: list(&at, "trust_bundles", peer.trust_bundles, LIST_ENTRIES_MAX, bundle)?,
+        cordoned: peer.cordoned,
     })
 }
 

@@ -57,6 +57,7 @@ fn cluster_peer(peer: &ClusterPeer) -> proto::ClusterPeer {
     proto::ClusterPeer {
         addresses: peer.addresses.iter().map(peer_address).collect(),
         trust_bundles: peer.trust_bundles.iter().map(encode_bundle).collect(),
+        cordoned: peer.cordoned,
     }
 }
 

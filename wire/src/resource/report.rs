@@ -32,6 +32,18 @@ pub struct StatusReport {
     pub counters: Vec<Counter>,
     /// Clusters whose federation nodes have a store connection open here.
     pub store_connections: Vec<ClusterName>,
+    /// Clusters with which exchanges are in progress.
+    pub exchanges: Vec<ClusterExchanges>,
+}
+
+/// Exchanges in progress with one cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterExchanges {
+    pub cluster: ClusterName,
+    /// That the gateway has sent there.
+    pub sent: u32,
+    /// That it has taken from there.
+    pub received: u32,
 }
 
 /// One connection to a peer's gateway, or the attempt to make one.
@@ -139,8 +151,26 @@ impl StatusReport {
                 limits::STORE_CONNECTIONS_MAX,
                 |at, name| parse(at, &name, ClusterName::parse),
             )?,
+            exchanges: list(
+                &at,
+                "exchanges",
+                message.exchanges,
+                limits::EXCHANGES_CLUSTERS_MAX,
+                exchanges,
+            )?,
         })
     }
+}
+
+fn exchanges(
+    at: At<'_>,
+    exchanges: proto::ClusterExchanges,
+) -> Result<ClusterExchanges, WireError> {
+    Ok(ClusterExchanges {
+        cluster: parse(at.field("cluster"), &exchanges.cluster, ClusterName::parse)?,
+        sent: exchanges.sent,
+        received: exchanges.received,
+    })
 }
 
 fn socket(at: At<'_>, value: &str) -> Result<Option<SocketAddr>, WireError> {

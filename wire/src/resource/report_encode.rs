@@ -5,7 +5,7 @@ use super::convert::{
 };
 use super::diagnostic::cut;
 use super::report::{
-    ClusterHealth, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth, StatusReport,
+    ClusterExchanges, ClusterHealth, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth, StatusReport,
 };
 use super::{limits, proto};
 
@@ -42,7 +42,21 @@ impl StatusReport {
                 .take(limits::STORE_CONNECTIONS_MAX)
                 .map(ToString::to_string)
                 .collect(),
+            exchanges: self
+                .exchanges
+                .iter()
+                .take(limits::EXCHANGES_CLUSTERS_MAX)
+                .map(exchanges)
+                .collect(),
         }
+    }
+}
+
+fn exchanges(exchanges: &ClusterExchanges) -> proto::ClusterExchanges {
+    proto::ClusterExchanges {
+        cluster: exchanges.cluster.to_string(),
+        sent: exchanges.sent,
+        received: exchanges.received,
     }
 }
 

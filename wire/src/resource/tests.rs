@@ -67,6 +67,7 @@ fn samples() -> Vec<Resource> {
                 PeerAddress { transport: Transport::Quic, host: "fd00::1".into(), port: 1 },
             ],
             trust_bundles: vec![bundle()],
+            cordoned: true,
         }),
         Resource::Service(Service { name: service_name(), ports: ports.clone() }),
         Resource::EndpointSlice(EndpointSlice {
@@ -215,6 +216,7 @@ fn report() -> StatusReport {
         }],
         counters: vec![Counter { name: "fedgate_requests_total".into(), value: 3 }],
         store_connections: vec![cluster("west")],
+        exchanges: vec![ClusterExchanges { cluster: cluster("west"), sent: 3, received: 4 }],
     }
 }
 

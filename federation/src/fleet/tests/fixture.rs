@@ -331,6 +331,7 @@ impl Cluster {
             name: name.clone(),
             addresses: vec![PeerAddress { transport, host, port: 8443 }],
             trust_bundles: vec![bundle],
+            cordoned: false,
         }
     }
 

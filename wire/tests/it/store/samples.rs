@@ -211,6 +211,7 @@ pub(crate) fn resources() -> Vec<Resource> {
                 refresh_hint_seconds: Some(300),
                 x509_authorities: vec![vec![0x30, 0]],
             }],
+            cordoned: false,
         }),
         Resource::ServiceExport(ServiceExport {
             name: service("shop/api"),

@@ -1,0 +1,59 @@
+//! What an operator does on a bad day: options.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::objects::parse_duration;
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Go on until interrupted, and show it anew whenever something changes
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Cordon {
+    /// The cluster; this one's own name for all others to send it nothing new
+    pub cluster: String,
+    /// Why; `fedctl clusters` shows it
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub reason: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Uncordon {
+    /// The cluster
+    pub cluster: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    #[command(flatten)]
+    pub cordon: Cordon,
+    /// How long to wait for what is in flight
+    #[arg(long, default_value = "2m", value_parser = parse_duration, value_name = "TIME")]
+    pub wait: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct BugReport {
+    /// The file to write [default: fedgate-bug-report-TIME.tar.gz]
+    #[arg(value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Replace names and addresses, each by the same word in every file
+    #[arg(long)]
+    pub redact: bool,
+    /// Pack the end of this file too, such as a log; may be repeated
+    #[arg(long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Netcheck {
+    /// Addresses to ask [default: all of the clusters that the node knows]
+    #[arg(value_name = "HOST:PORT")]
+    pub addresses: Vec<String>,
+}
