@@ -6,7 +6,9 @@ mod difference;
 pub mod limits;
 mod log;
 mod notify;
+mod source;
 
 pub use config_file::ConfigFile;
 pub use log::{Log, LogArguments, LogFormat, check_level};
 pub use notify::Notifier;
+pub use source::{ConfigError, ConfigSource, Text};

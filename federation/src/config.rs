@@ -4,16 +4,18 @@ mod callers;
 mod kubernetes;
 mod source;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon::Text;
 use model::{ClusterName, Hostname, ObjectName, PeerAddress, Transport, TrustDomain};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, SVID_LIFETIME, SVID_LIFETIME_S_MIN};
+
+pub use daemon::ConfigError;
 
 pub use callers::{EnrolmentCallers, OperatorAccounts, OperatorUids, ServiceAccount};
 pub use kubernetes::{GatewayServiceType, KubernetesConfig, PortPool};
@@ -95,20 +97,10 @@ pub enum StoreProfile {
     Wan,
 }
 
-/// Why a configuration was refused; each message has the place, the field, the value and the fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {problem}", path.display(), Line(*line))]
-pub struct ConfigError {
-    pub path: PathBuf,
-    /// From 1; `None` when the whole file is meant.
-    pub line: Option<u64>,
-    pub problem: String,
-}
-
 impl FederationConfig {
     /// `path` is for messages and for paths in the file, which are relative to its folder.
     pub fn from_yaml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let source = Source { text, path };
+        let source = Source::new(text, path);
         if text.len() > CONFIG_BYTES_MAX {
             let problem =
                 format!("the file has {} bytes; the limit is {CONFIG_BYTES_MAX}", text.len());
@@ -166,8 +158,6 @@ impl FederationConfig {
         })
     }
 }
-
-type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -367,14 +357,5 @@ fn dialled_host(host: &str) -> Result<String, String> {
     match Hostname::parse(host) {
         Ok(Hostname::Exact(name)) => Ok(name.to_string()),
         _ => Err("others dial it: give an IP address or a DNS name in lower case".to_string()),
-    }
-}
-
-/// `:7` or nothing.
-struct Line(Option<u64>);
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
     }
 }

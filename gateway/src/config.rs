@@ -5,11 +5,11 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon::Text;
 use model::spiffe::Part;
 use model::{ClusterName, ObjectName, SpiffeId, TrustDomain};
 use serde::Deserialize;
@@ -17,6 +17,8 @@ use serde_saphyr::Spanned;
 
 use crate::access_log::STDOUT;
 use crate::limits::{CONFIG_BYTES_MAX, DRAIN_ACCEPT_GRACE, DRAIN_MAX, WORKERS_MAX};
+
+pub use daemon::ConfigError;
 
 pub use federation::{FederationLink, HostPort, TcpLink};
 
@@ -82,7 +84,7 @@ impl GatewayConfig {
         path: &Path,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let source = Source { text, path };
+        let source = Source::new(text, path);
         if text.len() as u64 > CONFIG_BYTES_MAX {
             let problem =
                 format!("the file has {} bytes; the limit is {CONFIG_BYTES_MAX}", text.len());
@@ -134,27 +136,6 @@ impl GatewayConfig {
         SpiffeId::of_part(&self.trust_domain, Part::Gateway, &self.name)
     }
 }
-
-/// Why a configuration was refused; each message has the place, the field, the value and the fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: {problem}", path.display(), Line(*line))]
-pub struct ConfigError {
-    pub path: PathBuf,
-    /// From 1; `None` when the whole file is meant.
-    pub line: Option<u64>,
-    pub problem: String,
-}
-
-/// `:7` or nothing.
-struct Line(Option<u64>);
-
-impl fmt::Display for Line {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
-    }
-}
-
-type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

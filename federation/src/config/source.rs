@@ -1,88 +1,19 @@
-//! The file, for messages that point into it, and how the plainest values are read.
+//! The file, with the rules for values that only a federation node has.
 
-use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use serde_saphyr::{Error, Spanned};
+use daemon::ConfigSource;
 
 use super::{ConfigError, Text};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 /// The file, for messages that point into it.
-pub(super) struct Source<'a> {
-    pub(super) text: &'a str,
-    pub(super) path: &'a Path,
-}
+pub(super) struct Source<'a>(ConfigSource<'a>);
 
-impl Source<'_> {
-    pub(super) fn error(&self, line: Option<u64>, problem: String) -> ConfigError {
-        ConfigError { path: self.path.into(), line, problem }
-    }
-
-    pub(super) fn refuse<T: fmt::Debug>(
-        &self,
-        field: &str,
-        value: &Spanned<T>,
-        problem: impl fmt::Display,
-    ) -> ConfigError {
-        let line = value.referenced.line();
-        self.error(Some(line), format!("{field} = {:?}: {problem}", value.value))
-    }
-
-    /// The parser does not always name the field, but it knows the line: that is quoted.
-    pub(super) fn syntax_error(&self, error: &Error) -> ConfigError {
-        let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
-        let full = error.without_snippet().to_string();
-        // The parser speaks to programmers in these cases.
-        let problem = match error.without_snippet() {
-            Error::DuplicateMappingKey { .. } => "the field is there twice; remove one",
-            Error::NullIntoString { .. } => "the value is missing; write one",
-            Error::MultipleDocuments { .. } => {
-                "a second document begins here; keep one, and give each process a file of its own"
-            }
-            _ => full.split(" at line ").next().unwrap_or_default().trim_end_matches(','),
-        };
-        let index = line.and_then(|line| usize::try_from(line - 1).ok());
-        let quoted = index.and_then(|index| self.text.lines().nth(index)).map(str::trim);
-        let fix = "docs/reference/config.md lists the fields";
-        match quoted.filter(|quoted| !quoted.is_empty()) {
-            Some(quoted) => self.error(line, format!("`{quoted}`: {problem}; {fix}")),
-            None => self.error(line, format!("{problem}; {fix}")),
-        }
-    }
-
-    pub(super) fn expect(
-        &self,
-        field: &str,
-        value: &Text,
-        wanted: &str,
-    ) -> Result<(), ConfigError> {
-        if value.value == wanted {
-            return Ok(());
-        }
-        Err(self.refuse(field, value, format_args!("write {wanted}")))
-    }
-
-    pub(super) fn parse<T, E: fmt::Display>(
-        &self,
-        field: &str,
-        value: &Text,
-        rule: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, ConfigError> {
-        rule(&value.value).map_err(|error| self.refuse(field, value, error))
-    }
-
-    pub(super) fn log_level(&self, value: Option<&Text>) -> Result<Option<String>, ConfigError> {
-        let rule = |level: &str| daemon::check_level(level).map(|()| level.to_owned());
-        value.map(|value| self.parse("log.level", value, rule)).transpose()
-    }
-
-    pub(super) fn path(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
-        if value.value.is_empty() {
-            return Err(self.refuse(field, value, "it is empty; give a path"));
-        }
-        let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
-        Ok(folder.join(&value.value))
+impl<'a> Source<'a> {
+    pub(super) fn new(text: &'a str, path: &'a Path) -> Self {
+        Self(ConfigSource { text, path })
     }
 
     pub(super) fn socket(&self, field: &str, value: &Text) -> Result<PathBuf, ConfigError> {
@@ -105,6 +36,14 @@ impl Source<'_> {
             return Err(self.refuse("dataDir", data_dir, too_long(&path, field)));
         }
         Ok(path)
+    }
+}
+
+impl<'a> Deref for Source<'a> {
+    type Target = ConfigSource<'a>;
+
+    fn deref(&self) -> &ConfigSource<'a> {
+        &self.0
     }
 }
 
