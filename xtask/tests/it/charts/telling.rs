@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use federation::health::CATALOG as NODE_CATALOG;
 use gateway::metrics::CATALOG;
 use serde_json::Value;
 use xtask::markdown;
@@ -36,7 +37,8 @@ fn alerts_and_dashboards_ask_for_metrics_and_labels_that_there_are() {
             }
         }
     }
-    let metrics = CATALOG.iter().map(|entry| entry.name);
+    let of_nodes = NODE_CATALOG.iter().map(|entry| entry.name);
+    let metrics = CATALOG.iter().map(|entry| entry.name).chain(of_nodes);
     let unseen: Vec<&str> =
         metrics.filter(|name| !asked.contains(name) && !name.contains("tcp_connection")).collect();
     assert!(unseen.is_empty(), "no dashboard and no alert shows {unseen:?}");
@@ -47,7 +49,8 @@ fn alerts_name_codes_and_say_what_to_do() {
     let repo = Repo::here().unwrap();
     let codes = repo.text("docs/reference/codes.md").unwrap();
     let alerts: Value = serde_saphyr::from_str(repo.text(ALERTS).unwrap()).unwrap();
-    let rules = alerts["groups"][0]["rules"].as_array().unwrap();
+    let groups = alerts["groups"].as_array().unwrap();
+    let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
     for rule in rules {
         let name = rule["alert"].as_str().unwrap();
         let severity = rule["labels"]["severity"].as_str().unwrap();
@@ -118,12 +121,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn is_ours(word: &str) -> bool {
-    ["fed_", "http_"].iter().any(|prefix| word.starts_with(prefix))
+    ["fed_", "fedgate_", "http_"].iter().any(|prefix| word.starts_with(prefix))
 }
 
 /// The metric or the label that a word of a query is about.
 fn known(word: &str) -> Option<&'static str> {
     let base = ["_bucket", "_count", "_sum"].iter().find_map(|ending| word.strip_suffix(ending));
+    if let Some(entry) = NODE_CATALOG.iter().find(|entry| entry.name == word) {
+        return Some(entry.name);
+    }
     CATALOG.iter().find_map(|entry| {
         let is_histogram = entry.kind.as_str() == "histogram";
         let named = entry.name == word || (is_histogram && Some(entry.name) == base);
