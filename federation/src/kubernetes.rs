@@ -18,7 +18,9 @@
 mod addresses;
 mod apply;
 mod calls;
+mod candidate;
 mod connection;
+mod drift;
 mod events;
 mod gateway_api;
 #[cfg(test)]
@@ -119,6 +121,7 @@ impl Cluster {
             health: self.health.clone(),
             leader: self.leader.clone(),
             stop: self.around.stop.clone(),
+            look: drift::look_into(self.cache.clone()),
         };
         self.around.tasks.spawn(writer::run(writer, pen));
     }

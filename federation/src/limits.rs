@@ -261,7 +261,9 @@ pub const KUBERNETES_WRITES_MAX: usize = 8;
 pub const KUBERNETES_LIST_PAGE: u32 = 500;
 /// Changes are collected for this long before a writer looks at them.
 pub const KUBERNETES_SETTLE: Duration = Duration::from_millis(200);
-/// How often a writer looks whether somebody changed what is its own.
+/// How often a writer asks the watches whether somebody changed what is its own.
+pub const KUBERNETES_DRIFT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a writer lists what is its own, whatever the watches say.
 pub const KUBERNETES_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause before a writer tries again: the first one, doubled up to the longest.
 pub const KUBERNETES_RETRY_MIN: Duration = Duration::from_secs(1);

@@ -55,6 +55,12 @@ impl Cache {
         self.read().kind(kind).changes
     }
 
+    /// [`Self::changes_of`] each of some kinds, all at one time.
+    pub fn changes_of_each(&self, kinds: &[WatchedKind]) -> Vec<u64> {
+        let store = self.read();
+        kinds.iter().map(|kind| store.kind(*kind).changes).collect()
+    }
+
     /// Whether absence means anything: a complete list was seen once, or that the API server has no
     /// such kind. Whoever removes orphans asks this first.
     pub fn is_known(&self, kind: WatchedKind) -> bool {

@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use discovery::Catalog;
 use discovery::kubernetes::{Cache, KubernetesProvider, KubernetesProviderConfig, ProviderState};
 use model::PeerAddress;
-use model::code::{CONFIG_INVALID, GATEWAY_ADDRESS_PENDING, KUBECONFIG_UNUSABLE};
-use rand::Rng as _;
+use model::code::{
+    CONFIG_INVALID, DATA_FOLDER_UNUSABLE, GATEWAY_ADDRESS_PENDING, KUBECONFIG_UNUSABLE,
+};
 use tokio::sync::watch;
 
 use super::addresses::addresses;
 use super::calls::Failure;
-use super::{Cluster, Derived, Health, Surroundings, changed};
+use super::{Cluster, Derived, Health, Surroundings, candidate, changed};
 use crate::app::coded;
 use crate::config::{FederationConfig, KubernetesConfig};
 use crate::intake::Catalogs;
@@ -23,7 +24,8 @@ use crate::membership::Advertised;
 /// nothing is waited for.
 pub(crate) struct Connection {
     watched: Option<Watched>,
-    name: String,
+    /// In the election.
+    identity: String,
     /// `advertise` was given, and wins over what the cluster says.
     is_fixed: bool,
     catalogs: watch::Sender<Option<Arc<Catalog>>>,
@@ -39,13 +41,16 @@ struct Watched {
 }
 
 impl Connection {
-    /// Begins to watch. The API server may be away: the node starts all the same, and what was
+    /// Begins to watch; the data folder is locked by now. The API server may be away: the node starts all the same, and what was
     /// there before stays in service.
     pub(crate) async fn open(config: &FederationConfig) -> anyhow::Result<Self> {
         let watched = match &config.kubernetes {
             Some(kubernetes) => Some(Watched::start(kubernetes).await?),
             None => None,
         };
+        let identity =
+            candidate::identity(&config.data_dir, config.name.as_str(), &mut rand::rng());
+        let identity = identity.map_err(|problem| coded(DATA_FOLDER_UNUSABLE, problem))?;
         let nothing = Some(Arc::new(Catalog::default()));
         let connection = Self {
             catalogs: watch::Sender::new(if watched.is_some() { None } else { nothing }),
@@ -54,7 +59,7 @@ impl Connection {
                 None => Derived::Nothing,
             })),
             watched,
-            name: config.name.to_string(),
+            identity,
             is_fixed: !config.advertise.is_empty(),
             advertised: watch::Sender::new(Arc::new(config.advertise.clone())),
         };
@@ -92,11 +97,8 @@ impl Connection {
         let Some(watched) = &self.watched else { return };
         let feed = self.feed(watched);
         let (leads, leader) = watch::channel(false);
-        // Another one at each start: a second process that calls itself the same must not take it
-        // for its own.
-        let identity = format!("{}-{:08x}", self.name, rand::rng().random::<u32>());
         let cluster = Cluster {
-            identity,
+            identity: self.identity,
             client: watched.client.clone(),
             config: watched.config.clone(),
             around: Arc::new(around),

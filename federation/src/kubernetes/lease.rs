@@ -149,18 +149,25 @@ impl Candidate {
     }
 
     /// Lets the next one take it at once.
-    async fn release(&mut self) -> Result<(), kube::Error> {
-        if self.renewed.is_none() || self.holder().as_ref() != Some(&self.me) {
-            return Ok(());
-        }
-        let Some((lease, _)) = &self.seen else { return Ok(()) };
-        let mut lease = lease.clone();
-        if let Some(spec) = &mut lease.spec {
-            spec.holder_identity = Some(String::new());
-            spec.lease_duration_seconds = Some(1);
-        }
+    async fn release(&mut self) -> Result<(), Failure> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        self.api.replace(WRITER_LEASE, &params, &lease).await.map(drop)
+        loop {
+            if self.renewed.is_none() || self.holder().as_ref() != Some(&self.me) {
+                return Ok(());
+            }
+            let Some((lease, _)) = &self.seen else { return Ok(()) };
+            let mut lease = lease.clone();
+            if let Some(spec) = &mut lease.spec {
+                spec.holder_identity = Some(String::new());
+                spec.lease_duration_seconds = Some(1);
+            }
+            match self.api.replace(WRITER_LEASE, &params, &lease).await {
+                Ok(_) => return Ok(()),
+                // The stop may have cut off a renewal whose answer was under way.
+                Err(kube::Error::Api(status)) if status.code == 409 => self.look().await?,
+                Err(error) => return Err(Failure::of(&error)),
+            }
+        }
     }
 }
 

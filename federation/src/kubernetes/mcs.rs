@@ -165,7 +165,7 @@ impl Wakes {
         self.shared.mark_unchanged();
         self.catalog.clone_from(&self.catalogs.borrow_and_update());
         self.found = self.findings.borrow_and_update().clone();
-        self.changes = changes(cache);
+        self.changes = cache.changes_of_each(&KINDS);
         (self.on_catalog, self.after) = (true, None);
     }
 
@@ -177,7 +177,7 @@ impl Wakes {
             let is_news = tokio::select! {
                 () = changed(&mut self.shared) => true,
                 () = &mut patience => true,
-                () = changed(&mut self.cache) => changes(cache) != self.changes,
+                () = changed(&mut self.cache) => cache.changes_of_each(&KINDS) != self.changes,
                 () = changed(&mut self.catalogs) => {
                     let found = |catalog: &Option<Arc<Catalog>>| {
                         catalog.as_ref().map(|catalog| catalog.diagnostics.clone())
@@ -193,10 +193,6 @@ impl Wakes {
             }
         }
     }
-}
-
-fn changes(cache: &Cache) -> Vec<u64> {
-    KINDS.into_iter().map(|kind| cache.changes_of(kind)).collect()
 }
 
 /// Tells this node's gateways which port stands for which import, whether or not it is this node

@@ -24,7 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use discovery::kubernetes::{Cache, WatchedKind};
+use discovery::kubernetes::WatchedKind;
 use jiff::Timestamp;
 use model::{ClusterName, ClusterPeer};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ impl Writer for OwnWriter {
         self.catalogs.mark_unchanged();
         self.shared.mark_unchanged();
         self.findings.mark_unchanged();
-        self.changes = changes(&self.cluster.cache);
+        self.changes = self.cluster.cache.changes_of_each(&KINDS);
         let fared = Fared::now(&self.cluster.around.membership, trouble);
         let world = self.sources.world(&self.cluster, fared)?;
         let served = |kind| Kind::served(&self.cluster.cache, kind);
@@ -108,7 +108,7 @@ impl Writer for OwnWriter {
         loop {
             tokio::select! {
                 () = changed(&mut self.cache) => {
-                    if changes(&self.cluster.cache) == self.changes { continue }
+                    if self.cluster.cache.changes_of_each(&KINDS) == self.changes { continue }
                 }
                 () = changed(&mut self.catalogs) => {}
                 () = changed(&mut self.shared) => {}
@@ -119,10 +119,6 @@ impl Writer for OwnWriter {
             return;
         }
     }
-}
-
-fn changes(cache: &Cache) -> Vec<u64> {
-    KINDS.into_iter().map(|kind| cache.changes_of(kind)).collect()
 }
 
 /// What was said last. What the cache has may be older, and would make conditions begin anew.

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use super::Health;
 use super::apply::{Observed, Plan, Step, Target, Write, plan};
 use super::calls::{self, Failure};
+use super::drift::{self, Look};
 use super::kinds::Kind;
 use super::owner::Owner;
 use crate::limits::{
-    KUBERNETES_RESYNC_INTERVAL, KUBERNETES_RETRY_MAX, KUBERNETES_RETRY_MIN, KUBERNETES_SETTLE,
-    KUBERNETES_WRITES_MAX,
+    KUBERNETES_DRIFT_INTERVAL, KUBERNETES_RESYNC_INTERVAL, KUBERNETES_RETRY_MAX,
+    KUBERNETES_RETRY_MIN, KUBERNETES_SETTLE, KUBERNETES_WRITES_MAX,
 };
 
 /// One controller: what it wants to be in the cluster, as a function of what it knows.
@@ -68,6 +69,8 @@ pub(super) struct Pen {
     /// Whether this node is the one that writes.
     pub(super) leader: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
+    /// For what others change of its objects.
+    pub(super) look: Look,
 }
 
 /// Runs a writer until the node stops.
@@ -151,10 +154,15 @@ impl<W: Writer> Writing<W> {
                     pause.mul_f64(rand::rng().random_range(0.8..1.2))
                 }
             };
-            let waited = tokio::time::timeout(patience, self.writer.changed()).await;
-            if waited.is_ok() {
-                // Changes come in swarms, and one round takes them all.
-                tokio::time::sleep(KUBERNETES_SETTLE).await;
+            tokio::select! {
+                () = self.writer.changed() => {
+                    // Changes come in swarms, and one round takes them all.
+                    tokio::time::sleep(KUBERNETES_SETTLE).await;
+                }
+                () = drift::noticed(&self.pen.look, &self.own, KUBERNETES_DRIFT_INTERVAL) => {
+                    self.listed = None;
+                }
+                () = tokio::time::sleep(patience) => {}
             }
         }
     }

@@ -174,6 +174,17 @@ async fn a_node_starts_without_its_api_server_takes_nothing_back_and_goes_on_wit
     assert!(holder(&server.get(LEASE)).starts_with("node-0-"), "{:?}", server.get(LEASE));
     until("nothing is wrong any more", codes, |codes| !codes.contains(&1102)).await;
 
+    // One that is killed and comes back takes the Lease for its own; a stranger would wait for its end.
+    node.0.kill().unwrap();
+    node.0.wait().unwrap();
+    let held = server.get(LEASE).unwrap()["spec"].take();
+    let mut node = start(&site, &address.to_string());
+    let spec = || std::future::ready(server.get(LEASE).unwrap()["spec"].take());
+    until("it is renewed", spec, |spec| spec["renewTime"] != held["renewTime"]).await;
+    for field in ["holderIdentity", "acquireTime", "leaseTransitions"] {
+        assert_eq!(spec().await[field], held[field], "{field}");
+    }
+
     let id = node.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     let lease = || std::future::ready(server.get(LEASE));

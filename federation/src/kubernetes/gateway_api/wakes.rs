@@ -49,13 +49,13 @@ impl Wakes {
         self.cache.mark_unchanged();
         self.catalog.clone_from(&self.catalogs.borrow_and_update());
         self.found = self.findings.borrow_and_update().clone();
-        self.changes = changes(cache);
+        self.changes = cache.changes_of_each(&KINDS);
     }
 
     pub(super) async fn changed(&mut self, cache: &Cache) {
         loop {
             let is_news = tokio::select! {
-                () = changed(&mut self.cache) => changes(cache) != self.changes,
+                () = changed(&mut self.cache) => cache.changes_of_each(&KINDS) != self.changes,
                 () = changed(&mut self.catalogs) => {
                     differ(self.catalog.as_deref(), self.catalogs.borrow().as_deref())
                 }
@@ -68,10 +68,6 @@ impl Wakes {
             }
         }
     }
-}
-
-fn changes(cache: &Cache) -> Vec<u64> {
-    KINDS.into_iter().map(|kind| cache.changes_of(kind)).collect()
 }
 
 /// Whether a catalog says anything new of Gateways and routes.

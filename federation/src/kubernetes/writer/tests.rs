@@ -11,6 +11,7 @@ use model::ObjectName;
 use serde_json::{Map, json};
 
 use super::*;
+use crate::kubernetes::drift::Seen;
 use crate::kubernetes::kinds::CONFIG_MAP;
 
 /// By path.
@@ -18,6 +19,10 @@ use crate::kubernetes::kinds::CONFIG_MAP;
 struct Server {
     objects: BTreeMap<String, Value>,
     calls: Vec<String>,
+    /// The last `resourceVersion`.
+    version: u64,
+    /// Whether watches tell of the objects.
+    is_watched: bool,
     /// What every write is answered with.
     refusal: Option<StatusCode>,
 }
@@ -73,6 +78,8 @@ impl Server {
             Method::PATCH => {
                 let mut object = body;
                 object["metadata"]["uid"] = json!("u");
+                self.version += 1;
+                object["metadata"]["resourceVersion"] = json!(self.version.to_string());
                 self.objects.insert(path.to_string(), object.clone());
                 (StatusCode::OK, object)
             }
@@ -81,6 +88,16 @@ impl Server {
                 None => refused(StatusCode::NOT_FOUND),
             },
         }
+    }
+
+    fn look(&self, target: &Target) -> Seen {
+        if !self.is_watched {
+            return Seen::Nothing;
+        }
+        let there = self.objects.get(&format!("{FOLDER}/{}", target.name));
+        let version =
+            |object: &Value| object["metadata"]["resourceVersion"].as_str().map(Into::into);
+        there.map_or(Seen::Gone, |object| Seen::At(version(object).unwrap_or_default()))
     }
 }
 
@@ -130,7 +147,13 @@ impl Site {
         let owner = owner.map(|name| ObjectName::parse(name).unwrap());
         let owner = Owner::new(client(&server), owner);
         let client = client(&server);
-        let pen = Pen { client, owner, health: health.clone(), leader, stop: stop.clone() };
+        let look = {
+            let server = server.clone();
+            Arc::new(move |target: &Target| {
+                server.lock().unwrap_or_else(PoisonError::into_inner).look(target)
+            })
+        };
+        let pen = Pen { client, owner, health: health.clone(), leader, stop: stop.clone(), look };
         tokio::spawn(run(Names(wanted), pen));
         Self { server, names, leads, health, stop }
     }
@@ -210,6 +233,36 @@ async fn what_somebody_changed_is_put_back_and_rest_is_rest() {
     tokio::time::sleep(KUBERNETES_RESYNC_INTERVAL * 3).await;
     let calls = site.with(|server| server.calls.clone());
     assert!(calls.len() <= 4 && calls.iter().all(|call| call.starts_with("GET")), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_watches_tell_of_is_mended_long_before_the_next_list() {
+    let site = Site::start(&[]);
+    site.with(|server| server.is_watched = true);
+    site.leads.send_replace(true);
+    site.names.send_replace(Some(vec!["a"]));
+    let path = format!("{FOLDER}/a");
+    let is_there = |site: &Site| site.there() == ["a"];
+    site.until("it writes", is_there).await;
+    let list = format!("GET {FOLDER}");
+    let lists =
+        |site: &Site| site.with(|server| server.calls.iter().filter(|call| **call == list).count());
+    let before = lists(&site);
+    tokio::time::sleep(KUBERNETES_DRIFT_INTERVAL * 4).await;
+    assert_eq!(lists(&site), before, "nothing has changed");
+    let gone = Instant::now();
+    site.with(|server| server.objects.remove(&path));
+    site.until("it is back", is_there).await;
+    let back = gone.elapsed();
+    assert!(back < KUBERNETES_DRIFT_INTERVAL * 2, "{back:?}");
+    site.with(|server| {
+        let object = server.objects.get_mut(&path).unwrap();
+        (object["data"]["k"], object["metadata"]["resourceVersion"]) = (json!("evil"), json!("x"));
+    });
+    let is_right = |site: &Site| site.with(|server| server.objects[&path]["data"]["k"] == "a");
+    let changed = Instant::now();
+    site.until("it is right", is_right).await;
+    assert!(changed.elapsed() < KUBERNETES_DRIFT_INTERVAL * 2, "{:?}", changed.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
