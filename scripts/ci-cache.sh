@@ -1,4 +1,4 @@
-# Sourced by .ci/run: keeps built dependencies between runs, outside the clone.
+# Sourced by .ci/run and by what builds an earlier commit: keeps built dependencies between runs, outside the clone.
 #
 # The cache is a cargo target folder, named by the toolchain and Cargo.lock. Our own crates are
 # removed from it before each run: cargo compares times, not content, and would take what an earlier
@@ -23,14 +23,13 @@ use_build_cache() {
     export CARGO_TARGET_DIR="$cache/target-$key"
     # Our own crates are built once per run, so there is nothing to do incrementally.
     export CARGO_INCREMENTAL=0
-    if [ -d "$CARGO_TARGET_DIR" ]; then
-        forget_own_crates
-    fi
+    forget_own_crates
     echo "ci: dependencies are kept in $CARGO_TARGET_DIR"
 }
 
-# Removes what was built from our own crates by an earlier run.
+# Removes what was built from our own crates by an earlier run or of another commit.
 forget_own_crates() {
+    [ -d "$CARGO_TARGET_DIR" ] || return 0
     local manifest packages=()
     for manifest in */Cargo.toml; do
         # fuzz/ is a workspace of its own, and not built here.

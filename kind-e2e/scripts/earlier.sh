@@ -16,6 +16,8 @@ set -euo pipefail
 
 folder=$cache_root/earlier
 repository=$(cd "$kind_e2e/.." && pwd)
+# For forget_own_crates.
+. "$repository/scripts/ci-cache.sh"
 programs="fedgate-federation fedgate-gateway fedctl"
 
 main() {
@@ -64,18 +66,6 @@ build() {
     done
     forget_own_crates
     say "built in $((SECONDS - started)) s"
-}
-
-# What stays are dependencies. Cargo compares times, not content, and would take what was built of another
-# commit for this one's.
-forget_own_crates() {
-    [ -d "$CARGO_TARGET_DIR" ] || return 0
-    local manifest packages=()
-    for manifest in */Cargo.toml; do
-        if grep -q '^\[workspace\]' "$manifest"; then continue; fi
-        packages+=(--package "$(dirname "$manifest")")
-    done
-    cargo clean --quiet --locked "${packages[@]}" || rm -rf "$CARGO_TARGET_DIR"
 }
 
 main "$@"

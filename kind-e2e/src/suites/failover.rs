@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::federated::{
-    Load, SHOP, SOON, answered_by, begin, connected, deploy, export, get, imported,
+    Load, SHOP, SOON, answered_by, begin, connected, deploy, export_from_both, get, grant_both,
+    imported,
 };
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
 use crate::run::{Run, throughout, until};
@@ -29,19 +30,9 @@ pub(super) async fn run(run: &Run) -> Result<()> {
 }
 
 async fn two_exporters(run: &Run) -> Result<()> {
-    let grant = ["namespace", "grant", SHOP, "--clusters", "west,south"];
-    run.east().fedctl(grant).text().await?;
+    grant_both(run).await?;
     deploy(run, run.south(), "api", 1).await?;
-    for cluster in [run.west(), run.south()] {
-        export(cluster, "api", &["east"]).await?;
-    }
-    until("east imports api from both", SOON, async || {
-        let import = run.east().get(["serviceimport", "api", "--namespace", SHOP]).await?;
-        let clusters = import["status"]["clusters"].as_array().map_or(0, Vec::len);
-        ensure!(clusters == 2, "{}", import["status"]);
-        Ok(())
-    })
-    .await?;
+    export_from_both(run, "api").await?;
     // Either may answer; both have an endpoint, since their Deployments are rolled out.
     until("api answers", SOON, async || get(run.east(), "web", &api()).await).await?;
     Ok(())

@@ -212,6 +212,26 @@ pub(super) async fn export(cluster: &Cluster, service: &str, consumers: &[&str])
         .await
 }
 
+/// Lets west and south export in the shop's namespace.
+pub(super) async fn grant_both(run: &Run) -> Result<()> {
+    let grant = ["namespace", "grant", SHOP, "--clusters", "west,south"];
+    run.east().fedctl(grant).text().await.map(drop)
+}
+
+/// West and south export a service to east, and east has it from both.
+pub(super) async fn export_from_both(run: &Run, service: &str) -> Result<()> {
+    for cluster in [run.west(), run.south()] {
+        export(cluster, service, &["east"]).await?;
+    }
+    until("east imports it from both", SOON, async || {
+        let import = run.east().get(["serviceimport", service, "--namespace", SHOP]).await?;
+        let clusters = import["status"]["clusters"].as_array().map_or(0, Vec::len);
+        ensure!(clusters == 2, "{}", import["status"]);
+        Ok(())
+    })
+    .await
+}
+
 /// The derived Service by which any pod reaches an import.
 pub(super) fn imported(service: &str) -> String {
     format!("imported-{service}.{SHOP}.svc.cluster.local")

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::federated::{SHOP, SOON, answered_by, condition, deploy_all, export, imported, install};
+use super::federated::{
+    Load, SHOP, SOON, answered_by, condition, deploy_all, export, imported, install,
+};
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
 use crate::run::{Run, until};
 
@@ -14,6 +17,8 @@ const TOKEN_SECRET: &str = "join";
 const TOKEN_VALUE: &str = "federation.joinTokenSecret.name=join";
 /// kubelet looks at the Secrets of running pods about once a minute.
 const TOKEN_SEEN: Duration = Duration::from_secs(150);
+/// How long requests go on while objects are broken.
+const LOAD: Duration = Duration::from_secs(30);
 const OWN: &str = "/status/conditions";
 const ANCESTOR: &str = "/status/ancestors/0/conditions";
 
@@ -33,7 +38,9 @@ pub(super) async fn run(run: &Run) -> Result<()> {
     run.step("grant, export and policy have conditions, and api answers", serve(run)).await?;
     run.step("kubectl get has rows that tell something", rows(run)).await?;
     run.step("kubectl explain knows nested fields", explained(run.east())).await?;
-    run.step("what the API server can refuse never gets in", refused(run.east())).await
+    run.step("what the API server can refuse never gets in", refused(run.east())).await?;
+    run.step("what is wrong says so with a fix, and traffic goes on", wrong(run)).await?;
+    run.step("a mended policy is taken up", mended(run)).await
 }
 
 fn own(kind: &str, name: &str, spec: &Value) -> Value {
@@ -210,4 +217,79 @@ async fn refused(east: &Cluster) -> Result<()> {
         ensure!(output.stderr.contains(word), "{word:?} is not in: {}", output.stderr);
     }
     Ok(())
+}
+
+/// Objects that only the node can judge. api is served meanwhile by what its policy said before.
+async fn wrong(run: &Run) -> Result<()> {
+    let url = format!("http://{}/load", imported("api"));
+    let load = Load::during(run, &url, LOAD, wrong_objects(run)).await?;
+    load.none_failed("while objects were wrong")
+}
+
+async fn wrong_objects(run: &Run) -> Result<()> {
+    let (east, west) = (run.east(), run.west());
+    let bundle = json!({
+        "addresses": [],
+        "trustDomains": [{"name": "far.example", "bundle": "no JSON"}],
+    });
+    let no_service = json!({
+        "apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceExport",
+        "metadata": {"name": "nobody", "namespace": SHOP},
+    });
+    let mut taken = join_grant("west");
+    taken["metadata"]["name"] = json!("again");
+    taken["spec"]["secretRef"]["name"] = json!("join-again");
+    let shop = json!({"namespaces": [{"prefix": "shop-"}], "clusters": ["west"]});
+    try_join_all([
+        east.apply(&own("ClusterPeer", "far", &bundle)),
+        east.apply(&taken),
+        west.apply(&own("NamespaceGrant", "mine", &shop)),
+        west.apply(&own("Federation", "default", &json!({"name": "x", "found": true}))),
+        west.apply(&no_service),
+        west.apply(&policy("api", "spiffe://east.fedgate.internal/ns/..")),
+        west.apply(&policy("orphan", "spiffe://east.fedgate.internal/ns/shop")),
+    ])
+    .await?;
+    for (cluster, object, at, kind, reason) in [
+        (east, "clusterpeer/far", OWN, "Accepted", "Invalid"),
+        (east, "joingrant/again", OWN, "Ready", "Failed"),
+        (west, "namespacegrant/mine", OWN, "Ready", "NotPermitted"),
+        (west, "serviceexport/nobody", OWN, "Valid", "NoService"),
+        (west, "accesspolicy/api", ANCESTOR, "Accepted", "Invalid"),
+        (west, "accesspolicy/orphan", ANCESTOR, "Accepted", "TargetNotFound"),
+    ] {
+        condition(cluster, (object, at), kind, ("False", reason)).await?;
+        let message = message(cluster, object, at, kind).await?;
+        run.note(format!("{object}: {message}"));
+        // A fix follows what is wrong, or a code that has one.
+        ensure!(message.contains("; ") || message.contains("FED"), "{object}: {message}");
+    }
+    // Asked to found while it is a member: it stays one.
+    condition(west, ("federation/default", OWN), "Ready", ("True", "Ready")).await
+}
+
+/// A policy for the export of its name, which a mistake in the caller makes wrong.
+fn policy(name: &str, caller: &str) -> Value {
+    let target = json!({"group": "multicluster.x-k8s.io", "kind": "ServiceExport", "name": name});
+    let spec = json!({"targetRefs": [target], "allow": [{"spiffeId": caller}]});
+    let mut policy = own("AccessPolicy", name, &spec);
+    policy["metadata"]["namespace"] = json!(SHOP);
+    policy
+}
+
+async fn message(cluster: &Cluster, object: &str, at: &str, kind: &str) -> Result<String> {
+    let found = cluster.get([object, "--namespace", SHOP]).await?;
+    let conditions = found.pointer(at).and_then(Value::as_array).context("it has conditions")?;
+    let Some(one) = conditions.iter().find(|one| one["type"] == kind) else {
+        bail!("{object} has no {kind}: {conditions:?}")
+    };
+    Ok(one["message"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn mended(run: &Run) -> Result<()> {
+    export(run.west(), "api", &["east"]).await?;
+    let policy = ("accesspolicy/api", ANCESTOR);
+    condition(run.west(), policy, "Accepted", ("True", "Accepted")).await?;
+    condition(run.west(), policy, "Programmed", ("True", "Programmed")).await?;
+    answered_by((run.east(), "web"), &api(), "west", SOON).await.map(drop)
 }

@@ -7,10 +7,11 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 
 use super::federated::{
-    Load, SHOP, SOON, answered_by, begin, connected, deploy, export, get, imported,
+    Load, SHOP, SOON, answered_by, begin, connected, deploy, export_from_both, get, grant_both,
+    imported,
 };
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
-use crate::run::{Run, until};
+use crate::run::Run;
 
 /// Long enough for a rolling update of everything.
 const LOAD: Duration = Duration::from_secs(120);
@@ -23,8 +24,7 @@ pub(super) async fn run(run: &Run) -> Result<()> {
 }
 
 async fn spread(run: &Run) -> Result<()> {
-    let grant = ["namespace", "grant", SHOP, "--clusters", "west,south"];
-    run.east().fedctl(grant).text().await?;
+    grant_both(run).await?;
     // The client is not restarted; what it asks is.
     let parts = [
         (run.east(), "client", 1),
@@ -36,16 +36,7 @@ async fn spread(run: &Run) -> Result<()> {
         parts.map(async |(cluster, part, replicas)| deploy(run, cluster, part, replicas).await),
     )
     .await?;
-    for cluster in [run.west(), run.south()] {
-        export(cluster, "api", &["east"]).await?;
-    }
-    until("api is imported from both", SOON, async || {
-        let import = run.east().get(["serviceimport", "api", "--namespace", SHOP]).await?;
-        let clusters = import["status"]["clusters"].as_array().map_or(0, Vec::len);
-        ensure!(clusters == 2, "{}", import["status"]);
-        Ok(())
-    })
-    .await?;
+    export_from_both(run, "api").await?;
     answered_by((run.east(), "client"), &url(), "east", SOON).await.map(drop)
 }
 
