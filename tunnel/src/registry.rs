@@ -23,11 +23,19 @@ pub(crate) struct Registry {
     writer: Mutex<()>,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     clusters: HashMap<ClusterName, Vec<Arc<Link>>>,
     /// When the last link of a cluster ended, for as long as it is taken for one that comes back.
     lost: HashMap<ClusterName, Instant>,
+    /// When this gateway began to dial: for a while every cluster is one that is about to come.
+    began: Instant,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { clusters: HashMap::new(), lost: HashMap::new(), began: Instant::now() }
+    }
 }
 
 /// A gateway, or its cluster, has more connections to us than it may.
@@ -158,10 +166,10 @@ impl Snapshot {
             .min_by_key(|link| (link.rank(), link.worker != fast.worker, link.in_flight()))
     }
 
-    /// Whether the cluster has a link, or had one until a moment ago.
+    /// Whether the cluster has a link, or had one until a moment ago, or could not have one yet.
     pub(crate) fn had_path(&self, cluster: &ClusterName) -> bool {
-        let just_lost = self.lost.get(cluster).is_some_and(|at| at.elapsed() < PATH_GRACE);
-        just_lost || self.clusters.contains_key(cluster)
+        let since = self.lost.get(cluster).unwrap_or(&self.began);
+        since.elapsed() < PATH_GRACE || self.clusters.contains_key(cluster)
     }
 
     pub(crate) fn path(&self, cluster: &ClusterName) -> Option<PathState> {
