@@ -42,7 +42,7 @@ impl fmt::Debug for Code {
 }
 
 /// What the registry says of a code.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct CodeEntry {
     pub code: Code,
     /// A short name in upper camel case, for logs and conditions.
@@ -59,16 +59,40 @@ macro_rules! registry {
     ($($number:literal $constant:ident $name:literal: $summary:literal, $cause:literal, $fix:literal;)*) => {
         $(#[doc = $summary] pub const $constant: Code = Code($number);)*
 
-        /// Every code, in order of its number.
-        pub static CODES: &[CodeEntry] = &[$(CodeEntry {
+        /// The codes of this file, in order of their numbers.
+        pub(super) const ENTRIES: &[CodeEntry] = &[$(CodeEntry {
             code: $constant, name: $name, summary: $summary, cause: $cause, fix: $fix,
         }),*];
     };
 }
 
 mod registry;
+mod store;
 
 pub use registry::*;
+pub use store::*;
+
+/// Every code, in order of its number.
+pub static CODES: &[CodeEntry] = &merged::<{ registry::ENTRIES.len() + store::ENTRIES.len() }>(
+    registry::ENTRIES,
+    store::ENTRIES,
+);
+
+/// Two tables in order as one in order.
+const fn merged<const ALL: usize>(a: &[CodeEntry], b: &[CodeEntry]) -> [CodeEntry; ALL] {
+    let mut all = [a[0]; ALL];
+    let (mut of_a, mut of_b) = (0, 0);
+    while of_a + of_b < ALL {
+        let is_a = of_b == b.len() || (of_a < a.len() && a[of_a].code.0 < b[of_b].code.0);
+        all[of_a + of_b] = if is_a { a[of_a] } else { b[of_b] };
+        if is_a {
+            of_a += 1;
+        } else {
+            of_b += 1;
+        }
+    }
+    all
+}
 
 #[cfg(test)]
 mod tests {
