@@ -9,7 +9,7 @@ E2E := $(TARGET)/debug/kind-e2e --programs $(TARGET)/$(or $(PROFILE),debug)
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs deb sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke
+.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs deb sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke soak
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,10 @@ bench-scale: setup-build ## Measure a federation of 1,000 simulated clusters, an
 	$(BUILD) --release --bins
 	@$(TARGET)/release/bench scale
 	@$(TARGET)/release/bench etcd --etcd "$$(scripts/etcd.sh)"
+
+soak: setup ## Run long versions of tests into docs/reference/soak.md: all, or PIECE=rolling SECONDS=600
+	$(BUILD) $(if $(filter debug,$(PROFILE)),,--release) --bins
+	@exec $(TARGET)/$(or $(PROFILE),release)/soak $(or $(PIECE),all) $(SECONDS)
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

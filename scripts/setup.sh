@@ -115,7 +115,7 @@ forbid_services() {
 
 # The tests start their own servers; the one of the package would take a port at the next boot.
 keep_off_at_boot() {
-    case $1 in nginx | redis-server) ;; *) return 0 ;; esac
+    case $1 in nginx | redis-server | haproxy) ;; *) return 0 ;; esac
     command -v systemctl >/dev/null || return 0
     "${as_root[@]}" systemctl --quiet disable "$1" 2>/dev/null || say "could not disable the service $1"
 }

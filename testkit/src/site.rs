@@ -34,12 +34,14 @@ pub struct Site {
     pub spec: SiteSpec,
     pub federation: Option<Process>,
     pub gateway: Option<Process>,
+    /// A command that replaces itself by the node, such as `nsenter` or `env` with their arguments.
+    pub node_under: Vec<String>,
 }
 
 impl Site {
     /// Writes folders and configuration; starts nothing.
     pub fn prepare(spec: SiteSpec) -> anyhow::Result<Self> {
-        let SiteSpec { name, folder, advertise, tunnel, routes, admin, workers, .. } = &spec;
+        let SiteSpec { name, folder, advertise, tunnel, routes, admin, .. } = &spec;
         std::fs::create_dir_all(folder.join("manifests"))?;
         let data = folder.display();
         let federation = format!(
@@ -57,23 +59,10 @@ advertise: [{{transport: quic, host: \"{host}\", port: {port}}}]
             port = advertise.port(),
         );
         std::fs::write(folder.join("federation.yaml"), federation)?;
-        let gateway = format!(
-            "\
-apiVersion: fedgate.dev/v1alpha1
-kind: GatewayConfig
-name: gw-0
-cluster: {name}
-trustDomain: {name}.example
-dataDir: {data}/gateway
-listen: {{tunnel: \"{tunnel}\", routes: \"{routes}\"}}
-federation: {{socket: {data}/resource.sock}}
-admin: {{listen: \"{admin}\"}}
-workers: {workers}
-accessLog: {{path: {data}/access.log}}
-"
-        );
+        let listen = [tunnel.to_string(), routes.to_string(), admin.to_string()];
+        let gateway = gateway_config(&spec, "gw-0", &listen, "gateway");
         std::fs::write(folder.join("gateway.yaml"), gateway)?;
-        Ok(Self { spec, federation: None, gateway: None })
+        Ok(Self { spec, federation: None, gateway: None, node_under: Vec::new() })
     }
 
     /// Adds fields to the federation node's configuration.
@@ -83,9 +72,27 @@ accessLog: {{path: {data}/access.log}}
         Ok(std::fs::write(path, text)?)
     }
 
+    /// Says that others reach the site's gateways here too, before its node is started.
+    pub fn advertise_also(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let path = self.spec.folder.join("federation.yaml");
+        let (host, port) = (address.ip(), address.port());
+        let more = format!("advertise: [{{transport: quic, host: \"{host}\", port: {port}}}, ");
+        let text = std::fs::read_to_string(&path)?.replace("advertise: [", &more);
+        Ok(std::fs::write(path, text)?)
+    }
+
+    /// Puts the node's data elsewhere, before it is started for the first time.
+    pub fn move_federation_data(&self, to: &Path) -> anyhow::Result<()> {
+        let path = self.spec.folder.join("federation.yaml");
+        let here = format!("dataDir: {}/federation", self.spec.folder.display());
+        let text = std::fs::read_to_string(&path)?;
+        let text = text.replace(&here, &format!("dataDir: {}", to.display()));
+        Ok(std::fs::write(path, text)?)
+    }
+
     /// Starts the federation node and waits until its operator API answers.
     pub fn start_federation(&mut self) -> anyhow::Result<()> {
-        self.federation = Some(self.start("fedgate-federation", "federation")?);
+        self.spawn_federation()?;
         let what = format!("the federation node of {}", self.spec.name);
         wait::until(&what, START_LIMIT, || {
             let alive = self.federation.as_mut().is_some_and(Process::is_running);
@@ -95,9 +102,26 @@ accessLog: {{path: {data}/access.log}}
         Ok(())
     }
 
-    pub fn start_gateway(&mut self) -> anyhow::Result<()> {
-        self.gateway = Some(self.start("fedgate-gateway", "gateway")?);
+    /// Starts the federation node, which may end again at once.
+    pub fn spawn_federation(&mut self) -> anyhow::Result<()> {
+        self.federation = Some(self.start("fedgate-federation", "federation", &self.node_under)?);
         Ok(())
+    }
+
+    pub fn start_gateway(&mut self) -> anyhow::Result<()> {
+        self.gateway = Some(self.start("fedgate-gateway", "gateway", &[])?);
+        Ok(())
+    }
+
+    /// Starts another gateway of the site's, with the same ports at an address of its own.
+    pub fn start_another_gateway(&self, name: &str, address: IpAddr) -> anyhow::Result<Process> {
+        let SiteSpec { folder, tunnel, admin, .. } = &self.spec;
+        let at = |port: u16| SocketAddr::new(address, port).to_string();
+        let listen = [at(tunnel.port()), address.to_string(), at(admin.port())];
+        let part = format!("gateway-{name}");
+        let config = gateway_config(&self.spec, name, &listen, &part);
+        std::fs::write(folder.join(format!("{part}.yaml")), config)?;
+        self.start("fedgate-gateway", &part, &[])
     }
 
     /// SIGTERM, and the drain to its end.
@@ -148,14 +172,40 @@ accessLog: {{path: {data}/access.log}}
         self.spec.folder.join("access.log")
     }
 
-    fn start(&self, program: &str, part: &str) -> anyhow::Result<Process> {
+    fn start(&self, program: &str, part: &str, under: &[String]) -> anyhow::Result<Process> {
         let config = self.spec.folder.join(format!("{part}.yaml"));
         let log = self.spec.folder.join(format!("{part}.log"));
         let name = format!("{program} of {}", self.spec.name);
-        let arguments = [Path::new("--config"), &config];
+        let program = programs::path(program).display().to_string();
+        let mut command = under.to_vec();
+        command.extend([program, "--config".into(), config.display().to_string()]);
         let namespace = self.spec.namespace.as_deref();
-        Process::start(&name, programs::path(program), &arguments, namespace, &log)
+        Process::start(&name, &command[0], &command[1..], namespace, &log)
     }
+}
+
+/// `listen` has the addresses of its tunnels, of its routes and of its admin port; its data and its
+/// files are named after `part`.
+fn gateway_config(spec: &SiteSpec, name: &str, listen: &[String; 3], part: &str) -> String {
+    let SiteSpec { name: cluster, folder, workers, .. } = spec;
+    let [tunnel, routes, admin] = listen;
+    let data = folder.display();
+    let log = if part == "gateway" { "access".to_owned() } else { format!("access-{name}") };
+    format!(
+        "\
+apiVersion: fedgate.dev/v1alpha1
+kind: GatewayConfig
+name: {name}
+cluster: {cluster}
+trustDomain: {cluster}.example
+dataDir: {data}/{part}
+listen: {{tunnel: \"{tunnel}\", routes: \"{routes}\"}}
+federation: {{socket: {data}/resource.sock}}
+admin: {{listen: \"{admin}\"}}
+workers: {workers}
+accessLog: {{path: {data}/{log}.log}}
+"
+    )
 }
 
 /// Gives every site every other one's own ClusterPeer, as operators would by `fedctl peer`.

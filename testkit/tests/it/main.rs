@@ -4,9 +4,11 @@
 
 mod canary;
 mod demo;
+mod faults;
 mod fleet;
 mod guide;
 mod herd;
 mod linearizable;
 mod namespaces;
+mod outside;
 mod three_machines;
