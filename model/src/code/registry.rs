@@ -150,7 +150,7 @@ registry! {
     2009 TUNNEL_FALLBACK "TunnelFallback":
         "The tunnel runs over TCP, since UDP does not pass.",
         "A firewall, a NAT or a load balancer between the two clusters drops UDP, in one direction or in both.",
-        "Open the tunnel's UDP port between the clusters, both ways; QUIC is tried all the while, and traffic goes back to it by itself.";
+        "Open the tunnel's UDP port, both ways; QUIC is tried all the while, and traffic goes back to it by itself.";
     2010 LINK_POOR "LinkPoor":
         "The way to another cluster loses packets, or its round trips are long.",
         "A line between the two is overloaded or damaged, or the way is far.",
