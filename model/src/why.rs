@@ -183,7 +183,9 @@ pub fn explain(question: &Question, facts: &Facts) -> Result<Answer, AskError> {
         })
         .collect::<Vec<_>>();
     (answer.service, answer.port) = (Some(service), port);
-    let best = (0..ways.len()).rev().max_by_key(|index| reach(&ways[*index].1));
+    // Of equals the one counts whose node was asked: it says why.
+    let worth = |(to, steps): &(ClusterName, Vec<Step>)| (reach(steps), facts.contains_key(to));
+    let best = (0..ways.len()).rev().max_by_key(|index| worth(&ways[*index]));
     match best.map(|index| ways.remove(index)) {
         None => answer.steps.push(Step::of(Hop::Catalog, Err(nobody(&answer)))),
         Some((to, steps)) => {

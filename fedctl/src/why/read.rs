@@ -14,7 +14,7 @@ use model::{
     ServicePort, SpiffeId, TrustDomain,
 };
 use wire::operator::proto::{
-    ExportStatus, GatewayLink, GatewayStatus, GetStoreRequest, ListExportsRequest,
+    ClusterStatus, ExportStatus, GatewayLink, GatewayStatus, GetStoreRequest, ListExportsRequest,
     ListMembersRequest, ListObjectsRequest, ListTrustRequest, MemberStatus, Store, TrustStatus,
 };
 use wire::resource::proto as resource;
@@ -34,8 +34,8 @@ const KINDS: [ResourceKind; 9] = [
     ResourceKind::AccessPolicy,
     ResourceKind::ReferenceGrant,
 ];
-/// A quorum confirms a leader several times a second.
-const QUORUM_AGE_MAX_MS: u64 = 10_000;
+/// A quorum confirms a leader several times a second, and that one speaks as often.
+const QUORUM_AGE_MAX_MS: u64 = 5_000;
 
 /// What a node says of itself and of others.
 pub(super) async fn node(node: &Operator, now: Timestamp) -> Result<NodeFacts, CommandError> {
@@ -50,6 +50,7 @@ pub(super) async fn node(node: &Operator, now: Timestamp) -> Result<NodeFacts, C
     let mut facts = NodeFacts::new(cluster, trust_domain, revision(status.revision), resources);
     facts.left_out = left_out;
     facts.gateways = status.gateways.iter().map(|it| gateway(it, now)).collect();
+    facts.cordoned = node.clusters().await?.clusters.iter().filter_map(cordon).collect();
     facts.links = node.links().await?.links.iter().filter_map(link).collect();
     let trust = node.list_trust(ListTrustRequest {}).await?.trust;
     facts.trust = trust.iter().filter_map(|row| bundle(row, now)).collect();
@@ -84,6 +85,7 @@ pub(super) async fn about(
         gateways: facts.gateways,
         links: facts.links,
         trust: facts.trust,
+        cordoned: facts.cordoned,
         store: facts.store,
         ..fresh
     };
@@ -166,6 +168,17 @@ fn link(row: &GatewayLink) -> Option<LinkFacts> {
     })
 }
 
+/// A cluster that is cordoned, and who wants that.
+fn cordon(row: &ClusterStatus) -> Option<(ClusterName, String)> {
+    let cordon = row.cordon.as_ref()?;
+    let why = match (&*cordon.reason, cordon.by_itself) {
+        ("", true) => "it says so itself",
+        ("", false) => "an operator said so",
+        (reason, _) => reason,
+    };
+    Some((ClusterName::parse(&row.name).ok()?, why.to_owned()))
+}
+
 fn bundle(row: &TrustStatus, now: Timestamp) -> Option<TrustFacts> {
     let now = u64::try_from(now.as_second()).unwrap_or(0);
     let authorities = row.authorities.iter().map(|authority| Authority {
@@ -187,7 +200,8 @@ fn feed(store: &Store) -> Feed {
             Err(_) => Feed::Cut,
         };
     }
-    let confirmed = store.quorum_age_ms.is_none_or(|age| age < QUORUM_AGE_MAX_MS);
+    let ages = [store.quorum_age_ms, store.leader_age_ms];
+    let confirmed = ages.into_iter().flatten().all(|age| age < QUORUM_AGE_MAX_MS);
     match ClusterName::parse(&store.leader) {
         Ok(leader) if confirmed => Feed::Store { leader },
         _ => Feed::Leaderless,

@@ -181,6 +181,9 @@ fn catalogs_break_as_golden() {
             world.east.store().feed = Feed::Cut;
             world.east.remove(EAST_IMPORT);
         }),
+        ("a cordoned cluster", Hop::Catalog, code::CLUSTER_CORDONED, |world| {
+            world.east.cordoned.insert(name("west"), "a new kernel".into());
+        }),
         ("an export that is on its way", Hop::Catalog, code::NOT_YET, |world| {
             world.east.remove(EAST_IMPORT);
         }),

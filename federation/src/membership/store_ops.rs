@@ -94,6 +94,7 @@ impl Node {
             quorum_age: status.quorum_ack_age.filter(|_| status.role == Role::Leader),
             source: source.as_ref().and_then(|(cluster, _)| name(&node_id(cluster))),
             source_age: source.map(|(_, since)| since.elapsed()),
+            leader_age: status.silence.filter(|_| mode == Mode::Member),
             problem: self.store_problem(&status),
         })
     }

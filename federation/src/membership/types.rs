@@ -281,6 +281,8 @@ pub struct StoreView {
     /// On a Replica: whom the watch comes from, and since when nothing came.
     pub source: Option<ClusterName>,
     pub source_age: Option<Duration>,
+    /// On a member of the group that does not lead: since it heard of the leader.
+    pub leader_age: Option<Duration>,
     /// What stops the node from taking part, for instance a damaged log.
     pub problem: Option<String>,
 }

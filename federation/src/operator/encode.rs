@@ -198,6 +198,7 @@ pub(super) fn store(view: &StoreView) -> proto::Store {
         source: name(&view.source),
         source_age_ms: view.source_age.map(millis),
         problem: view.problem.clone().unwrap_or_default(),
+        leader_age_ms: view.leader_age.map(millis),
     }
 }
 

@@ -7,8 +7,9 @@ use super::{
     StoreFacts, Target, access,
 };
 use crate::code::{
-    CLUSTER_NOT_FOUND, FEDERATION_NONE, MEMBER_REVOKED, NOT_A_MEMBER, NOT_EXPORTED, NOT_YET,
-    OWNER_WITHDRAWN, PORT_NOT_FOUND, SERVICE_NOT_FOUND, STORE_NO_QUORUM, WATCH_SOURCE_LOST,
+    CLUSTER_CORDONED, CLUSTER_NOT_FOUND, FEDERATION_NONE, MEMBER_REVOKED, NOT_A_MEMBER,
+    NOT_EXPORTED, NOT_YET, OWNER_WITHDRAWN, PORT_NOT_FOUND, SERVICE_NOT_FOUND, STORE_NO_QUORUM,
+    WATCH_SOURCE_LOST,
 };
 use crate::name::{ClusterName, ServiceName};
 use crate::policy::Decision;
@@ -67,6 +68,7 @@ pub(super) fn check(path: &Path<'_>) -> Checked {
         check_export(path, dst)?;
     }
     check_offer(path)?;
+    check_cordon(path)?;
     match path.src {
         Some(src) => check_import(path, src),
         None if path.dst.is_some() => Ok(Seen::Ok(format!(
@@ -237,6 +239,21 @@ fn check_offer(path: &Path<'_>) -> Result<(), Broken> {
         if let Some(idle) = idle {
             let text = format!("the export of {} in {} {}", path.service, path.to, idle.message);
             return Err(Broken::new(idle.code, text, &*idle.fix));
+        }
+    }
+    Ok(())
+}
+
+/// An operator, here or there, wants no new exchanges to be sent to it.
+fn check_cordon(path: &Path<'_>) -> Result<(), Broken> {
+    let Path { from, to, .. } = path;
+    for node in [path.src, path.dst].into_iter().flatten() {
+        if let Some(why) = node.cordoned.get(*to) {
+            return Err(Broken::new(
+                CLUSTER_CORDONED,
+                format!("{to} is cordoned, so that {from} sends nothing new to it: {why}"),
+                format!("`fedctl uncordon {to}` in the cluster where it was cordoned"),
+            ));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What one node says, as far as the engine needs it. Ages and lifetimes are durations: whoever
 //! collects facts has a clock, the engine has none.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct NodeFacts {
     pub gateways: Vec<GatewayFacts>,
     pub links: Vec<LinkFacts>,
     pub trust: Vec<TrustFacts>,
+    /// Clusters to which no new exchanges are to be sent, and why.
+    pub cordoned: BTreeMap<ClusterName, String>,
     /// The federation; `None` while the cluster is in none.
     pub store: Option<StoreFacts>,
 }
@@ -195,6 +198,7 @@ impl NodeFacts {
             gateways: vec![],
             links: vec![],
             trust: vec![],
+            cordoned: BTreeMap::new(),
             store: None,
         }
     }

@@ -208,6 +208,7 @@ fn check_bound(node: &NodeFacts, listener: &Listener) -> Result<(), Broken> {
         }
     }
     let Some((address, error)) = unbound else { return Ok(()) };
+    let error = error.trim_start_matches(&format!("{ADDRESS_IN_USE}: "));
     let text = format!("no gateway of {} listens on {address}: {error}", node.cluster);
     let fix =
         format!("free the port (`ss -lntp` shows who has it), or give {} another", listener.name);

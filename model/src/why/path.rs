@@ -53,8 +53,12 @@ fn down(path: &Path<'_>, last: Option<&LinkFacts>) -> Broken {
     let specific = code.filter(|code| [PEER_VERSION, PEER_PROTOCOL_ERROR].contains(code));
     let mut text = format!("no live tunnel between {from} and {to}");
     if let (Some(link), Some(fault)) = (last, fault) {
-        let address = &link.address;
-        text += &format!("; {address}, {} ago: {}", shown(fault.age), fault.text);
+        // Most faults name the address themselves.
+        let address = match fault.text.contains(&link.address) {
+            true => String::new(),
+            false => format!("{}, ", link.address),
+        };
+        text += &format!("; {address}{} ago: {}", shown(fault.age), fault.text);
     }
     if let Some(dst) = path.dst.filter(|dst| dst.connected().next().is_none()) {
         text += &format!("; no gateway of {} is connected to its node", dst.cluster);

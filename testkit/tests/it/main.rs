@@ -12,3 +12,4 @@ mod linearizable;
 mod namespaces;
 mod outside;
 mod three_machines;
+mod why;

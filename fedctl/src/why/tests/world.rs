@@ -1,5 +1,6 @@
 //! Two clusters in one federation, and everything that can be wrong with them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::parse_manifest;
@@ -7,7 +8,7 @@ use model::why::{
     Authority, Facts, Feed, GatewayFacts, LinkFacts, LinkFault, LinkState, ListenerFacts,
     MemberFacts, MemberState, NodeFacts, OfferFacts, Standing, StoreFacts, SvidFacts, TrustFacts,
 };
-use model::{AllowEntry, ResourceSet, Revision, SpiffeId, TrustDomain};
+use model::{AllowEntry, ClusterName, ResourceSet, Revision, SpiffeId, TrustDomain};
 use wire::resource::{decode_resource, proto};
 
 use super::name;
@@ -89,6 +90,7 @@ pub(super) struct Node {
     pub(super) gateways: Vec<GatewayFacts>,
     pub(super) links: Vec<LinkFacts>,
     pub(super) trust: Vec<TrustFacts>,
+    pub(super) cordoned: BTreeMap<ClusterName, String>,
     store: Option<StoreFacts>,
 }
 
@@ -179,6 +181,7 @@ impl Node {
             gateways: vec![gateway],
             links: vec![link],
             trust: vec![bundle(name, own), bundle(peer.0, peer.1)],
+            cordoned: BTreeMap::new(),
             store: Some(store(name)),
         }
     }
@@ -215,6 +218,7 @@ impl Node {
             gateways: self.gateways.clone(),
             links: self.links.clone(),
             trust: self.trust.clone(),
+            cordoned: self.cordoned.clone(),
             store: self.store.clone(),
             ..facts
         }
