@@ -56,11 +56,12 @@ pub struct CodeEntry {
 }
 
 macro_rules! registry {
-    ($($number:literal $constant:ident $name:literal: $summary:literal, $cause:literal, $fix:literal;)*) => {
+    ($table:ident:
+     $($number:literal $constant:ident $name:literal: $summary:literal, $cause:literal, $fix:literal;)*) => {
         $(#[doc = $summary] pub const $constant: Code = Code($number);)*
 
         /// The codes of this file, in order of their numbers.
-        pub(super) const ENTRIES: &[CodeEntry] = &[$(CodeEntry {
+        pub(super) const $table: &[CodeEntry] = &[$(CodeEntry {
             code: $constant, name: $name, summary: $summary, cause: $cause, fix: $fix,
         }),*];
     };
@@ -73,10 +74,8 @@ pub use registry::*;
 pub use store::*;
 
 /// Every code, in order of its number.
-pub static CODES: &[CodeEntry] = &merged::<{ registry::ENTRIES.len() + store::ENTRIES.len() }>(
-    registry::ENTRIES,
-    store::ENTRIES,
-);
+pub static CODES: &[CodeEntry] =
+    &merged::<{ ENTRIES.len() + STORE_ENTRIES.len() }>(ENTRIES, STORE_ENTRIES);
 
 /// Two tables in order as one in order.
 const fn merged<const ALL: usize>(a: &[CodeEntry], b: &[CodeEntry]) -> [CodeEntry; ALL] {

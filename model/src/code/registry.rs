@@ -3,6 +3,7 @@
 use super::{Code, CodeEntry};
 
 registry! {
+    ENTRIES:
     1001 CONFIG_INVALID "ConfigInvalid":
         "The bootstrap configuration file was refused.",
         "A field is unknown, missing, of the wrong type or out of range.",

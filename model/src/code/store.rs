@@ -3,6 +3,7 @@
 use super::{Code, CodeEntry};
 
 registry! {
+    STORE_ENTRIES:
     6101 COMMAND_INVALID "CommandInvalid":
         "A command to the federation store could not be read.",
         "It is malformed, too large, or of a kind that this version does not know.",
