@@ -158,12 +158,36 @@ pub enum Command {
 pub enum Trust {
     /// Each trust domain, the cluster that owns it, and its authorities
     List,
+    /// One stage of the rotation of this cluster's root: prepare, activate, then revoke the old one
+    Rotate(TrustRotate),
+}
+
+#[derive(Debug, Args)]
+pub struct TrustRotate {
+    /// What is to be done now; each refuses while it would harm somebody
+    #[arg(long, value_enum)]
+    pub stage: RotationStage,
+    /// Although a cluster would refuse the next root, or SVIDs of the old one live
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RotationStage {
+    /// Make the next root and publish it; it signs nothing
+    Prepare,
+    /// Sign by it from now on
+    Activate,
+    /// Take the old root out of the bundle; before activation the prepared one
+    Revoke,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Certs {
     /// Each certificate and how long it is valid
     List,
+    /// A new SVID for the node at once, and a new root if that has run out
+    Rotate,
 }
 
 #[derive(Debug, Subcommand)]

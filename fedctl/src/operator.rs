@@ -161,6 +161,8 @@ procedures! {
     decide_join federation.decide_join CHANGE_TIMEOUT (DecideJoinRequest) -> Decided;
     remove_member federation.remove_member CHANGE_TIMEOUT (RemoveMemberRequest) -> Changed;
     revoke federation.revoke CHANGE_TIMEOUT (RevokeRequest) -> Revoked;
+    rotate_trust federation.rotate_trust CHANGE_TIMEOUT (RotateTrustRequest) -> Roots;
+    renew_svids federation.rotate_certificates CHANGE_TIMEOUT (RotateCertificatesRequest) -> RotatedCertificates;
     get_store federation.get_store TIMEOUT (GetStoreRequest) -> Store;
     verify_store federation.verify_store CHANGE_TIMEOUT (VerifyStoreRequest) -> StoreVerdict;
     transfer_leadership federation.transfer_leadership CHANGE_TIMEOUT (TransferLeadershipRequest) -> Transferred;

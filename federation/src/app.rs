@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::Context as _;
 use discovery::Catalog;
 use discovery::file::{FileProvider, FileProviderConfig};
+use identity::Ca;
 use model::code::{Code, DATA_FOLDER_UNUSABLE, FILE_UNREADABLE};
 use model::{ClusterId, PeerAddress, TrustBundle};
 use rustls_pki_types::CertificateDer;
@@ -33,6 +34,7 @@ use crate::limits::{HEARD_MAX, STOP_TIMEOUT};
 use crate::membership::{self, Advertised, Ground, Membership};
 use crate::operator::{Federation, Operator, Started};
 use crate::revisions::Revisions;
+use crate::rotation::Rotation;
 use crate::socket::SocketFile;
 use crate::store::Profile;
 use crate::stream::ResourceStreams;
@@ -48,7 +50,7 @@ pub struct App {
     operator_socket: PathBuf,
     listening: Listen,
     health: Option<SocketAddr>,
-    bundle: TrustBundle,
+    ca: Arc<Ca>,
     advertise: watch::Sender<Arc<Vec<PeerAddress>>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -97,9 +99,10 @@ pub async fn build_with(
     intent.intake.take_up(first.as_deref(), &shared.borrow(), &connection.derived().borrow());
     let streams = streams(&base, &intent, &gateways, (news.subscribe(), heard_sender));
     let enrolment = enrolment(&base, reviewer.as_ref(), &gateways, &membership);
-    let known = (gateways.clone(), membership.clone());
-    let operator = operator(&base, &intent, &connection, known, started);
-    let federation = Federation { membership: membership.clone(), audit: base.audit.clone() };
+    let operator = operator(&base, &intent, &connection, (&gateways, &membership), started);
+    let rotation = rotation(&base, &intent, &membership);
+    let audit = base.audit.clone();
+    let federation = Federation { membership: membership.clone(), rotation, audit };
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
     let served = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
     let Served { files, health: health_port, mut loops } = served;
@@ -114,8 +117,8 @@ pub async fn build_with(
     let renewing = async move { svid.keep_renewed(stop).await };
     loops.push(Loop::spawn("the renewal of the node's SVID", renewing, &base.tasks));
     if let Some(port) = health_port {
-        let (svid, membership) = (base.svid.clone(), membership.clone());
-        let vitals = Vitals { loops, svid, membership, gateways, revisions, intake, kubernetes };
+        let (ca, svid, membership) = (base.ca.clone(), base.svid.clone(), membership.clone());
+        let vitals = Vitals { loops, ca, svid, membership, gateways, revisions, intake, kubernetes };
         base.tasks.spawn(port.serve(vitals, base.stop.clone()));
     }
     log_start(&base.config);
@@ -125,7 +128,7 @@ pub async fn build_with(
         operator_socket: base.config.operator_socket,
         listening,
         health,
-        bundle: base.ca.bundle(),
+        ca: base.ca,
         advertise,
         stop: base.stop,
         tasks: base.tasks,
@@ -162,8 +165,8 @@ impl App {
     }
 
     /// What other clusters verify this one's SVIDs with.
-    pub fn bundle(&self) -> &TrustBundle {
-        &self.bundle
+    pub fn bundle(&self) -> TrustBundle {
+        self.ca.bundle()
     }
 
     /// Other addresses at which this cluster's gateways are reached from now on. Not for a node whose
@@ -248,6 +251,7 @@ fn streams(
         revisions: intent.revisions.clone(),
         gateways: gateways.clone(),
         news,
+        renew: base.renew.subscribe(),
         heard,
         stop: base.stop.clone(),
         tasks: base.tasks.clone(),
@@ -283,6 +287,7 @@ fn surroundings(
     Surroundings {
         name: base.config.cluster.clone(),
         ca: base.ca.clone(),
+        rotated: base.rotated.subscribe(),
         membership: membership.clone(),
         gateways: gateways.clone(),
         audit: base.audit.clone(),
@@ -367,11 +372,27 @@ async fn start_membership(
     Ok(membership)
 }
 
+fn rotation(base: &Base, intent: &Intent, membership: &Membership) -> Arc<Rotation> {
+    Arc::new(Rotation {
+        cluster: base.config.cluster.clone(),
+        ca: base.ca.clone(),
+        svid: base.svid.clone(),
+        trust: base.trust.clone(),
+        membership: membership.clone(),
+        revisions: intent.revisions.clone(),
+        lifetime: base.config.svid_lifetime,
+        in_kubernetes: base.config.kubernetes.is_some(),
+        rotated: base.rotated.clone(),
+        renew: base.renew.clone(),
+        turn: tokio::sync::Mutex::default(),
+    })
+}
+
 fn operator(
     base: &Base,
     intent: &Intent,
     connection: &Connection,
-    (gateways, membership): (Gateways, Membership),
+    (gateways, membership): (&Gateways, &Membership),
     started: Started,
 ) -> Operator {
     Operator {
@@ -382,12 +403,12 @@ fn operator(
         svid: base.svid.clone(),
         revisions: intent.revisions.clone(),
         intake: intent.intake.clone(),
-        gateways,
+        gateways: gateways.clone(),
         started,
         audit: base.audit.clone(),
         applied: base.applied.clone(),
         cordons: base.cordons.clone(),
-        membership,
+        membership: membership.clone(),
         declared: intent.declared.clone(),
         kubernetes: connection.health(),
     }

@@ -20,6 +20,7 @@ use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use identity::Ca;
 use model::code::{ADDRESS_IN_USE, Code, STORE_FAULT, SVID_EXPIRED};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -56,6 +57,7 @@ impl Loop {
 /// What the node is asked about.
 pub(crate) struct Vitals {
     pub(crate) loops: Vec<Loop>,
+    pub(crate) ca: Arc<Ca>,
     pub(crate) svid: Arc<OwnSvid>,
     pub(crate) membership: Membership,
     pub(crate) gateways: Gateways,

@@ -64,6 +64,8 @@ pub(crate) const WRITER_LABEL: &str = "fedgate.dev/writer";
 pub(crate) struct Surroundings {
     pub(crate) name: ClusterName,
     pub(crate) ca: Arc<Ca>,
+    /// The CA's bundle is another one.
+    pub(crate) rotated: watch::Receiver<u64>,
     pub(crate) membership: Membership,
     pub(crate) gateways: Gateways,
     /// Of changes that objects ask for.

@@ -5,6 +5,7 @@
 //! it -> [`intake`] takes it up -> [`revisions`] makes a revision of it -> [`stream`] sends each
 //! gateway the difference to what that gateway has.
 
+mod alarms;
 pub mod app;
 mod applied;
 mod audit;
@@ -27,6 +28,7 @@ mod port;
 mod refusal;
 pub mod replica;
 mod revisions;
+mod rotation;
 mod socket;
 pub mod store;
 mod stream;

@@ -89,6 +89,8 @@ pub const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Shortest lifetime of SVIDs that can be configured: each is renewed at half of it, and X.509 counts
 /// whole seconds.
 pub const SVID_LIFETIME_S_MIN: u64 = 10;
+/// When less of a certificate's life is left, in percent, it is told: at the last level as an error.
+pub const LIFE_LEFT_PERCENT: [u64; 3] = [50, 20, 5];
 /// Lifetime of SVIDs for gateways and for the node itself, where the configuration says nothing; more
 /// cannot be configured.
 pub const SVID_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -202,6 +204,15 @@ pub const PUBLISH_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const PUBLISH_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Clusters that a node speaks with.
 pub const TRANSPORT_PEERS_MAX: usize = 4096;
+/// Peers that are shown an SVID of the next root at the same time, before it signs.
+pub const TRIALS_MAX: usize = 16;
+/// How long a prepared root is in the bundle, at least, before it signs for clusters that cannot be
+/// asked whether they know it: 3 times what the bundle's refresh hint says (SPIFFE Bundle §4.1.2).
+pub const ROOT_OVERLAP: Duration = Duration::from_secs(900);
+/// How late a pod may see a changed ConfigMap; the kubelet looks once a minute.
+pub const ROOT_SPREAD_IN_KUBERNETES: Duration = Duration::from_secs(120);
+/// How long the SVID lives by which the next root is tried.
+pub const TRIAL_SVID_LIFETIME: Duration = Duration::from_secs(120);
 /// Addresses of one peer, or of one token, that are dialled at once.
 pub const DIAL_ADDRESSES_MAX: usize = 8;
 /// First pause after a store connection could not be dialled; it doubles up to the longest.

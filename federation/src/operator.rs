@@ -80,6 +80,8 @@ pub(super) struct View {
     /// How the node gets on with its cluster's API server.
     pub(super) kubernetes: Vec<Diagnostic>,
     pub(super) gateways: Vec<GatewayView>,
+    /// Certificates of which little life is left.
+    pub(super) alarms: Vec<Diagnostic>,
 }
 
 #[tonic::async_trait]

@@ -17,9 +17,12 @@ use wire::resource::proto::resource_service_server::ResourceService;
 use wire::resource::proto::{
     FederationMessage, GatewayMessage, federation_message, gateway_message,
 };
-use wire::resource::{Ack, HeardFromPeer, StatusReport, StoreNews, Subscribe, WireError};
+use wire::resource::{
+    Ack, HeardFromPeer, RenewSvids, StatusReport, StoreNews, Subscribe, WireError,
+};
 
 use crate::gateways::{Door, Gateways, Lease, NameTaken};
+use crate::kubernetes::changed;
 use crate::limits::{NAME_WAIT, SERVING_NEWS_PAUSE, SUBSCRIBE_TIMEOUT};
 use crate::peer::{AllowedUsers, Caller};
 use crate::port::PortInfo;
@@ -41,6 +44,8 @@ pub(crate) struct ResourceStreams {
     pub(crate) gateways: Gateways,
     /// What gateways are to know, and to pass on to their peers.
     pub(crate) news: watch::Receiver<Arc<StoreNews>>,
+    /// SVIDs that they are to renew.
+    pub(crate) renew: watch::Receiver<RenewSvids>,
     /// What they heard from their peers.
     pub(crate) heard: mpsc::Sender<HeardFromPeer>,
     pub(crate) stop: CancellationToken,
@@ -201,12 +206,14 @@ impl ResourceStreams {
         let mut news = self.news.clone();
         news.mark_changed();
         let mut serving = self.gateways.serving();
+        let mut renew = self.renew.clone();
         let mut serving_from = tokio::time::Instant::now();
         loop {
             let is_newer = |revision: &Option<Revision>| revision.is_some() && *revision != sent;
             let news_first = tokio::select! {
                 biased;
                 changed = news.changed() => changed.map(|()| true).map_err(|_| stopping())?,
+                () = changed(&mut renew) => true,
                 changed = changed_from(serving_from, &mut serving) => changed.map(|()| true).map_err(|_| stopping())?,
                 newer = current.wait_for(is_newer) => {
                     newer.map(|_| false).map_err(|_| stopping())?
@@ -216,6 +223,7 @@ impl ResourceStreams {
             let message = if news_first {
                 let mut news = news.borrow_and_update().encode();
                 serving.borrow_and_update().put(&mut news);
+                renew.borrow_and_update().put(&mut news);
                 serving_from = tokio::time::Instant::now() + SERVING_NEWS_PAUSE;
                 federation_message::Message::News(news)
             } else {

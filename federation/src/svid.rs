@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use identity::{BundleSet, Ca, IdentityCell, Svid, SvidKeyPair, SvidStore, verify_chain};
 use model::SpiffeId;
+use model::code::AUTHORITY_EXPIRED;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::coded;
-use crate::limits::RENEWAL_CHECK_INTERVAL;
+use crate::limits::{RENEWAL_CHECK_INTERVAL, TRIAL_SVID_LIFETIME};
 
 /// The SVID in force, and what is needed to renew it.
 #[derive(Debug)]
@@ -33,11 +34,16 @@ impl OwnSvid {
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let kept = store.load().map_err(|e| coded(e.code(), e))?;
-        let kept = kept
-            .filter(|svid| svid.not_after() <= now + lifetime && is_usable(svid, &id, &ca, now));
         let svid = match kept {
-            Some(svid) => svid,
-            None => issue(&id, &ca, &store, lifetime, now)?,
+            Some(svid) if svid.not_after() <= now + lifetime && is_usable(&svid, &id, &ca, now) => {
+                svid
+            }
+            // Operators are to reach the node though nothing can be signed: they can mend that.
+            Some(svid) if *svid.id() == id && !ca.can_sign(now) => {
+                tracing::error!(code = %AUTHORITY_EXPIRED, "the root has run out: `fedctl certs rotate`");
+                svid
+            }
+            _ => issue(&id, &ca, &store, lifetime, now)?,
         };
         let identity = Arc::new(IdentityCell::default());
         identity.replace_svid(svid);
@@ -53,6 +59,30 @@ impl OwnSvid {
         self.identity.clone()
     }
 
+    /// Of the SVIDs that are issued here.
+    pub(crate) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Renews now.
+    pub(crate) fn renew(&self, now: SystemTime) -> anyhow::Result<()> {
+        let svid = issue(&self.id, &self.ca, &self.store, self.lifetime, now)?;
+        self.identity.replace_svid(svid);
+        Ok(())
+    }
+
+    /// An SVID of the same name by the root that is prepared, for trying that; `None` without one. It
+    /// is kept nowhere.
+    pub(crate) fn by_prepared(&self, now: SystemTime) -> anyhow::Result<Option<Svid>> {
+        let key = SvidKeyPair::generate()?;
+        let csr = key.csr_der(&self.id)?;
+        let lifetime = TRIAL_SVID_LIFETIME.min(self.lifetime);
+        let Some(chain) = self.ca.issue_by_prepared(&csr, &self.id, lifetime, now) else {
+            return Ok(None);
+        };
+        Ok(Some(key.into_svid(chain?)?))
+    }
+
     /// Renews until the node stops. A failure is tried again; the old SVID lives on meanwhile.
     pub(crate) async fn keep_renewed(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(RENEWAL_CHECK_INTERVAL.min(self.lifetime / 10));
@@ -61,9 +91,11 @@ impl OwnSvid {
             if !self.current().renewal_due(now) {
                 continue;
             }
-            match issue(&self.id, &self.ca, &self.store, self.lifetime, now) {
-                Ok(svid) => self.identity.replace_svid(svid),
-                Err(problem) => tracing::error!(%problem, "the node's SVID was not renewed"),
+            if let Err(problem) = self.renew(now) {
+                tracing::error!(
+                    problem = format!("{problem:#}"),
+                    "the node's SVID was not renewed"
+                );
             }
         }
     }

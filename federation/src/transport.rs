@@ -113,6 +113,11 @@ impl UnknownPeer {
     }
 }
 
+struct OwnBundle {
+    bundle: TrustBundle,
+    root: CertificateDer<'static>,
+}
+
 struct Shared {
     config: TransportConfig,
     identity: Arc<IdentityCell>,
@@ -121,6 +126,8 @@ struct Shared {
     /// In which processes of the own cluster there is, whatever the federation says.
     trust: Arc<ClusterTrust>,
     relay_addr: Option<SocketAddr>,
+    /// The own cluster's, and the certificate of the root that signs.
+    own: Mutex<OwnBundle>,
     peers: Mutex<BTreeMap<ClusterName, Arc<Peer>>>,
     bundles: Mutex<BundleSet>,
     arrivals: Arrivals,
@@ -157,6 +164,10 @@ impl Transport {
             relay_addr: port.as_ref().map(Port::local_addr).transpose()?,
             trust,
             endpoint: NodeEndpoint::from_source(identity.clone(), config.dial_from),
+            own: Mutex::new(OwnBundle {
+                bundle: config.own_bundle.clone(),
+                root: config.ca.clone(),
+            }),
             config,
             identity,
             doors,
@@ -179,6 +190,14 @@ impl Transport {
             endpoint.close().await;
         });
         Ok((transport, incoming))
+    }
+
+    /// After a stage of the root's rotation. Peers are judged by it when they are set the next time.
+    pub(crate) fn set_own_bundle(&self, bundle: TrustBundle, root: CertificateDer<'static>) {
+        if let Err(problem) = self.0.trust.replace(&bundle) {
+            tracing::error!(%problem, "the relay port does not know the new bundle");
+        }
+        *self.0.own() = OwnBundle { bundle, root };
     }
 
     /// Makes these the clusters that are spoken with. Whoever is not among them, or has a trust
@@ -268,6 +287,10 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn own(&self) -> MutexGuard<'_, OwnBundle> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn peer(&self, cluster: &ClusterName) -> Option<Arc<Peer>> {
         self.peers().get(cluster).cloned()
     }
@@ -283,7 +306,7 @@ impl Shared {
 
     /// Whom handshakes believe. The own trust domain is claimed first, so that no peer has it.
     fn trust(&self, peers: &[TransportPeer], revoked: BTreeSet<TrustDomain>) {
-        let own = (self.config.cluster.clone(), self.config.own_bundle.clone());
+        let own = (self.config.cluster.clone(), self.own().bundle.clone());
         let theirs = peers
             .iter()
             .flat_map(|peer| peer.bundles.iter().map(|bundle| (peer.name.clone(), bundle.clone())));

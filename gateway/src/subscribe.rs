@@ -17,7 +17,7 @@ use wire::resource::proto::federation_message::Message as FromNode;
 use wire::resource::proto::gateway_message::Message as ToNode;
 use wire::resource::proto::resource_service_client::ResourceServiceClient;
 use wire::resource::proto::{FederationMessage, GatewayMessage};
-use wire::resource::{Delta, HeardFromPeer, ServingGateways, StoreNews, Subscribe};
+use wire::resource::{Delta, HeardFromPeer, RenewSvids, ServingGateways, StoreNews, Subscribe};
 
 use crate::backoff::Backoff;
 use crate::config::FederationLink;
@@ -143,7 +143,7 @@ async fn exchange(
         tokio::select! {
             received = from_node.message() => {
                 let answer = match received {
-                    Ok(Some(received)) => take(control, received).await,
+                    Ok(Some(received)) => take(state, control, received).await,
                     Ok(None) => Err(anyhow::anyhow!("the federation node ended the stream").into()),
                     Err(status) => Err(federation::explain(status).into()),
                 };
@@ -182,6 +182,7 @@ async fn heard(state: &GatewayState) -> HeardFromPeer {
 }
 
 async fn take(
+    state: &GatewayState,
     control: &mpsc::Sender<Event>,
     received: FederationMessage,
 ) -> Result<Option<wire::resource::proto::Ack>, Ended> {
@@ -189,6 +190,7 @@ async fn take(
         Some(FromNode::Delta(delta)) => apply(control, delta).await.map(Some),
         Some(FromNode::News(news)) => {
             let refused = "the federation node sent what is refused";
+            state.identity.renew_issued_before(RenewSvids::decode(&news).before_unix_s);
             let serving = ServingGateways::decode(&news).context(refused).map_err(Ended::Lost)?;
             let news = StoreNews::decode(news).context(refused).map_err(Ended::Lost)?;
             let event = Event::News(Box::new(news), serving);

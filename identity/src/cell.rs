@@ -1,15 +1,16 @@
 //! The identity in force: read by every handshake, replaced by rotation, never locked.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use model::{ClusterName, SpiffeId, TrustDomain};
 use rustls_pki_types::CertificateDer;
 
 use crate::bundle::BundleSet;
-use crate::limits::REFUSALS_MAX;
+use crate::limits::{REFUSALS_MAX, SVID_RENEWAL_PAUSE};
 use crate::owner::TrustDomainOwners;
 use crate::svid::Svid;
 use crate::verify::{VerifiedPeer, VerifyError, verify_leaf};
@@ -96,12 +97,14 @@ pub struct Refusal {
 #[derive(Debug, Default)]
 pub struct IdentityCell {
     current: ArcSwap<Identity>,
+    /// Unix seconds: an SVID that was issued before is to be renewed.
+    renew_before: AtomicU64,
     refusals: Mutex<VecDeque<Refusal>>,
 }
 
 impl IdentityCell {
     pub fn new(identity: Identity) -> Self {
-        Self { current: ArcSwap::from_pointee(identity), refusals: Mutex::default() }
+        Self { current: ArcSwap::from_pointee(identity), ..Self::default() }
     }
 
     pub fn load(&self) -> Arc<Identity> {
@@ -139,9 +142,23 @@ impl IdentityCell {
         });
     }
 
-    /// Whether an SVID should be asked for: there is none, or its time has come.
+    /// Whether an SVID should be asked for: there is none, its time has come, or it is called for.
     pub fn renewal_due(&self, now: SystemTime) -> bool {
-        self.current.load().svid.as_ref().is_none_or(|svid| svid.renewal_due(now))
+        let is_due = |svid: &Arc<Svid>| svid.renewal_due(now) || self.is_called_for(svid, now);
+        self.current.load().svid.as_ref().is_none_or(is_due)
+    }
+
+    /// An SVID that was issued before this moment, in Unix seconds, is due for renewal.
+    pub fn renew_issued_before(&self, unix_s: u64) {
+        self.renew_before.store(unix_s, Ordering::Relaxed);
+    }
+
+    fn is_called_for(&self, svid: &Svid, now: SystemTime) -> bool {
+        let before = Duration::from_secs(self.renew_before.load(Ordering::Relaxed));
+        let before = SystemTime::UNIX_EPOCH.checked_add(before).unwrap_or(SystemTime::UNIX_EPOCH);
+        let issued_at = svid.issued_at();
+        // With clocks that differ the new one may seem to be old, too: then not ever so often.
+        issued_at < before && now >= issued_at + SVID_RENEWAL_PAUSE
     }
 
     /// The latest refused peers, oldest first, at most [`REFUSALS_MAX`].

@@ -39,7 +39,8 @@ pub enum IssueError {
     )]
     Lifetime { found_seconds: u64 },
     #[error(
-        "the CA is not valid now ({now}), only from {not_before} to {not_after}: set the clock"
+        "the CA is not valid now ({now}), only from {not_before} to {not_after}: set the clock, or \
+         make a new root by `fedctl certs rotate`"
     )]
     CaNotValid { now: String, not_before: String, not_after: String },
     #[error("the certificate could not be signed: {reason}")]

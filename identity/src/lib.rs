@@ -27,7 +27,7 @@ mod tls;
 mod verify;
 
 pub use bundle::{BundleChange, BundleError, BundleSet};
-pub use ca::{Ca, CaError};
+pub use ca::{Ca, CaError, REFRESH_HINT, RootFacts, RootState, RotationError};
 pub use cell::{ExpectedPeer, Identity, IdentityCell, KnownPeer, Refusal};
 pub use cluster::{
     ClientCertificate, ClusterTrust, ClusterTrustError, HandshakeRefusal, OwnPeer,

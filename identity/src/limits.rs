@@ -27,7 +27,9 @@ pub const SVID_LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const SVID_LIFETIME_MIN: Duration = Duration::from_secs(1);
 /// An SVID is renewed at this age, or at half its lifetime when that comes first.
 pub const SVID_RENEWAL_AGE: Duration = Duration::from_secs(3600);
+/// An SVID whose renewal is called for before its time is at least so old.
+pub const SVID_RENEWAL_PAUSE: Duration = Duration::from_secs(2);
 /// Lifetime of the cluster's root. Its bundle travels to other clusters by hand (a ClusterPeer), so
 /// its end would be an outage that nobody schedules, and a shorter life would protect from nothing:
-/// whoever holds the key can sign today. It gets short when roots rotate by themselves.
+/// whoever holds the key can sign today. It gets short when roots rotate without being asked to.
 pub const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

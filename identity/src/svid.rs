@@ -107,9 +107,14 @@ impl Svid {
         now > self.not_after
     }
 
+    /// As our CA dates it.
+    pub(crate) fn issued_at(&self) -> SystemTime {
+        self.not_before + CLOCK_SKEW
+    }
+
     /// From when on it should be renewed: at an hour's age or at half its lifetime.
     pub fn renew_at(&self) -> SystemTime {
-        let issued_at = self.not_before + CLOCK_SKEW; // as our CA dates it
+        let issued_at = self.issued_at();
         let lifetime = self.not_after.duration_since(issued_at).unwrap_or_default();
         issued_at + SVID_RENEWAL_AGE.min(lifetime / 2)
     }

@@ -21,7 +21,7 @@ pub use crate::grpc::fedgate::resource::v1 as proto;
 pub use delta::{Ack, Delta, DeltaError, Subscribe, decode_key, encode_key};
 pub use diagnostic::{decode_diagnostic, encode_diagnostic};
 pub use enrol::{EnrolRequest, EnrolResponse};
-pub use news::{HeardFromPeer, ServingGateways, StoreNews};
+pub use news::{HeardFromPeer, RenewSvids, ServingGateways, StoreNews};
 pub(crate) use object::peer_address as decode_peer_address;
 pub use object::{SCHEMA_VERSION, decode_resource};
 pub(crate) use object_encode::peer_address as encode_peer_address;

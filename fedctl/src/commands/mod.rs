@@ -148,7 +148,9 @@ async fn ask_node(
         Command::Delete(args) => apply::delete(&args, node, printer).await,
         Command::Store(verb) => store::run(verb, node, printer).await,
         Command::Trust(Trust::List) => trust::list(node, printer).await,
+        Command::Trust(Trust::Rotate(args)) => trust::rotate(&args, node, printer).await,
         Command::Certs(Certs::List) => trust::certs(node, printer).await,
+        Command::Certs(Certs::Rotate) => trust::renew(node, printer).await,
         Command::Audit(verb) => audit::run(verb, node, printer).await,
         Command::Demo(_)
         | Command::Explain(_)

@@ -1,17 +1,20 @@
-//! `fedctl trust list` and `fedctl certs list`.
+//! `fedctl trust` and `fedctl certs`: who is believed until when, and roots one after the other.
 
 use jiff::Timestamp;
 use serde::Serialize;
 use wire::operator::proto::{
-    CertificateStatus, ListCertificatesRequest, ListTrustRequest, TrustStatus,
+    AuthorityStatus, CertificateStatus, ListCertificatesRequest, ListTrustRequest, Roots,
+    RotateCertificatesRequest, RotateTrustRequest, RotationStage as Stage, TrustStatus,
 };
 
+use crate::cli::{RotationStage, TrustRotate};
 use crate::error::CommandError;
 use crate::operator::Operator;
 use crate::printer::Printer;
 use crate::view::{List, Until};
 
 const TRUST: [&str; 5] = ["TRUST DOMAIN", "CLUSTER", "SEQUENCE", "AUTHORITIES", "VALID"];
+const ROOTS: [&str; 4] = ["STATE", "SHA-256", "VALID", "ITS SVIDS END IN"];
 const CERTS: [&str; 4] = ["PART", "HOLDER", "VALID", "SPIFFE ID"];
 
 #[derive(Serialize)]
@@ -29,6 +32,12 @@ struct TrustView {
 struct AuthorityView {
     sha256: String,
     expires: Option<Until>,
+    /// Of the own cluster's: active, prepared or old.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    state: String,
+    /// The end of the last SVID that an old one has signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    svids_end: Option<Until>,
 }
 
 #[derive(Serialize)]
@@ -48,14 +57,7 @@ pub(super) async fn list(node: &Operator, printer: &Printer) -> Result<(), Comma
 
 fn trust_views(trust: Vec<TrustStatus>, now: Timestamp) -> List<TrustView> {
     let views = trust.into_iter().map(|row| TrustView {
-        authorities: row
-            .authorities
-            .iter()
-            .map(|authority| AuthorityView {
-                sha256: authority.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
-                expires: Until::unix_ms(authority.not_after_unix_s.saturating_mul(1000), now),
-            })
-            .collect(),
+        authorities: row.authorities.iter().map(|one| authority_view(one, now)).collect(),
         trust_domain: row.trust_domain,
         cluster: row.cluster,
         own: row.own,
@@ -64,10 +66,26 @@ fn trust_views(trust: Vec<TrustStatus>, now: Timestamp) -> List<TrustView> {
     List::new("TrustList", String::new(), views.collect())
 }
 
+fn authority_view(authority: &AuthorityStatus, now: Timestamp) -> AuthorityView {
+    AuthorityView {
+        sha256: authority.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+        expires: Until::unix_ms(authority.not_after_unix_s.saturating_mul(1000), now),
+        state: authority.state.clone(),
+        svids_end: Until::unix_ms(authority.svids_until_unix_s.saturating_mul(1000), now),
+    }
+}
+
+fn short(authority: &AuthorityView) -> String {
+    authority.sha256.chars().take(16).collect()
+}
+
 fn trust_row(row: &TrustView) -> Vec<String> {
     let own = if row.own { " *" } else { "" };
-    let short = |authority: &AuthorityView| authority.sha256.chars().take(16).collect::<String>();
-    let authorities: Vec<String> = row.authorities.iter().map(short).collect();
+    let named = |authority: &AuthorityView| match &*authority.state {
+        "" | "active" => short(authority),
+        state => format!("{} ({state})", short(authority)),
+    };
+    let authorities: Vec<String> = row.authorities.iter().map(named).collect();
     let last = row.authorities.iter().filter_map(|authority| authority.expires.as_ref());
     let last = last.max_by_key(|until| until.left_ms).map(Until::shown);
     vec![
@@ -77,6 +95,55 @@ fn trust_row(row: &TrustView) -> Vec<String> {
         if authorities.is_empty() { "none".into() } else { authorities.join(", ") },
         last.unwrap_or_else(|| "-".into()),
     ]
+}
+
+pub(super) async fn rotate(
+    args: &TrustRotate,
+    node: &Operator,
+    printer: &Printer,
+) -> Result<(), CommandError> {
+    let (stage, next) = match args.stage {
+        RotationStage::Prepare => (
+            Stage::Prepare,
+            "Next, when every cluster has read it: fedctl trust rotate --stage activate\n\
+             Clusters that know this one by a manifest need it anew: fedctl peer",
+        ),
+        RotationStage::Activate => (
+            Stage::Activate,
+            "Next, when the old root's SVIDs have ended: fedctl trust rotate --stage revoke",
+        ),
+        RotationStage::Revoke => (Stage::Revoke, "The rotation is over."),
+    };
+    let request = RotateTrustRequest { stage: stage.into(), force: args.force };
+    let list = root_views(&node.rotate_trust(request).await?, Timestamp::now());
+    printer.result(&list, |list| list.table(&ROOTS, root_row))?;
+    printer.talk(next);
+    Ok(())
+}
+
+fn root_views(roots: &Roots, now: Timestamp) -> List<AuthorityView> {
+    let views = roots.roots.iter().map(|root| authority_view(root, now));
+    List::new("RootList", format!("bundle sequence {}", roots.sequence), views.collect())
+}
+
+fn root_row(row: &AuthorityView) -> Vec<String> {
+    let shown = |until: &Option<Until>| until.as_ref().map_or_else(|| "-".into(), Until::shown);
+    vec![row.state.clone(), short(row), shown(&row.expires), shown(&row.svids_end)]
+}
+
+pub(super) async fn renew(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
+    let rotated = node.renew_svids(RotateCertificatesRequest {}).await?;
+    let rows = rotated.certificate.into_iter().collect();
+    let list = certificate_views(rows, Timestamp::now());
+    printer.result(&list, |list| list.table(&CERTS, certificate_row))?;
+    if rotated.new_root {
+        printer.talk(
+            "The root had run out and is another one. Clusters of the federation read it by \
+             themselves if they can still be reached; others need this cluster's ClusterPeer anew: \
+             fedctl peer\nGateways get new SVIDs by themselves within seconds.",
+        );
+    }
+    Ok(())
 }
 
 pub(super) async fn certs(node: &Operator, printer: &Printer) -> Result<(), CommandError> {
@@ -108,7 +175,6 @@ fn certificate_row(row: &CertificateView) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::golden;
-    use wire::operator::proto::AuthorityStatus;
 
     fn now() -> Timestamp {
         "2026-01-01T03:00:00Z".parse().unwrap()
@@ -130,6 +196,7 @@ mod tests {
                 .map(|hours| AuthorityStatus {
                     fingerprint: vec![0xa5; 32],
                     not_after_unix_s: in_hours(*hours),
+                    ..AuthorityStatus::default()
                 })
                 .collect(),
         };
@@ -143,6 +210,20 @@ mod tests {
         );
         golden::check("trust-list.txt", &list.table(&TRUST, trust_row));
         golden::check("trust-list.json", &serde_json::to_string_pretty(&list).unwrap());
+    }
+
+    #[test]
+    fn roots_are_listed_as_golden() {
+        let root = |byte: u8, state: &str, until| AuthorityStatus {
+            fingerprint: vec![byte; 32],
+            not_after_unix_s: in_hours(24 * 3650),
+            state: state.into(),
+            svids_until_unix_s: until,
+        };
+        let roots = vec![root(1, "active", 0), root(2, "old", in_hours(24))];
+        let list = root_views(&Roots { sequence: 7, roots }, now());
+        golden::check("trust-rotate.txt", &list.table(&ROOTS, root_row));
+        golden::check("trust-rotate.json", &serde_json::to_string_pretty(&list).unwrap());
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use identity::{Ca, SvidStore};
+use identity::{Ca, ClusterTrust, SvidStore};
 use model::SpiffeId;
 use model::code::{DATA_FOLDER_UNUSABLE, ENROLMENT_REFUSED, OPERATOR_REFUSED};
 use model::spiffe::Part;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::resource::RenewSvids;
 
 use super::coded;
 use crate::applied::Applied;
@@ -20,6 +22,7 @@ use crate::cordon::Cordons;
 use crate::folder::DataFolder;
 use crate::operator::OperatorUsers;
 use crate::peer::{AllowedUsers, own_uid};
+use crate::rotation;
 use crate::svid::OwnSvid;
 
 /// What all parts of a node stand on.
@@ -30,6 +33,12 @@ pub(super) struct Base {
     pub(super) folder: DataFolder,
     pub(super) ca: Arc<Ca>,
     pub(super) svid: Arc<OwnSvid>,
+    /// Of the ports for this cluster's own processes.
+    pub(super) trust: Arc<ClusterTrust>,
+    /// Counts the changes of the cluster's own bundle.
+    pub(super) rotated: watch::Sender<u64>,
+    /// Which of their SVIDs gateways are to renew.
+    pub(super) renew: watch::Sender<RenewSvids>,
     /// Who may subscribe and enrol.
     pub(super) users: Arc<AllowedUsers>,
     pub(super) operators: Arc<OperatorUsers>,
@@ -45,6 +54,8 @@ impl Base {
         let uid = own_uid().context("ask the kernel for this process's user")?;
         let folder = DataFolder::open(&config.data_dir).map_err(|e| coded(e.code(), e))?;
         let (ca, svid) = open_identity(&config, &folder, now)?;
+        let trust = ClusterTrust::new(config.trust_domain.clone());
+        trust.replace(&ca.bundle())?;
         let applied = Applied::open(&folder.join("applied")).map_err(|e| coded(e.code(), e))?;
         let cordons = Cordons::open(&config.data_dir);
         let cordons = cordons.map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
@@ -55,6 +66,9 @@ impl Base {
             applied: Arc::new(applied),
             cordons: Arc::new(cordons),
             audit: Arc::new(audit),
+            trust: Arc::new(trust),
+            rotated: watch::Sender::new(0),
+            renew: watch::Sender::new(rotation::to_renew(&ca, config.svid_lifetime)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             config,

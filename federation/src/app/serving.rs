@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use identity::{ClientCertificate, ClusterTrust, OwnPeer};
+use identity::{ClientCertificate, OwnPeer};
 use model::spiffe::Part;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,7 +73,7 @@ impl Sockets {
         let of_operator = mode(base.operators.foreign().is_none());
         let operator = socket::bind("sockets.operator", &config.operator_socket, of_operator);
         let port = |field, address: Option<SocketAddr>, client| {
-            let address = address.map(|address| port::bind(field, address, server(base, client)?));
+            let address = address.map(|address| port::bind(field, address, server(base, client)));
             address.transpose()
         };
         // Enrolment comes before the SVID that all else needs.
@@ -147,11 +147,9 @@ impl Sockets {
 }
 
 /// What a port of gRPC shows and asks for.
-fn server(base: &Base, client: ClientCertificate) -> anyhow::Result<ClusterServer> {
-    let trust = ClusterTrust::new(base.config.trust_domain.clone());
-    trust.replace(&base.ca.bundle())?;
-    let (identity, trust) = (base.svid.identity(), Arc::new(trust));
-    Ok(ClusterServer { identity, trust, client, alpn: ALPN_GRPC })
+fn server(base: &Base, client: ClientCertificate) -> ClusterServer {
+    let (identity, trust) = (base.svid.identity(), base.trust.clone());
+    ClusterServer { identity, trust, client, alpn: ALPN_GRPC }
 }
 
 fn serve_port(

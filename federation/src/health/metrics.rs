@@ -2,13 +2,14 @@
 //!
 //! [`CATALOG`] names every metric with its labels and help; the reference page is made from it.
 
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use model::Severity;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use super::Vitals;
+use crate::alarms::Looked;
 use crate::membership::Mode;
 use crate::store::Role;
 
@@ -40,6 +41,10 @@ catalog! {
         "What `fedctl diagnostics` would say of objects, of the federation and of the API server.";
     SVID_EXPIRY "fedgate_certificate_expiry_timestamp_seconds" &[],
         "When the node's SVID runs out, in seconds since the Unix epoch.";
+    SVID_LEFT "fedgate_certificate_life_left_ratio" &[],
+        "How much of its life the node's SVID has left, from 1 to 0; it is renewed early, or at 0.5.";
+    ROOT_LEFT "fedgate_root_life_left_ratio" &["trust_domain"],
+        "The same of the roots of this cluster's and its peers' trust domains; of several the longest-lived.";
     MODE "fedgate_store_mode" &["mode"],
         "1 for what the node is to the federation's store: alone, member (it votes or stands by) or replica.";
     MEMBERS "fedgate_federation_members" &[],
@@ -81,12 +86,28 @@ fn families(vitals: &Vitals) -> Vec<MetricFamily> {
     findings(vitals, &mut page);
     let end = vitals.svid.current().not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
     page.push(SVID_EXPIRY, None, end.as_secs_f64());
+    lives(vitals, &mut page);
     store(vitals, &mut page);
     if let Some(kubernetes) = &vitals.kubernetes {
         page.push(WRITER, None, one_if(kubernetes.is_leader()));
         page.push(TROUBLES, None, kubernetes.troubles() as f64);
     }
     page.finish()
+}
+
+fn lives(vitals: &Vitals, page: &mut Page) {
+    let (findings, now) = (vitals.intake.findings(), SystemTime::now());
+    let looked = Looked {
+        ca: &vitals.ca,
+        svid: &vitals.svid.current(),
+        lifetime: vitals.svid.lifetime(),
+        snapshot: &findings.snapshot,
+        gateways: &[],
+    };
+    page.push(SVID_LEFT, None, looked.own_svid(now).ratio());
+    for (domain, left) in looked.roots(now) {
+        page.push(ROOT_LEFT, Some(("trust_domain", &domain)), left.ratio());
+    }
 }
 
 fn findings(vitals: &Vitals, page: &mut Page) {

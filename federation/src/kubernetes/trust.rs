@@ -8,22 +8,27 @@ use identity::Ca;
 use jiff::Timestamp;
 use model::TrustBundle;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::kinds::CONFIG_MAP;
-use super::writer::Owned;
+use super::writer::{Owned, changed};
 use super::{Cluster, Observed, Write, Writer};
 
-/// Keeps the ConfigMap true. The CA has one certificate for its life, so that nothing but somebody
-/// else's change makes it untrue.
+/// Keeps the ConfigMap true: a rotation of the root, or somebody else, makes it untrue.
 #[derive(Debug)]
 pub(super) struct TrustWriter {
     namespace: String,
     ca: Arc<Ca>,
+    rotated: watch::Receiver<u64>,
 }
 
 impl TrustWriter {
     pub(super) fn new(cluster: &Cluster) -> Self {
-        Self { namespace: cluster.config.namespace.to_string(), ca: cluster.around.ca.clone() }
+        Self {
+            namespace: cluster.config.namespace.to_string(),
+            ca: cluster.around.ca.clone(),
+            rotated: cluster.around.rotated.clone(),
+        }
     }
 }
 
@@ -45,7 +50,7 @@ impl Writer for TrustWriter {
     }
 
     async fn changed(&mut self) {
-        std::future::pending::<()>().await;
+        changed(&mut self.rotated).await;
     }
 }
 

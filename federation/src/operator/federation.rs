@@ -13,13 +13,14 @@ use wire::operator::proto::{self, Changed};
 use wire::store::TokenId;
 
 use super::audited::{audited, caller};
-use super::encode;
+use super::{encode, trust};
 use crate::audit::Audit;
 use crate::membership::{
     LeaveRequest, Membership, MembershipError, RevokeRequest, RevokeTarget, TokenRequest, TokenRow,
     TokenText,
 };
 use crate::refusal::refuse;
+use crate::rotation::Rotation;
 
 /// Steps of a join that wait for a caller who reads slowly.
 const JOIN_EVENTS_MAX: usize = 32;
@@ -29,6 +30,7 @@ const JOIN_EVENTS_MAX: usize = 32;
 pub(crate) struct Federation {
     pub(crate) membership: Membership,
     pub(crate) audit: Arc<Audit>,
+    pub(crate) rotation: Arc<Rotation>,
 }
 
 type Answer<T> = Result<Response<T>, GrpcStatus>;
@@ -223,6 +225,21 @@ impl FederationService for Federation {
             Ok(encode::revoked(&membership.revoke(asked).await?))
         })
         .await
+    }
+
+    async fn rotate_trust(
+        &self,
+        request: Request<proto::RotateTrustRequest>,
+    ) -> Answer<proto::Roots> {
+        let caller = caller(&request)?;
+        trust::rotate(&self.rotation, &self.audit, caller, request.get_ref()).await
+    }
+
+    async fn rotate_certificates(
+        &self,
+        request: Request<proto::RotateCertificatesRequest>,
+    ) -> Answer<proto::RotatedCertificates> {
+        trust::renew(&self.rotation, &self.audit, caller(&request)?).await
     }
 
     async fn get_store(&self, _: Request<proto::GetStoreRequest>) -> Answer<proto::Store> {

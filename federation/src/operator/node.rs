@@ -12,6 +12,7 @@ use wire::resource::encode_diagnostic;
 use wire::resource::proto as resource;
 
 use super::{Operator, View};
+use crate::alarms::Looked;
 use crate::gateways::GatewayView;
 use crate::limits::DIAGNOSTICS_MAX;
 
@@ -24,7 +25,16 @@ impl Operator {
             .as_ref()
             .map(|health| health.diagnostics(tokio::time::Instant::from_std(now)));
         let kubernetes = kubernetes.unwrap_or_default();
-        View { revision, resources, findings, kubernetes, gateways: self.gateways.view(now) }
+        let gateways = self.gateways.view(now);
+        let looked = Looked {
+            ca: &self.ca,
+            svid: &self.svid.current(),
+            lifetime: self.svid.lifetime(),
+            snapshot: &findings.snapshot,
+            gateways: &gateways,
+        };
+        let alarms = looked.diagnostics(SystemTime::now());
+        View { revision, resources, findings, kubernetes, gateways, alarms }
     }
 
     pub(super) fn status(&self, now: Instant) -> Status {
@@ -128,7 +138,8 @@ pub(super) fn own_findings(view: &View) -> impl Iterator<Item = (&'static str, &
     let federation = findings.federation.iter().map(|diagnostic| ("federation", diagnostic));
     let revisions = findings.revisions.iter().map(|diagnostic| ("revisions", diagnostic));
     let compile = findings.compile.iter().map(|diagnostic| ("compile", diagnostic));
-    discovery.chain(federation).chain(revisions).chain(compile).chain(kubernetes)
+    let alarms = view.alarms.iter().map(|diagnostic| ("certificates", diagnostic));
+    discovery.chain(federation).chain(revisions).chain(compile).chain(kubernetes).chain(alarms)
 }
 
 fn kind_counts(resources: &ResourceSet) -> Vec<KindCount> {

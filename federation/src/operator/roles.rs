@@ -45,6 +45,8 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("GetPeer", Role::Viewer),
     ("ListCertificates", Role::Viewer),
     ("ListTrust", Role::Viewer),
+    ("RotateTrust", Role::Admin),
+    ("RotateCertificates", Role::Admin),
     ("ListObjects", Role::Viewer),
     ("CompareObjects", Role::Viewer),
     ("ApplyObjects", Role::Operator),

@@ -207,7 +207,8 @@ async fn take_store(shared: &Shared, carrier: BoxedCarrier, outer: &ClusterName)
 
 async fn take_join(shared: &Shared, carrier: BoxedCarrier, remote: std::net::SocketAddr) {
     let Ok(_place) = shared.arrivals.join_handshakes.acquire().await else { return };
-    let accepted = Inner::accept_join(carrier, &shared.identity, &shared.config.ca).await;
+    let root = shared.own().root.clone();
+    let accepted = Inner::accept_join(carrier, &shared.identity, &root).await;
     let accepted = accepted.map_err(|error| error.to_string()).and_then(|(inner, key)| {
         let exporter = inner.exporter().map_err(|error| error.to_string())?;
         Ok((inner, JoinerPeer { public_key_der: key, exporter, remote }))

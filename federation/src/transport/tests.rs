@@ -128,6 +128,7 @@ impl Site {
             revisions: revisions.clone(),
             gateways: gateways.clone(),
             news: news.subscribe(),
+            renew: watch::Sender::default().subscribe(),
             heard: heard_sender,
             stop: stop.clone(),
             tasks: tasks.clone(),

@@ -7,5 +7,6 @@ mod life;
 mod load;
 mod out;
 mod recovery;
+mod roots;
 mod secret;
 mod site;

@@ -132,6 +132,7 @@ fn report() -> StatusReport {
         }],
         counters: vec![],
         store_connections: vec![],
+        exchanges: vec![],
     }
 }
 
@@ -289,7 +290,7 @@ async fn the_peer_answer_is_what_another_cluster_needs() {
     assert_eq!((address.host.as_str(), address.port), ("gw.east.example", 8443));
     let domain = TrustDomain::parse(&peer.trust_domains[0].name).unwrap();
     let bundle = wire::bundle::parse_bundle(&peer.trust_domains[0].bundle_jwks, &domain).unwrap();
-    assert_eq!(bundle, *node.bundle());
+    assert_eq!(bundle, node.bundle());
     node.stop().await;
 
     let silent = Site::new();

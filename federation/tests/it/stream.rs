@@ -90,7 +90,7 @@ async fn revisions_go_on_growing_over_a_restart() {
 
     site.write("export.yaml", EXPORT);
     let node = site.start().await;
-    assert_eq!(*node.bundle(), bundle, "the CA is the same");
+    assert_eq!(node.bundle(), bundle, "the CA is the same");
     let mut gateway = Gateway::subscribe(&node, "gw-0", Some(before)).await;
     let delta = gateway.next().await;
     assert!(delta.is_snapshot(), "the new epoch's log does not reach back to the old one");

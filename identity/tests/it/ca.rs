@@ -212,18 +212,16 @@ fn another_trust_domain_or_another_time_stops_the_start() {
             path.display()
         )
     );
-    let lifetime = identity::limits::CA_LIFETIME;
-    for (when, shown) in [(now() + lifetime + HOUR, "2036"), (now() - HOUR, "2026-11-21T11:00:00Z")]
-    {
-        let error =
-            Ca::load_or_create(folder.path(), &domain("east.fed"), when).unwrap_err().to_string();
-        let begin = format!(
+    let early = now() - HOUR;
+    let error = Ca::load_or_create(folder.path(), &domain("east.fed"), early).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
             "{}: it is valid from 2026-11-21T11:59:00Z to 2036-11-18T12:00:00Z, and now it is \
-             {shown}",
+             2026-11-21T11:00:00Z: set the clock",
             path.display()
-        );
-        assert!(error.starts_with(&begin) && error.contains("set the clock"), "{error}");
-    }
+        )
+    );
 }
 
 #[test]

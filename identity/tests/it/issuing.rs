@@ -106,7 +106,7 @@ fn an_svid_never_outlives_the_ca() {
     assert_eq!(
         refused.to_string(),
         "the CA is not valid now (2036-11-18T12:00:00Z), only from 2026-11-21T11:59:00Z to \
-         2036-11-18T12:00:00Z: set the clock"
+         2036-11-18T12:00:00Z: set the clock, or make a new root by `fedctl certs rotate`"
     );
     assert!(ca.issue(&request, &id(GATEWAY), HOUR, now() - HOUR).is_err());
 }

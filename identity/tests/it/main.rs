@@ -10,6 +10,7 @@ mod handshakes;
 mod issuing;
 mod joining;
 mod property;
+mod roots;
 mod rotation;
 mod signatures;
 mod store;

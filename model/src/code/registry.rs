@@ -196,6 +196,18 @@ registry! {
         "A trust domain has no valid signing certificate.",
         "Its cluster's CA has expired, or its new bundle has not come here.",
         "`fedctl trust list` shows it; start the node of the cluster that owns it, which publishes its bundle.";
+    3011 ROTATION_TOO_EARLY "RotationTooEarly":
+        "A stage of a root's rotation was refused, since it would harm somebody now.",
+        "A cluster does not know the next root yet or could not be asked, or SVIDs of the old root still live.",
+        "Wait until what the message names has happened and say the same again; --force goes on regardless.";
+    3012 ROTATION_OUT_OF_ORDER "RotationOutOfOrder":
+        "A stage of a root's rotation was asked for that is not the next one.",
+        "The order is prepare, activate, revoke; revoke before activate takes the prepared root back.",
+        "`fedctl trust list` shows the state of each of this cluster's roots.";
+    3013 ROOT_ENDS_SOON "RootEndsSoon":
+        "Of a trust domain's root half of its life, a fifth or a twentieth is left.",
+        "Roots live long and do not rotate by themselves; another cluster's bundle may also be an old one.",
+        "`fedctl trust rotate --stage prepare` on the cluster whose root it is begins its rotation.";
     4001 OBJECT_INVALID "ObjectInvalid":
         "An object could not be parsed and is not in service.",
         "A field is of the wrong type, missing, or not a valid name.",

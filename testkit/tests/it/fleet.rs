@@ -17,6 +17,7 @@ mod listeners;
 mod loops;
 mod policy;
 mod restart;
+mod rotation;
 mod trust;
 
 use std::net::SocketAddr;

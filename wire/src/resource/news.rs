@@ -45,6 +45,7 @@ impl StoreNews {
             revocations: to_vecs(&self.revocations, limits::REVOCATIONS_MAX),
             revoked_trust_domains: domains.map(ToString::to_string).collect(),
             serving_gateways: Vec::new(),
+            renew_svids_before_unix_s: 0,
         }
     }
 }
@@ -69,6 +70,24 @@ impl ServingGateways {
     pub fn put(&self, message: &mut proto::StoreNews) {
         let ids = self.0.iter().take(limits::SERVING_GATEWAYS_MAX);
         message.serving_gateways = ids.map(|id| id.as_bytes().to_vec()).collect();
+    }
+}
+
+/// SVIDs that were issued before this moment are to be renewed now; it rides in StoreNews.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RenewSvids {
+    /// Seconds since the Unix epoch; 0: none are.
+    pub before_unix_s: u64,
+}
+
+impl RenewSvids {
+    pub fn decode(message: &proto::StoreNews) -> Self {
+        Self { before_unix_s: message.renew_svids_before_unix_s }
+    }
+
+    /// Adds it to a message.
+    pub fn put(self, message: &mut proto::StoreNews) {
+        message.renew_svids_before_unix_s = self.before_unix_s;
     }
 }
 
@@ -163,6 +182,16 @@ mod tests {
         message.serving_gateways = vec![vec![1; 16]; 1025];
         let error = ServingGateways::decode(&message).unwrap_err().to_string();
         assert!(error.starts_with("StoreNews.serving_gateways = 1025 entries"), "{error}");
+    }
+
+    #[test]
+    fn a_call_for_renewal_rides_along() {
+        let mut message = news().encode();
+        assert_eq!(RenewSvids::decode(&message), RenewSvids::default());
+        let renew = RenewSvids { before_unix_s: 7 };
+        renew.put(&mut message);
+        assert_eq!(RenewSvids::decode(&message), renew);
+        assert_eq!(StoreNews::decode(message), Ok(news()), "whoever does not know it");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use federation::membership::{
     IssuedToken, JoinProgress, Joined, Membership, MembershipError, Mode, TokenRequest, TokenText,
 };
 use gateway::config::GatewayConfig;
-use model::{ClusterName, RoleSet};
+use model::{ClusterName, PeerAddress, RoleSet, Transport};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -131,6 +131,11 @@ accessLog: {{path: access.log}}
 
     pub(crate) fn node(&self) -> &App {
         self.federation.as_ref().unwrap()
+    }
+
+    /// Where its gateway is dialled.
+    pub(crate) fn gateway_address(&self) -> PeerAddress {
+        PeerAddress { transport: Transport::Quic, host: self.address.clone(), port: self.port }
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {

@@ -72,7 +72,7 @@ impl Caller<'_> {
 
     fn trust(&self) -> Arc<ClusterTrust> {
         let trust = ClusterTrust::new(TrustDomain::parse("east.example").unwrap());
-        trust.replace(self.node.bundle()).unwrap();
+        trust.replace(&self.node.bundle()).unwrap();
         Arc::new(trust)
     }
 

@@ -49,7 +49,7 @@ fn write_token(site: &Site, pod: &str) {
 }
 
 fn write_bundle(site: &Site, node: &Node) {
-    write(site.path("bundle.json"), &format_bundle(node.bundle()).unwrap());
+    write(site.path("bundle.json"), &format_bundle(&node.bundle()).unwrap());
 }
 
 async fn unready_with(app: &App, code: &str, text: &str) {

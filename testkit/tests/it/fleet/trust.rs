@@ -17,7 +17,7 @@ fn forged_bundle(folder: &Path, domain: &str) -> TrustBundle {
 }
 
 /// A ClusterPeer with these bundles and the address that the fleet gave it.
-fn peer(world: &World, cluster: &str, name: &str, bundles: &[TrustBundle]) -> String {
+pub(super) fn peer(world: &World, cluster: &str, name: &str, bundles: &[TrustBundle]) -> String {
     let address = world.fleet.relay().addr(cluster, name).unwrap();
     let mut text = format!(
         "\
