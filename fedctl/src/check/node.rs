@@ -3,12 +3,15 @@
 use jiff::Timestamp;
 use model::code;
 use wire::operator::proto::{
-    CertificateStatus, ClusterState, ClusterStatus, GetStoreRequest, ListCertificatesRequest,
-    ListMembersRequest, ListTrustRequest, MemberStatus, Status, Store, TrustStatus,
+    CertificateStatus, ClusterState, ClusterStatus, ListCertificatesRequest, ListMembersRequest,
+    ListPendingJoinsRequest, ListTrustRequest, MemberStatus, Status, Store, TrustStatus,
+    VerifyAuditRequest,
 };
 
 use super::Row;
+use super::around::{self, Around};
 use crate::error::CommandError;
+use crate::netcheck::ahead_ms;
 use crate::operator::Operator;
 use crate::printer::age;
 
@@ -17,11 +20,11 @@ const LIFE_LEFT_LEAST_PERCENT: u64 = 25;
 /// A quorum confirms a leader several times a second.
 const QUORUM_AGE_MAX_MS: u64 = 10_000;
 
-const NODE: &str = "node";
-const FEDERATION: &str = "federation";
-const TUNNELS: &str = "tunnels";
+pub(super) const NODE: &str = "node";
+pub(super) const FEDERATION: &str = "federation";
+pub(super) const TUNNELS: &str = "tunnels";
 const CERTIFICATES: &str = "certificates";
-const OBJECTS: &str = "objects";
+pub(super) const OBJECTS: &str = "objects";
 
 /// The node's answers.
 #[derive(Debug)]
@@ -32,13 +35,27 @@ pub struct FromNode {
     pub members: Vec<MemberStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub trust: Vec<TrustStatus>,
+    pub around: Around,
 }
 
 pub async fn read_from_node(node: &Operator) -> Result<FromNode, CommandError> {
+    let before = Timestamp::now();
+    let status = node.status().await?;
+    let clock_ahead_ms = ahead_ms(&status, before, Timestamp::now());
+    let around = Around {
+        links: node.links().await?.links,
+        services: node.services().await?.services,
+        // A record that is large, or a role that is low, costs its row only.
+        audit: node.verify_audit(VerifyAuditRequest {}).await.ok(),
+        peer_note: node.peer().await?.note,
+        waiting: node.list_pending_joins(ListPendingJoinsRequest {}).await?.joins.len(),
+        clock_ahead_ms,
+    };
     Ok(FromNode {
-        status: node.status().await?,
+        status,
+        around,
         clusters: node.clusters().await?.clusters,
-        store: node.get_store(GetStoreRequest {}).await?,
+        store: node.store().await?,
         members: node.list_members(ListMembersRequest::default()).await?.members,
         certificates: node.list_certificates(ListCertificatesRequest {}).await?.certificates,
         trust: node.list_trust(ListTrustRequest {}).await?.trust,
@@ -52,11 +69,16 @@ pub fn node_rows(found: &Result<FromNode, CommandError>, now: Timestamp) -> Vec<
         Err(error) => return silent(error),
     };
     let mut rows = vec![answers(&found.status), version(&found.status), gateways(&found.status)];
+    rows.extend(around::node(&found.status, &found.around));
     rows.extend([membership(found), store(&found.store)]);
+    let (store, members) = (&found.store, &found.members);
+    rows.extend(around::federation(store, members, &found.clusters, &found.around));
     rows.extend(tunnels(&found.clusters));
+    rows.extend(around::tunnels(&found.clusters, &found.around));
     rows.push(trust(&found.trust, now));
     rows.push(lives(&found.certificates, now));
     rows.push(objects(&found.status));
+    rows.extend(around::services(&found.status.cluster, &found.around));
     rows
 }
 
@@ -245,15 +267,20 @@ fn objects(status: &Status) -> Row {
     }
 }
 
-fn counted(count: usize, noun: &str) -> String {
+pub(super) fn counted(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::operator::proto::{AuthorityStatus, GatewayStatus};
-    use wire::resource::proto::{LinkError, StatusReport};
+    use wire::operator::proto::{
+        AuditVerdict, AuthorityStatus, Cordon, GatewayLink, GatewayStatus, ServiceStatus,
+    };
+    use wire::resource::proto::{
+        ClusterHealth, Link, LinkError, LinkState, Listener, Revision, ServiceHealth, StatusReport,
+        Transport,
+    };
 
     use super::*;
     use crate::check::Report;
@@ -319,6 +346,65 @@ mod tests {
                 authorities: vec![authority],
                 ..TrustStatus::default()
             }],
+            around: around(),
+        }
+    }
+
+    fn link(cluster: &str, state: LinkState, lost: u64) -> GatewayLink {
+        let link = Link {
+            cluster: cluster.into(),
+            transport: Transport::Quic.into(),
+            state: state.into(),
+            rtt_us: Some(18_000),
+            packets_sent: 1000,
+            packets_lost: lost,
+            ..Link::default()
+        };
+        GatewayLink { connected: true, link: Some(link), ..GatewayLink::default() }
+    }
+
+    fn service(name: &str, ready: u32, usable: bool) -> ServiceStatus {
+        let at = |cluster: &str, usable, endpoints_ready| ClusterHealth {
+            cluster: cluster.into(),
+            usable,
+            endpoints_ready,
+            ..ClusterHealth::default()
+        };
+        let clusters = vec![at("east", ready > 0, Some(ready)), at("west", usable, None)];
+        ServiceStatus {
+            namespace: "shop".into(),
+            name: name.into(),
+            exported: true,
+            imported: true,
+            targeted: ready > 0,
+            health: vec![ServiceHealth { clusters, ..ServiceHealth::default() }],
+            ..ServiceStatus::default()
+        }
+    }
+
+    fn around() -> Around {
+        Around {
+            links: vec![link("west", LinkState::Live, 3), link("west", LinkState::Live, 0)],
+            services: vec![service("api", 2, true)],
+            audit: Some(AuditVerdict { entries: 12, ..AuditVerdict::default() }),
+            ..Around::default()
+        }
+    }
+
+    fn unwell_around() -> Around {
+        let mut slow = link("south", LinkState::Live, 200);
+        slow.link.as_mut().unwrap().rtt_us = Some(900_000);
+        slow.link.as_mut().unwrap().transport = Transport::Tcp.into();
+        Around {
+            links: vec![slow, link("south", LinkState::Down, 0)],
+            services: vec![service("db", 0, false)],
+            audit: Some(AuditVerdict {
+                breaks: vec!["audit.log line 2".into()],
+                ..Default::default()
+            }),
+            peer_note: "this cluster advertises no address".into(),
+            waiting: 1,
+            clock_ahead_ms: -90_000,
         }
     }
 
@@ -331,13 +417,33 @@ mod tests {
     fn a_node_that_is_well_one_that_is_not_and_none_are_as_golden() {
         golden::check("check-node.txt", &table(Ok(well())));
         let mut unwell = well();
-        unwell.status.gateways.clear();
+        let listener =
+            Listener { name: "Gateway/a/b/c".into(), error: "in use".into(), ..Default::default() };
+        let report = StatusReport {
+            version: "0.0.2".into(),
+            revision: Some(Revision { epoch: 1, index: 1 }),
+            listeners: vec![listener],
+            ..StatusReport::default()
+        };
+        unwell.status.gateways = vec![GatewayStatus {
+            name: "gw-0".into(),
+            connected: true,
+            report: Some(report),
+            report_age_ms: 12_000,
+            ..GatewayStatus::default()
+        }];
+        unwell.status.revision = Some(Revision { epoch: 1, index: 2 });
+        unwell.around = unwell_around();
+        unwell.store.voters.push("west".into());
         unwell.status.version = "0.0.1".into();
         unwell.status.errors = 2;
         unwell.clusters = vec![
             cluster("west", ClusterState::Down, Some("timed out")),
             cluster("south", ClusterState::Degraded, None),
         ];
+        unwell.clusters[0].cordon = Some(Cordon { reason: "disks".into(), ..Cordon::default() });
+        unwell.members[0].standing = "withdrawn".into();
+        (unwell.members[1].standing, unwell.members[1].age_ms) = ("stale".into(), Some(40_000));
         unwell.store.quorum_age_ms = Some(60_000);
         unwell.certificates = vec![certificate("federation", 23, 1), certificate("ca", 100, 9000)];
         unwell.trust[0].authorities[0].not_after_unix_s = 1;

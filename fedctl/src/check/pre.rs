@@ -9,9 +9,9 @@ use crate::survey::{Provider, Survey};
 /// Of Gateway API, what the routes of Fedgate need: TCPRoute v1 came with it.
 const GATEWAY_API_MIN: (u32, u32) = (1, 6);
 /// A Date header has whole seconds, and the answer takes a while.
-const SKEW_WARN_SECONDS: u64 = 5;
+pub(super) const SKEW_WARN_SECONDS: u64 = 5;
 /// Tokens live for minutes, and fresh certificates are backdated by about one.
-const SKEW_FAIL_SECONDS: u64 = 60;
+pub(super) const SKEW_FAIL_SECONDS: u64 = 60;
 
 const KUBERNETES: &str = "kubernetes";
 const PERMISSIONS: &str = "permissions";

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::Outcome;
 use crate::check::{
-    Report, Verdict, installed_rows, node_rows, pre_rows, read_from_node, read_in_cluster,
-    read_rights,
+    Report, Verdict, installed_rows, machine_rows, node_rows, pre_rows, read_from_node,
+    read_in_cluster, read_machine, read_rights,
 };
 use crate::cli::{Check, Global};
 use crate::connect::{self, Target};
@@ -74,7 +74,9 @@ async fn round(
         }
         Target::Socket(socket) => {
             let found = async { read_from_node(&Operator::connect(socket).await?).await };
-            node_rows(&found.await, Timestamp::now())
+            let mut rows = node_rows(&found.await, Timestamp::now());
+            rows.extend(machine_rows(&read_machine()));
+            rows
         }
     };
     Report { rows }.only(&args.only).map_err(CommandError::usage)

@@ -124,6 +124,7 @@ mod tests {
             generation: (id < 4).then_some(u64::from(id) * 7),
             records: u32::from(id),
             store_role: role.into(),
+            ..MemberStatus::default()
         };
         let list = views(vec![
             member("east", 1, "leader", "active"),

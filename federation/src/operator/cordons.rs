@@ -97,7 +97,7 @@ impl From<CordonError> for GrpcStatus {
         match (&error, error.code()) {
             (CordonError::NoPeer(_), Some(code)) => refuse(tonic::Code::NotFound, code, &error),
             (_, Some(code)) => refuse(tonic::Code::Aborted, code, &error),
-            (_, None) => GrpcStatus::invalid_argument(error.to_string()),
+            (_, None) => Self::invalid_argument(error.to_string()),
         }
     }
 }
