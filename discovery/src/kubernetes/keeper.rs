@@ -1,6 +1,7 @@
 //! What is in service, given what the API server was heard to say and when: pure.
 //!
-//! An object that changed goes into service at once. One that vanished, by its own event, from a
+//! An object that changed goes into service at once; one of our own kinds whose new state is wrong keeps
+//! the last good one. One that vanished, by its own event, from a
 //! complete list or together with its kind, goes when the guard of its kind lets it: a kind's list
 //! comes alone, so each kind is guarded alone. While a kind cannot be seen, nothing of it vanishes.
 
@@ -267,12 +268,18 @@ impl Keeper {
         self.serve(index, key, reading);
     }
 
-    /// Takes an object's resource into service at once.
+    /// Takes an object's resource into service at once. One of our own kinds that cannot be read any
+    /// more keeps what it said before.
     fn serve(&mut self, index: usize, key: ObjectKey, reading: Reading) {
         let Reading { resource, diagnostics } = reading;
         let kept = &mut self.kinds[index];
         self.changed |= kept.set_findings(&key, diagnostics);
-        let Some(resource) = resource else { return kept.withdraw(&key) };
+        let Some(resource) = resource else {
+            if !kept.kind.is_own() {
+                kept.withdraw(&key);
+            }
+            return;
+        };
         kept.vanished.remove(&key);
         let resource_key = resource.key();
         if self.resources.get(&resource_key).is_none_or(|served| **served != resource) {

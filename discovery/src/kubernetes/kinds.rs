@@ -107,6 +107,12 @@ impl WatchedKind {
         self.names().3
     }
 
+    /// Whether it is of our own group. The API server refuses most of what is wrong with such an object;
+    /// of the rest only this node knows.
+    pub(super) fn is_own(self) -> bool {
+        self.names().2 == OWN
+    }
+
     /// Whether every API server has it, so that it needs no looking for.
     pub(super) fn is_built_in(self) -> bool {
         matches!(self.names().2, "" | "discovery.k8s.io")

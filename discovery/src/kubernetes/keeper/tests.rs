@@ -167,6 +167,33 @@ fn a_bad_object_is_dropped_alone_and_comes_back() {
 }
 
 #[test]
+fn one_of_our_own_kinds_keeps_what_it_said_before_it_was_wrong() {
+    const POLICY: WatchedKind = WatchedKind::AccessPolicy;
+    let policy = |version: u64, caller: &str| {
+        let version = version.to_string();
+        let metadata =
+            json!({"name": "api", "namespace": "shop", "uid": "api", "resourceVersion": version});
+        let target =
+            json!({"group": "multicluster.x-k8s.io", "kind": "ServiceExport", "name": "api"});
+        let spec = json!({"targetRefs": [target], "allow": [{"spiffeId": caller}]});
+        parsed(POLICY, json!({"metadata": metadata, "spec": spec}))
+    };
+    let (good, other) = ("spiffe://east.example/ns/a/sa/b", "spiffe://east.example/ns/a/sa/c");
+    let wrong = "spiffe://east.example/ns/..";
+    let mut bench = Bench::new(&[POLICY]);
+    assert_eq!(bench.list(AT_ONCE, POLICY, vec![policy(1, wrong)]), "0 FED4001");
+    let mut hear = |change| bench.event(AT_ONCE, POLICY, Event::Objects(vec![change]));
+    assert_eq!(hear(policy(2, good)), "1");
+    assert_eq!(hear(policy(3, wrong)), "1 FED4001");
+    assert_eq!(hear(policy(4, other)), "1");
+    assert_eq!(hear(policy(5, wrong)), "1 FED4001");
+    let key = ObjectKey::new(Some("shop"), "api");
+    let served = format!("{:?}", bench.keeper.resources.iter().next());
+    assert!(served.contains("/sa/c") && !served.contains("/sa/b"), "the last good one: {served}");
+    assert_eq!(bench.event(AT_ONCE, POLICY, Event::Objects(vec![Change::Deleted(key)])), "0");
+}
+
+#[test]
 fn after_410_the_difference_to_the_new_list_is_taken() {
     let mut bench = Bench::with_services(20);
     bench.hear(SERVICE, Event::Listing("v1"));
