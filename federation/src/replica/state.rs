@@ -102,6 +102,11 @@ impl Replica {
             // The first state that is to be put there will fail, and stay out of service.
             tracing::error!(%problem, "the replica's part of the disk cannot be written");
         }
+        // A voter that never was a Replica has its state in service already: it stays there.
+        let served = self.0.feed.current().and_then(|state| state.fleet.federation());
+        if served != Some(federation) {
+            self.0.feed.clear();
+        }
         self.start_with(VerifiedView::new(self.0.own, federation));
     }
 
@@ -133,7 +138,6 @@ impl Replica {
 
     fn start_with(&self, view: VerifiedView) {
         *self.lock() = Some(Kept { view, fleet: Arc::default(), place: None });
-        self.0.feed.clear();
     }
 
     /// Takes up a snapshot that came by another way than the watch: with the answer to a join.

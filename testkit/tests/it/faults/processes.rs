@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use testkit::outside::{Failure, Ledger, Outside};
-use testkit::scenes::path::{EAST, Scene, WEST};
+use testkit::scenes::path::{EAST, SOUTH, Scene, WEST};
 use testkit::sites::LIMIT;
 use testkit::wait;
 use testkit::writes::Writes;
@@ -23,6 +23,8 @@ fn nodes_and_gateways_die_and_stand_still_and_no_request_fails() {
     the_callers_own_gateway_stands_still(&mut scene);
     a_voter_stands_still_again_and_again(&mut scene);
     the_leader_stands_still(&mut scene);
+    two_of_three_nodes_are_gone(&mut scene);
+    all_nodes_are_gone_and_a_gateway_restarts(&mut scene);
 }
 
 fn told(what: &str, outside: Outside) -> Ledger {
@@ -128,5 +130,40 @@ fn the_leader_stands_still(scene: &mut Scene) {
     });
     assert_eq!(missing, Vec::<String>::new());
     told("the leader stood still", outside);
+    scene.sites.settled().unwrap();
+}
+
+fn two_of_three_nodes_are_gone(scene: &mut Scene) {
+    let outside = scene.calls(2);
+    for place in [WEST, SOUTH] {
+        scene.sites[place].kill_federation().unwrap();
+    }
+    let refused =
+        scene.sites[EAST].fedctl(&["token", "issue", "late", "--roles", "none", "--force"]);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("FED6303"), "{refused}");
+    outside.more(ENOUGH);
+    for place in [WEST, SOUTH] {
+        scene.sites[place].start_federation().unwrap();
+    }
+    scene.sites.settled().unwrap();
+    told("two of three nodes gone", outside);
+}
+
+fn all_nodes_are_gone_and_a_gateway_restarts(scene: &mut Scene) {
+    let outside = scene.calls(2);
+    for site in scene.sites.iter_mut() {
+        site.kill_federation().unwrap();
+    }
+    scene.sites[WEST].stop_gateway().unwrap();
+    scene.sites[WEST].start_gateway().unwrap();
+    scene.sites.until_answer(EAST, "only", WEST);
+    told("no node, and west's gateway restarted", outside);
+    scene.sites[EAST].kill_gateway().unwrap();
+    scene.sites[EAST].start_gateway().unwrap();
+    scene.sites.until_answer(EAST, "only", WEST);
+    for site in scene.sites.iter_mut().rev() {
+        site.start_federation().unwrap();
+    }
     scene.sites.settled().unwrap();
 }
