@@ -263,7 +263,7 @@ registry! {
     4014 NOT_EXPORTED "NotExported":
         "The service is not exported to this cluster.",
         "No cluster exports it, or no AccessPolicy where it runs lets this cluster see it.",
-        "`fedctl export NAMESPACE/SERVICE --to CLUSTER` in the cluster that runs it; `fedctl why` tells which of the two it is.";
+        "`fedctl export NAMESPACE/SERVICE --to CLUSTER` where it runs; `fedctl why` tells which cause it is.";
     5001 ACCESS_DENIED "AccessDenied":
         "The destination cluster's policy does not allow this caller.",
         "No AccessPolicy allows the caller's cluster, trust domain or SPIFFE ID; the default is deny.",

@@ -47,7 +47,8 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-const SOURCE_FORMS: &str = "write CLUSTER, CLUSTER/NAMESPACE/SERVICEACCOUNT, or spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME";
+const SOURCE_FORMS: &str = "write CLUSTER, CLUSTER/NAMESPACE/SERVICEACCOUNT, or \
+                            spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME";
 const TARGET_FORMS: &str =
     "write NAMESPACE/SERVICE[.CLUSTER][:PORT], or the host name that clients call: HOST[:PORT]";
 /// An argument may be of any length; a message need not be.

@@ -183,7 +183,8 @@ fn check_bundle(
                 bundle.trust_domain, bundle.sequence
             ),
             format!(
-                "give {here} the bundle of {of}: `fedctl peer` there prints it; in a federation, remove a local ClusterPeer {of}"
+                "give {here} the bundle of {of}: `fedctl peer` there prints it; in a federation, \
+                 remove a local ClusterPeer {of}"
             ),
         ));
     }

@@ -185,7 +185,7 @@ impl Fault {
             Self::PortTaken => world.port_taken = None,
             Self::ExportDeleted => world.write("west", "export", EXPORT),
             Self::ServiceDeleted | Self::PortChanged => {
-                world.write("west", "service", &service(80))
+                world.write("west", "service", &service(80));
             }
             Self::NamespaceGrantedToOthers => world.remove("east", "grant"),
             Self::ExportedBySomebodyElseFirst => world.remove("south", "export"),
