@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::Sites;
 
+/// Fewer looks, or a shorter time, say nothing of growth.
+const LOOKS_MIN: usize = 10;
+const SPAN_MIN: Duration = Duration::from_secs(10 * 60);
+
 /// Of one process: when it was looked at, and its resident KiB.
 #[derive(Debug, Clone, Default)]
 pub struct Growth(Vec<(Duration, f64)>);
@@ -19,7 +23,7 @@ impl Growth {
     }
 
     /// By least squares over the second half of the time, in percent of the mean per hour: the first
-    /// half is when caches fill. `None` with fewer than ten looks.
+    /// half is when caches fill. `None` where that is too short to tell.
     pub fn percent_per_hour(&self) -> Option<f64> {
         let end = self.0.last()?.0;
         let half: Vec<(f64, f64)> = self
@@ -28,7 +32,7 @@ impl Growth {
             .filter(|(at, _)| *at >= end / 2)
             .map(|(at, kib)| (at.as_secs_f64() / 3600.0, *kib))
             .collect();
-        if half.len() < 10 {
+        if half.len() < LOOKS_MIN || end / 2 < SPAN_MIN {
             return None;
         }
         let count = half.len() as f64;
