@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use crate::fixture::{Node, SERVICE};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines that wait to be read; a watch that prints more waits too.
+const LINES_MAX: usize = 1024;
 
 /// A watch, and the lines that it prints.
 struct Watch {
@@ -41,7 +43,7 @@ impl Drop for Watch {
 }
 
 fn lines(source: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(LINES_MAX);
     std::thread::spawn(move || {
         for line in BufReader::new(source).lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
