@@ -123,13 +123,14 @@ fn stages_out_of_order_are_refused_and_a_prepared_root_can_be_taken_back() {
 fn a_crash_in_a_stage_leaves_the_one_before_or_the_one_after() {
     let whole = tempfile::tempdir().unwrap();
     let ca = open(whole.path(), now());
-    let stages: [(&dyn Fn(&Ca), &[&str]); 3] = [
-        (&|ca| ca.prepare(now()).unwrap(), &["sequence", "next.key", "next.pem"]),
+    type Stage = (fn(&Ca), &'static [&'static str]);
+    let stages: [Stage; 3] = [
+        (|ca| ca.prepare(now()).unwrap(), &["sequence", "next.key", "next.pem"]),
         (
-            &|ca| ca.activate(HOUR, now()).unwrap(),
+            |ca| ca.activate(HOUR, now()).unwrap(),
             &["sequence", "old.until", "old.pem", "-next.key", "ca.key", "-next.pem", "ca.pem"],
         ),
-        (&|ca| ca.revoke(true, now()).unwrap(), &["sequence", "-old.pem", "-old.until"]),
+        (|ca| ca.revoke(true, now()).unwrap(), &["sequence", "-old.pem", "-old.until"]),
     ];
     for (stage, order) in stages {
         let crashed = tempfile::tempdir().unwrap();

@@ -173,7 +173,6 @@ fn south(clusters: &[Cluster]) -> &Cluster {
 }
 
 /// The time limits are the promise; what is measured is printed.
-#[expect(clippy::print_stdout, reason = "the figures are what one wants to see")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_clusters_handshakes_are_refused_within_two_seconds() {
     let clusters = federation(&["east", "west", "south"]).await;
