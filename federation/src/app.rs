@@ -113,12 +113,11 @@ pub async fn build_with(
     let kubernetes = connection.health();
     let members = (&membership, &gateways);
     connection.start(surroundings(&base, members, (&intake, catalogs), shared.subscribe()));
-    let (svid, stop) = (base.svid.clone(), base.stop.clone());
-    let renewing = async move { svid.keep_renewed(stop).await };
-    loops.push(Loop::spawn("the renewal of the node's SVID", renewing, &base.tasks));
+    loops.push(Loop::spawn("the renewal of the node's SVID", renewal(&base), &base.tasks));
     if let Some(port) = health_port {
         let (ca, svid, membership) = (base.ca.clone(), base.svid.clone(), membership.clone());
-        let vitals = Vitals { loops, ca, svid, membership, gateways, revisions, intake, kubernetes };
+        let vitals =
+            Vitals { loops, ca, svid, membership, gateways, revisions, intake, kubernetes };
         base.tasks.spawn(port.serve(vitals, base.stop.clone()));
     }
     log_start(&base.config);
@@ -297,6 +296,11 @@ fn surroundings(
         stop: base.stop.clone(),
         tasks: base.tasks.clone(),
     }
+}
+
+fn renewal(base: &Base) -> impl Future<Output = ()> + Send + use<> {
+    let (svid, stop) = (base.svid.clone(), base.stop.clone());
+    async move { svid.keep_renewed(stop).await }
 }
 
 fn nothing_new() -> StoreNews {

@@ -62,7 +62,8 @@ pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
         OutputFormat::Table | OutputFormat::Json | OutputFormat::Yaml => true,
     };
     if !fits {
-        let message = "-o short is for `fedctl check` and `fedctl why`, -o junit for `fedctl check`";
+        let message =
+            "-o short is for `fedctl check` and `fedctl why`, -o junit for `fedctl check`";
         return Err(CommandError::usage(message).hint("use table, json or yaml"));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -41,8 +41,8 @@ struct Watched {
 }
 
 impl Connection {
-    /// Begins to watch; the data folder is locked by now. The API server may be away: the node starts all the same, and what was
-    /// there before stays in service.
+    /// Begins to watch; the data folder is locked by now. The API server may be away: the node starts
+    /// all the same, and what was there before stays in service.
     pub(crate) async fn open(config: &FederationConfig) -> anyhow::Result<Self> {
         let watched = match &config.kubernetes {
             Some(kubernetes) => Some(Watched::start(kubernetes).await?),

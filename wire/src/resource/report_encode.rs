@@ -5,7 +5,8 @@ use super::convert::{
 };
 use super::diagnostic::cut;
 use super::report::{
-    ClusterExchanges, ClusterHealth, Link, LinkClass, LinkError, LinkState, Listener, ServiceHealth, StatusReport,
+    ClusterExchanges, ClusterHealth, Link, LinkClass, LinkError, LinkState, Listener,
+    ServiceHealth, StatusReport,
 };
 use super::{limits, proto};
 
