@@ -294,6 +294,22 @@ fn trust_lacks_as_golden() {
 }
 
 #[test]
+fn an_old_refusal_is_not_why_a_tunnel_is_down() {
+    let fault = |code, seconds| LinkFault {
+        code: Some(code),
+        text: "it failed".into(),
+        age: Duration::from_secs(seconds),
+    };
+    let mut world = World::sound();
+    world.cut_tunnel(Some(fault(code::PEER_IDENTITY_REFUSED, 60)));
+    let mut other = world.east.links[0].clone();
+    other.fault = Some(fault(code::TUNNEL_SILENT, 2));
+    world.east.links.push(other);
+    let explained = explained("east", HOST, &world.facts());
+    assert_eq!(explained.code(), "FED2001", "{}", explained.table());
+}
+
+#[test]
 fn a_tunnel_that_stands_proves_trust() {
     let mut world = World::sound();
     world.west.trust[1].authorities[0].fingerprint = vec![7; 32];
