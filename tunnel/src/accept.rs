@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use quinn::{Connecting, Endpoint, Incoming};
+use quinn::{Connecting, ConnectionError, Endpoint, Incoming, TransportErrorCode};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 use wire::tunnel::limits::{OPEN_TIMEOUT_MS, RESUME_TIMEOUT_MS};
@@ -137,12 +137,26 @@ pub(crate) fn source_network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether a dialler changed its mind in the middle of the handshake: an application's close is said so
+/// while there are no keys for more (RFC 9000 §10.2.3).
+fn has_hung_up(error: &ConnectionError) -> bool {
+    match error {
+        ConnectionError::ApplicationClosed(_) => true,
+        ConnectionError::ConnectionClosed(close) => {
+            close.error_code == TransportErrorCode::APPLICATION_ERROR
+        }
+        _ => false,
+    }
+}
+
 async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerContext>) {
     let remote = connecting.remote_address();
     let connection = match timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            context.shared.counts.of(context.index).peers_refused();
+            if !has_hung_up(&error) {
+                context.shared.counts.of(context.index).peers_refused();
+            }
             // Anyone can cause it, as often as they like: it is counted, and told on request.
             tracing::debug!(%remote, %error, "a peer's handshake failed");
             return;

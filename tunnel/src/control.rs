@@ -278,6 +278,8 @@ impl ControlTask {
                 let text = format!("{} on the control stream", frame.frame_type());
                 self.shared.end_link(link, ErrorCode::FrameOutOfOrder, text);
             }
+            // Over TCP the reason and the end come together; the connection has the reason.
+            Ok(None) if link.connection.close_reason().is_some() => {}
             Ok(None) => {
                 let text = "the control stream ended: both sides keep it open";
                 self.shared.end_link(link, ErrorCode::FrameOutOfOrder, text);
