@@ -12,7 +12,7 @@ use discovery::kubernetes::{
     KubernetesProvider, KubernetesProviderConfig, Phase, ProviderState, WatchedKind,
 };
 use k8s_openapi::api::core::v1::Service;
-use model::{ResourceKey, ResourceKind, ServiceName};
+use model::{Resource, ResourceKey, ResourceKind, ServiceName};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -253,6 +253,65 @@ async fn a_large_list_anew_takes_nothing_away_and_little_memory() {
     }
     drop((provider, first, last));
     assert_eq!(least.await.unwrap(), 10_001);
+}
+
+fn slice(number: u16, port: u16) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("x{number}"), "namespace": "shop",
+            "labels": {"kubernetes.io/service-name": format!("x{number}")},
+        },
+        "addressType": "IPv4",
+        "ports": [{"port": port}],
+        "endpoints": [{"addresses": ["10.0.0.1"]}],
+    })
+}
+
+fn port_of(catalog: &Catalog, number: u16) -> Option<u16> {
+    let found = catalog.resources.get(&key(ResourceKind::EndpointSlice, &format!("x{number}")))?;
+    let Resource::EndpointSlice(slice) = &**found else { return None };
+    Some(slice.ports[0].port)
+}
+
+/// The clock counts only waiting, so that this is about what is put off, not about the machine.
+#[tokio::test(start_paused = true)]
+async fn of_a_thousand_changes_of_endpoints_a_second_none_is_lost_or_put_off() {
+    const COUNT: u16 = 250;
+    const CHANGES: u16 = 10_000;
+    let server = server_with_services(1);
+    for number in 0..COUNT {
+        server.put(SLICES, slice(number, 80));
+    }
+    let provider = start(&server).await;
+    let mut catalogs = provider.subscribe();
+    let before = catalogs.borrow_and_update().sequence;
+    let longest_pause = tokio::spawn(async move {
+        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+        while catalogs.changed().await.is_ok() {
+            let now = Instant::now();
+            (last, longest) = (now, longest.max(now - last));
+        }
+        longest
+    });
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    for change in 0..CHANGES {
+        if change % 10 == 0 {
+            ticks.tick().await;
+        }
+        server.put(SLICES, slice(change % COUNT, 10_000 + change));
+    }
+    let written = Instant::now();
+    let last = |number| Some(10_000 + CHANGES - COUNT + number);
+    let is_whole =
+        |catalog: &Catalog| (0..COUNT).all(|number| port_of(catalog, number) == last(number));
+    let catalog = wait_for(&provider, is_whole).await;
+    let published = catalog.sequence - before;
+    assert!(written.elapsed() <= Duration::from_millis(300), "{:?}", written.elapsed());
+    assert!(published <= u64::from(CHANGES) / 5, "{published} catalogs");
+    assert_eq!(server.lists(SLICES), 1, "all came by the watch");
+    drop((provider, catalog));
+    let pause = longest_pause.await.unwrap();
+    assert!(pause <= Duration::from_millis(300), "no catalog for {pause:?}");
 }
 
 fn resident_kib() -> u64 {

@@ -450,8 +450,8 @@ fn refused_objects_name_field_value_and_rule() {
 fn refused_catalog_objects_name_field_value_and_rule() {
     let cases = [
         (
-            refused(3, |o| spec!(o, ClusterPeer).addresses[0].transport = 2),
-            "Resource.cluster_peer.addresses[0].transport = 2: the one transport is QUIC (1)",
+            refused(3, |o| spec!(o, ClusterPeer).addresses[0].transport = 3),
+            "Resource.cluster_peer.addresses[0].transport = 3: transports are QUIC (1) and TCP (2)",
         ),
         (
             refused(3, |o| spec!(o, ClusterPeer).addresses[0].host = "*.a".into()),
