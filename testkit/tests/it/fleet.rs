@@ -300,3 +300,20 @@ pub(crate) async fn east_calls_west() -> (World, Origin) {
     world.until_answer("east", "api", "api@west").await;
     (world, origin)
 }
+
+/// `api` runs in west and in south, and east calls it; west is nearer.
+pub(crate) async fn two_exporters() -> (World, Origin, Origin) {
+    let delays = [("east", "west", 1), ("east", "south", 8)];
+    let world = World::start_apart(&["east", "west", "south"], &delays).await;
+    let west = world.run("west", "api", Speaks::Http1).await;
+    let south = world.run("south", "api", Speaks::Http1).await;
+    for cluster in ["west", "south"] {
+        world.export(cluster, "api", "[{cluster: east}]");
+        world.linked("east", cluster).await;
+        world.settle(cluster).await;
+    }
+    world.listen("east");
+    world.import("east", "api", "http", &["west", "south"]);
+    world.until_answer("east", "api", "api@west").await;
+    (world, west, south)
+}

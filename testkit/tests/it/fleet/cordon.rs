@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicU32;
 use fedctl::commands::Outcome;
 use fedctl::error::{CommandError, Exit};
 use http::StatusCode;
-use testkit::{Fleet, FleetSpec, Introduction, Origin, Speaks, client, wait};
+use testkit::{Fleet, FleetSpec, Introduction, Speaks, client, wait};
 use tokio::task::JoinHandle;
 use wire::operator::proto::join_event::Event;
 use wire::operator::proto::{FoundRequest, IssueTokenRequest};
 
-use super::{LIMIT, WORKERS, World, host, intent};
+use super::{LIMIT, WORKERS, World, host, intent, two_exporters};
 
 /// `fedctl` as a user runs it, against a cluster's node.
 fn fedctl(world: &World, cluster: &str, words: &str) -> JoinHandle<Result<Outcome, CommandError>> {
@@ -21,23 +21,6 @@ fn fedctl(world: &World, cluster: &str, words: &str) -> JoinHandle<Result<Outcom
     let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
     let cli = fedctl::cli::parse_from(words).unwrap();
     tokio::task::spawn_blocking(move || fedctl::commands::run(cli))
-}
-
-/// `api` runs in west and in south, and east calls it; west is nearer.
-async fn two_exporters() -> (World, Origin, Origin) {
-    let delays = [("east", "west", 1), ("east", "south", 8)];
-    let world = World::start_apart(&["east", "west", "south"], &delays).await;
-    let west = world.run("west", "api", Speaks::Http1).await;
-    let south = world.run("south", "api", Speaks::Http1).await;
-    for cluster in ["west", "south"] {
-        world.export(cluster, "api", "[{cluster: east}]");
-        world.linked("east", cluster).await;
-        world.settle(cluster).await;
-    }
-    world.listen("east");
-    world.import("east", "api", "http", &["west", "south"]);
-    world.until_answer("east", "api", "api@west").await;
-    (world, west, south)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,24 +11,7 @@ use http::{Method, StatusCode, Version};
 use testkit::{Answer, Client, Origin, Speaks, client, wait};
 use tokio::task::JoinSet;
 
-use super::{LIMIT, World, host, intent};
-
-/// `api` runs in west and in south, and east calls it; west is nearer.
-async fn two_exporters() -> (World, Origin, Origin) {
-    let delays = [("east", "west", 1), ("east", "south", 8)];
-    let world = World::start_apart(&["east", "west", "south"], &delays).await;
-    let west = world.run("west", "api", Speaks::Http1).await;
-    let south = world.run("south", "api", Speaks::Http1).await;
-    for cluster in ["west", "south"] {
-        world.export(cluster, "api", "[{cluster: east}]");
-        world.linked("east", cluster).await;
-        world.settle(cluster).await;
-    }
-    world.listen("east");
-    world.import("east", "api", "http", &["west", "south"]);
-    world.until_answer("east", "api", "api@west").await;
-    (world, west, south)
-}
+use super::{LIMIT, World, host, intent, two_exporters};
 
 /// Sends GETs one after the other until one is answered with `wanted`; none may fail.
 async fn moves_without_a_failure(world: &World, wanted: &str) {
