@@ -9,6 +9,7 @@ mod attempts;
 mod change;
 mod control;
 mod current;
+mod departed;
 mod error;
 mod exports;
 mod grants;

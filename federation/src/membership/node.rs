@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use identity::{Ca, FederationKey};
 use model::code::STORE_FAULT;
 use model::{
-    ClusterId, ClusterName, Diagnostic, FederationId, PeerAddress, Resource, Revision, SpiffeId,
-    TrustDomain,
+    ClusterId, ClusterName, ClusterPeer, Diagnostic, FederationId, PeerAddress, Resource, Revision,
+    SpiffeId, TrustDomain,
 };
 use rand::Rng as _;
 use tokio::sync::{Notify, watch};
@@ -22,6 +22,7 @@ use wire::resource::StoreNews;
 use wire::store::{Domain, Head, Mark, Member, Signed};
 
 use super::attempts::Attempts;
+use super::departed::Departed;
 use super::error::MembershipError;
 use super::grants::Grants;
 use super::machine::FleetMachine;
@@ -36,7 +37,7 @@ use crate::intake::{self, Catalogs};
 use crate::limits::{APPLIED_TIMEOUT, LEADER_SILENCE_MAX};
 use crate::replica::{Feed, Observer, Replica, WatchServer};
 use crate::store::{Disk, Peers, Profile, Role, Store, StoreConfig};
-use crate::transport::{Transport, TransportPeer};
+use crate::transport::Transport;
 
 /// Where other clusters reach this one's gateways, now and whenever that changes.
 pub(crate) type Advertised = watch::Receiver<Arc<Vec<PeerAddress>>>;
@@ -88,8 +89,7 @@ pub(crate) struct Node {
     /// One more was added to these.
     pub(super) outgoing: Notify,
     pub(super) leader: Mutex<Option<ClusterId>>,
-    /// Whom the transport speaks with, and until when if it leaves now.
-    pub(super) peers: Mutex<BTreeMap<ClusterId, (TransportPeer, Instant)>>,
+    pub(super) departed: Departed,
     pub(crate) grants: Grants,
     pub(crate) pending: Pending,
     pub(crate) attempts: Attempts,
@@ -290,6 +290,9 @@ impl Node {
         };
         let (mut resources, mut diagnostics) = crate::fleet::resources_for(&fleet, &self.own.id);
         self.take_out_of_service(&fleet, &mut resources);
+        let departed = self.departed.list().into_iter();
+        let departed = departed.map(|(_, peer)| ClusterPeer { cordoned: true, ..peer });
+        resources.extend(departed.map(Resource::ClusterPeer));
         diagnostics
             .extend(self.own_findings.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let shared = Arc::new(intake::Shared { resources, diagnostics, awaited: false });

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use wire::resource::StoreNews;
 
 use super::attempts::Attempts;
+use super::departed::Departed;
 use super::grants::Grants;
 use super::machine::FleetMachine;
 use super::mark::SignedMark;
@@ -142,7 +143,7 @@ impl Ground {
             excluded: Mutex::default(),
             outgoing: Notify::new(),
             leader: Mutex::default(),
-            peers: Mutex::default(),
+            departed: Departed::default(),
             grants: grants.map_err(|e| coded(e.code(), e))?,
             pending: Pending::default(),
             attempts: Attempts::default(),

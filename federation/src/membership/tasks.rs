@@ -2,8 +2,8 @@
 //! and intake what follows from the state, signs its Head anew.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use model::code::ROLLED_BACK;
@@ -15,11 +15,11 @@ use wire::resource::{HeardFromPeer, StoreNews};
 use wire::store::{Head, Signed};
 
 use super::current::Current;
+use super::departed;
 use super::node::{Node, node_id, unix_ms};
 use crate::fleet::{Fleet, MemberStatus, View};
 use crate::limits::{
-    FOLLOW_INTERVAL, HEAD_INTERVAL, HEARD_MAX, LEADER_SILENCE_MAX, LEFT_GRACE, NEWS_HEADS_MAX,
-    PROBES_MAX,
+    FOLLOW_INTERVAL, HEAD_INTERVAL, HEARD_MAX, LEADER_SILENCE_MAX, NEWS_HEADS_MAX, PROBES_MAX,
 };
 use crate::replica::{Links, Now, Standpoint, TransportLinks};
 use crate::store::Role;
@@ -211,7 +211,7 @@ impl Node {
 
     fn tell_transport(&self, fleet: Option<&Fleet>) {
         let Some(fleet) = fleet else {
-            self.peers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.departed.clear();
             self.transport.set_peers(Vec::new(), BTreeSet::new());
             return;
         };
@@ -219,38 +219,28 @@ impl Node {
         domains.extend(revoked_domains(fleet));
         // Who is out of the federation itself is spoken with by nobody, and speaks with nobody.
         let is_in = fleet.member(&self.own.id).is_some();
-        let held = self.held_peers();
         let (resources, _) = crate::fleet::resources_for(fleet, &self.own.id);
         let peers = resources.into_iter().filter_map(|resource| {
             let Resource::ClusterPeer(peer) = resource else { return None };
             let id = fleet.member_named(&peer.name)?.cluster;
-            let is_out = clusters.contains(&id) || !is_in;
-            (!is_out).then(|| TransportPeer {
-                hold: held.contains(&id),
-                name: peer.name,
-                id,
-                addresses: peer.addresses,
-                bundles: peer.trust_bundles,
-            })
+            (is_in && !clusters.contains(&id)).then_some((id, peer))
         });
-        let mut peers: Vec<TransportPeer> = peers.collect();
-        let mut known = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        for peer in &peers {
-            known.insert(peer.id, (peer.clone(), now + LEFT_GRACE));
-        }
-        // Who has left by itself, or was taken out, is still told so.
-        known.retain(|id, (peer, until)| {
+        let peers: Vec<departed::Peer> = peers.collect();
+        let has_left = |id: &ClusterId| {
             let has_left = fleet.entry(id).is_some_and(|e| e.status() == MemberStatus::Left);
-            let stays = peers.iter().any(|other| other.id == *id);
-            let said = is_in && has_left && !clusters.contains(id) && *until > now;
-            if said && !peers.iter().any(|other| other.name == peer.name) {
-                peers.push(TransportPeer { hold: false, ..peer.clone() });
-            }
-            stays || said
+            is_in && has_left && !clusters.contains(id)
+        };
+        self.departed.follow(&peers, has_left, Instant::now());
+        let held = self.held_peers();
+        let all = peers.into_iter().chain(self.departed.list());
+        let all = all.map(|(id, peer)| TransportPeer {
+            hold: held.contains(&id),
+            name: peer.name,
+            id,
+            addresses: peer.addresses,
+            bundles: peer.trust_bundles,
         });
-        drop(known);
-        self.transport.set_peers(peers, domains);
+        self.transport.set_peers(all.collect(), domains);
     }
 
     /// Peers to which a connection is kept, so that they can reach this node even where they cannot
