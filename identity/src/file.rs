@@ -103,15 +103,20 @@ fn sync_folder_of(path: &Path) -> Result<(), FileError> {
 
 /// Reads a file that holds a key; refuses it when anyone but its owner may read or write it.
 pub(crate) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
-    read(path, true)
+    read(path, 0o077)
+}
+
+/// A key that another program renews and that its group may read, as Kubernetes mounts Secrets.
+pub(crate) fn read_shared_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+    read(path, 0o007)
 }
 
 pub(crate) fn read_public(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    Ok(read(path, false)?.map(|mut content| std::mem::take(&mut *content)))
+    Ok(read(path, 0)?.map(|mut content| std::mem::take(&mut *content)))
 }
 
-/// `None` when there is no such file.
-fn read(path: &Path, private: bool) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+/// `None` when there is no such file. One whose mode has a `forbidden` bit is refused.
+fn read(path: &Path, forbidden: u32) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -123,7 +128,7 @@ fn read(path: &Path, private: bool) -> Result<Option<Zeroizing<Vec<u8>>>, FileEr
         return Err(FileError::NotAFile { path: path.into() });
     }
     let mode = metadata.mode() & 0o7777;
-    if private && mode & 0o077 != 0 {
+    if mode & forbidden != 0 {
         return Err(FileError::Permissions { path: path.into(), mode });
     }
     let capacity = metadata.len().min(IDENTITY_FILE_BYTES_MAX) as usize + 1;

@@ -14,6 +14,7 @@ mod ca;
 mod cell;
 mod cluster;
 mod csr;
+mod endpoint;
 mod federation_key;
 mod file;
 mod joiner;
@@ -34,6 +35,10 @@ pub use cluster::{
     cluster_client_config, cluster_server_config,
 };
 pub use csr::IssueError;
+pub use endpoint::{
+    WebCertificate, WebCertificateError, spiffe_endpoint_config, spiffe_poller_config,
+    web_endpoint_config, web_poller_config,
+};
 pub use federation_key::{
     FederationKey, FederationKeyError, FederationPublicKey, PublicKeyError, SignatureError,
 };

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use model::ClusterName;
 use model::spiffe::Part;
+use model::{ClusterName, SpiffeId};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::verify_tls13_signature;
@@ -22,8 +22,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::bundle::BundleSet;
 use crate::cell::{ExpectedPeer, IdentityCell, Refusal};
 use crate::cluster::{ClusterTrust, HandshakeRefusal, OwnPeer};
+use crate::endpoint::verify_endpoint;
 use crate::joiner::{Inviter, JoinCertificate, self_signed_key};
 use crate::provider::provider;
 use crate::verify::VerifyError;
@@ -233,6 +235,12 @@ pub(crate) enum Judge {
         optional: bool,
         refusal: HandshakeRefusal,
     },
+    /// The server of a bundle endpoint.
+    Endpoint {
+        bundles: BundleSet,
+        endpoint: SpiffeId,
+        refusal: HandshakeRefusal,
+    },
     Anyone,
 }
 
@@ -263,6 +271,10 @@ impl PeerVerifier {
             }
             Judge::Own { trust, expected, refusal, .. } => {
                 let verdict = trust.verify(&chain(), expected, at).map(|_| ());
+                verdict.inspect_err(|error| drop(refusal.set(error.clone())))
+            }
+            Judge::Endpoint { bundles, endpoint, refusal } => {
+                let verdict = verify_endpoint(leaf, intermediates, (bundles, endpoint), at);
                 verdict.inspect_err(|error| drop(refusal.set(error.clone())))
             }
             Judge::Anyone => Ok(()),

@@ -6,6 +6,7 @@ mod bundles;
 mod ca;
 mod certificates;
 mod cluster;
+mod endpoint;
 mod handshakes;
 mod issuing;
 mod joining;
