@@ -171,7 +171,9 @@ async fn welcome(connecting: Connecting, purpose: FirstId, context: Arc<WorkerCo
         (Protocol::Tunnel, FirstId::Tunnel(class)) => {
             meet(&context, Connection::Quic(connection), class).await;
         }
-        (Protocol::Store | Protocol::Join, FirstId::Control) => relay::meet(&context, connection),
+        (Protocol::Store | Protocol::Join, FirstId::Control) => {
+            relay::meet(&context, Connection::Quic(connection));
+        }
         (protocol, _) => {
             // Its windows were granted for something else.
             context.shared.counts.of(context.index).peers_refused();

@@ -14,9 +14,9 @@ pub(crate) fn peer_chain<S>(stream: &TlsStream<S>) -> Vec<CertificateDer<'static
 
 /// A peer that names no ALPN at all passes rustls; what is said on one kind of stream is not to be
 /// taken for another's.
-pub(crate) fn require_alpn<S>(stream: &TlsStream<S>) -> io::Result<()> {
+pub(crate) fn require_alpn<S>(stream: &TlsStream<S>) -> io::Result<Vec<u8>> {
     match stream.get_ref().1.alpn_protocol() {
-        Some(_) => Ok(()),
+        Some(alpn) => Ok(alpn.to_vec()),
         None => Err(io::Error::other("the peer named no ALPN")),
     }
 }

@@ -134,6 +134,8 @@ pub const STORE_CONNECTIONS_MAX: usize = 1024;
 /// Join connections, whose peers have proved a key and no name.
 pub const JOIN_CONNECTIONS_MAX: usize = 32;
 /// Of these, from one source network (an IPv4 address, an IPv6 /64).
+/// The same of a store connection over TCP.
+pub const STORE_OFFERS_IDLE: usize = 8;
 pub const JOIN_CONNECTIONS_PER_SOURCE_MAX: usize = 4;
 /// A join connection is closed at this age, whatever it does; a joiner comes again.
 pub const JOIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
@@ -161,3 +163,5 @@ pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a drain looks again, besides being told of the last exchange's end.
 pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes of a relayed stream that one DATA frame carries over TCP: a record of the TLS inside.
+pub const RELAY_WRITE_BYTES_MAX: usize = 16 * 1024;

@@ -1,28 +1,26 @@
 //! Store and join connections: admitted here, bounded here, and for the gateway to pass on unread.
 //! Either side of a store connection opens streams; on a join connection only the joiner does.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use identity::{ExpectedPeer, Identity};
-use model::ClusterName;
-use quinn::{Connection, RecvStream, SendStream};
+use model::{ClusterName, Transport};
 use rustls_pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use wire::tunnel::ErrorCode;
 use wire::tunnel::limits::{JOIN_STREAMS_MAX, STORE_STREAMS_MAX};
 
 use crate::accept::source_network;
 use crate::admit::{Admitted, AdmittedPeer, Protocol, Refusal, admit};
-use crate::carrier::{peer_alpn, peer_chain};
+use crate::carrier::Connection;
 use crate::hello::plain;
 use crate::limits::{
     EXPIRED_SVID_AGE_MAX, JOIN_CONNECTION_AGE_MAX, JOIN_CONNECTIONS_MAX,
@@ -31,6 +29,8 @@ use crate::limits::{
 };
 use crate::link::{close_code, describe};
 use crate::worker::WorkerContext;
+
+pub use stream::RelayStream;
 
 /// An admitted store or join connection. All clones are the same one.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ struct Parts {
     remote: SocketAddr,
     expected: ExpectedPeer,
     established_at: SystemTime,
-    /// Streams that the peer may have open: QUIC's own limit is the store's for both protocols.
+    /// Streams that the peer may have open: the carrier's own limit is the store's for both protocols.
     places: Arc<Semaphore>,
 }
 
@@ -56,8 +56,8 @@ impl RelayConnection {
         expected: ExpectedPeer,
         now: SystemTime,
     ) -> Result<Self, Refusal> {
-        let chain = peer_chain(&connection);
-        let admitted = admit(&peer_alpn(&connection), &chain, identity, &expected, now)?;
+        let chain = connection.peer_chain();
+        let admitted = admit(&connection.peer_alpn(), &chain, identity, &expected, now)?;
         let (protocol, peer) = match admitted {
             Admitted::Tunnel(peer) => (Protocol::Tunnel, Some(peer)),
             Admitted::Store(peer) => (Protocol::Store, Some(peer)),
@@ -114,6 +114,11 @@ impl RelayConnection {
         self.0.remote
     }
 
+    /// TCP: UDP does not pass.
+    pub fn transport(&self) -> Transport {
+        self.0.connection.transport()
+    }
+
     pub fn is_live(&self) -> bool {
         self.0.connection.close_reason().is_none()
     }
@@ -122,14 +127,14 @@ impl RelayConnection {
     /// the limit wait.
     pub async fn accept(&self) -> Option<RelayStream> {
         let place = self.0.places.clone().acquire_owned().await.ok()?;
-        let (send, recv) = self.0.connection.accept_bi().await.ok()?;
-        Some(RelayStream { send, recv, _place: Some(place) })
+        let halves = self.0.connection.accept_bi().await.ok()?;
+        Some(RelayStream::new(&self.0.connection, halves, Some(place)))
     }
 
-    /// Opens a stream to the peer. QUIC tells the peer of it with its first byte.
+    /// Opens a stream to the peer, who may hear of it with its first byte only.
     pub async fn open(&self) -> io::Result<RelayStream> {
         match timeout(RELAY_OPEN_WAIT, self.0.connection.open_bi()).await {
-            Ok(Ok((send, recv))) => Ok(RelayStream { send, recv, _place: None }),
+            Ok(Ok(halves)) => Ok(RelayStream::new(&self.0.connection, halves, None)),
             Ok(Err(error)) => Err(io::Error::other(describe(&error).text.to_string())),
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -156,7 +161,7 @@ impl RelayConnection {
     /// By the trust in force now; the certificate as of the handshake, so that a rotation resets
     /// nothing, but not for ever.
     fn judge_again(&self, identity: &Identity, now: SystemTime) {
-        let alpn = peer_alpn(&self.0.connection);
+        let alpn = self.0.connection.peer_alpn();
         let Parts { chain, expected, established_at, .. } = &*self.0;
         if let Err(refusal) = admit(&alpn, chain, identity, expected, *established_at) {
             let text = format!("the peer is not trusted any more: {refusal}");
@@ -177,51 +182,8 @@ impl fmt::Debug for RelayConnection {
             .field("protocol", &self.0.protocol)
             .field("peer", &self.0.peer)
             .field("remote", &self.0.remote)
+            .field("transport", &self.transport())
             .finish_non_exhaustive()
-    }
-}
-
-/// One stream of a store or join connection.
-#[derive(Debug)]
-pub struct RelayStream {
-    send: SendStream,
-    recv: RecvStream,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl RelayStream {
-    /// Ends both directions with a code.
-    pub fn abort(mut self, code: ErrorCode) {
-        let _ = self.send.reset(close_code(code));
-        let _ = self.recv.stop(close_code(code));
-    }
-}
-
-impl AsyncRead for RelayStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.recv), context, buffer)
-    }
-}
-
-impl AsyncWrite for RelayStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.send), context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.send), context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), context)
     }
 }
 
@@ -346,7 +308,8 @@ pub(crate) fn meet(context: &Arc<WorkerContext>, connection: Connection) {
     }
     tracing::info!(
         protocol = %relay.protocol(), cluster = relay.cluster().map(ClusterName::as_str),
-        remote = %relay.remote(), "relayed connection up"
+        remote = %relay.remote(), transport = relay.transport().as_str(),
+        "relayed connection up"
     );
     tokio::spawn(stay(Arc::clone(context), relay));
 }

@@ -2,13 +2,15 @@
 //! an extended CONNECT (RFC 8441) that carries the same bytes (docs/reference/tunnel.md §9).
 //!
 //! `run` keeps a connection going, `stream` is one stream of it and `halves` its two directions, `scan` finds
-//! what is said between the frames, and `listen` makes connections of sockets, from either side.
+//! what is said between the frames, and `listen` makes connections of sockets, from either side, on the terms
+//! of `terms`.
 
 mod halves;
 mod listen;
 mod run;
 mod scan;
 mod stream;
+mod terms;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -30,7 +32,7 @@ use scan::Signal;
 use stream::{Source, Stream, Wakers};
 
 pub(crate) use halves::{TcpRecv, TcpSend};
-pub(crate) use listen::{TcpDialError, bind_listener, dial, serve};
+pub(crate) use listen::{TcpDialError, bind_listener, dial, dial_relay, serve, told};
 
 /// The two halves of a stream.
 type Halves = (TcpSend, TcpRecv);

@@ -23,6 +23,20 @@ impl TcpSend {
         self.0.write(chunks).await
     }
 
+    /// All of the chunks, or none yet.
+    pub(crate) fn poll_write_chunks(
+        &mut self,
+        context: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<(), WriteError>> {
+        self.0.poll_write(context, chunks)
+    }
+
+    /// Writes END, and no more.
+    pub(crate) fn end(&mut self) {
+        self.0.end();
+    }
+
     pub(crate) fn finish(&mut self) {
         self.0.finish();
     }

@@ -17,16 +17,15 @@ use quinn::ConnectionError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
-use wire::tunnel::limits::IDLE_TIMEOUT_MS;
 
 use super::stream::{Source, Stream};
+use super::terms::Terms;
 use super::{BEGIN, Core, Halves, OFFER, Offers, request};
 use crate::limits::{TCP_CLOSE_TIMEOUT, TCP_OFFERS_IDLE, TCP_PING_INTERVAL};
 
-const IDLE_TIMEOUT: Duration = Duration::from_millis(IDLE_TIMEOUT_MS as u64);
-
 /// Where streams of the peer go, and how many of them may be open.
 pub(super) struct Inbox {
+    pub(super) terms: Terms,
     pub(super) accepted: mpsc::Sender<Halves>,
     pub(super) places: Arc<Semaphore>,
     /// Streams to be held until they are over.
@@ -46,13 +45,13 @@ pub(super) async fn run_dialler<S>(
     let _ends = Ends(Arc::clone(&core));
     let pings = connection.ping_pong();
     {
-        let Inbox { accepted, places, lingering } = &mut inbox;
+        let Inbox { terms, accepted, places, lingering } = &mut inbox;
         let slots =
-            (0..TCP_OFFERS_IDLE).map(|_| offer(&core, &requests, &authority, accepted, places));
+            (0..terms.offers).map(|_| offer(&core, &requests, &authority, accepted, places));
         tokio::select! {
             ended = &mut connection => end(&core, ended),
-            ended = try_join_all(slots) => end(&core, ended.map(|_| ())),
-            () = watch(&core, pings) => {}
+            ended = try_join_all(slots), if terms.offers > 0 => end(&core, ended.map(|_| ())),
+            () = watch(&core, pings, terms.silence_max) => {}
             () = hold(lingering) => {}
             () = core.ended.cancelled() => {}
         }
@@ -101,7 +100,7 @@ pub(super) async fn run_listener<S>(
     let _ends = Ends(Arc::clone(&core));
     let pings = connection.ping_pong();
     {
-        let Inbox { accepted, places, lingering } = &mut inbox;
+        let Inbox { terms, accepted, places, lingering } = &mut inbox;
         let requests = async {
             while let Some(next) = connection.accept().await {
                 let (request, respond) = next?;
@@ -111,7 +110,7 @@ pub(super) async fn run_listener<S>(
         };
         tokio::select! {
             ended = requests => end(&core, ended),
-            () = watch(&core, pings) => {}
+            () = watch(&core, pings, terms.silence_max) => {}
             () = hold(lingering) => {}
             () = core.ended.cancelled() => {}
         }
@@ -157,10 +156,10 @@ fn end(core: &Core, ended: Result<(), h2::Error>) {
 }
 
 /// Measures round trips; returns when the peer has been silent for too long.
-async fn watch(core: &Core, pings: Option<PingPong>) {
+async fn watch(core: &Core, pings: Option<PingPong>, silence_max: Duration) {
     tokio::select! {
         () = measure(core, pings) => {}
-        () = give_up_silent(core) => {}
+        () = give_up_silent(core, silence_max) => {}
     }
 }
 
@@ -178,9 +177,9 @@ async fn measure(core: &Core, pings: Option<PingPong>) {
     pending::<()>().await;
 }
 
-async fn give_up_silent(core: &Core) {
+async fn give_up_silent(core: &Core, silence_max: Duration) {
     let (mut received, mut heard_at) = (0, Instant::now());
-    while heard_at.elapsed() < IDLE_TIMEOUT {
+    while heard_at.elapsed() < silence_max {
         sleep(TCP_PING_INTERVAL).await;
         let now = core.received.load(Ordering::Relaxed);
         if now != received {

@@ -9,13 +9,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use h2::Reason;
 use http::StatusCode;
 use quinn::{ApplicationClose, ConnectionError, ReadError, StoppedError, VarInt, WriteError};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use wire::tunnel::{Dispatched, ErrorCode, StreamReset};
+use wire::tunnel::{Dispatched, ErrorCode, StreamReset, encode_end};
 
 use super::scan::{Found, Malformed, Scanner, Signal};
 use super::{Core, TcpRecv, TcpSend};
@@ -36,6 +36,7 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     reader: AtomicWaker,
+    writer: AtomicWaker,
     others: Notify,
 }
 
@@ -46,6 +47,7 @@ impl Wake for Wakers {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.reader.wake();
+        self.writer.wake();
         self.others.notify_waiters();
     }
 }
@@ -125,6 +127,11 @@ impl Stream {
 
     pub(super) fn finish(&self) {
         self.lock().finish();
+    }
+
+    /// As [`Self::finish`], for one whose user writes no frames: END is said here.
+    pub(super) fn end(&self) {
+        self.lock().end();
     }
 
     pub(super) fn reset(&self, code: u64) {
@@ -207,6 +214,15 @@ impl Stream {
 
     pub(super) async fn write(&self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
         self.until(|| self.try_write(chunks)).await
+    }
+
+    pub(super) fn poll_write(
+        &self,
+        context: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<(), WriteError>> {
+        self.wakers.writer.register(context.waker());
+        self.try_write(chunks)
     }
 
     pub(super) async fn stopped(self: Arc<Self>) -> Result<Option<VarInt>, StoppedError> {
@@ -376,6 +392,15 @@ impl State {
         if self.sending == Way::Open {
             self.sending = Way::Ended;
             self.settle();
+        }
+    }
+
+    fn end(&mut self) {
+        if self.sending == Way::Open {
+            let mut end = BytesMut::new();
+            encode_end(&mut end);
+            let _ = self.send.send_data(end.freeze(), false); // a dead stream hears nothing
+            self.finish();
         }
     }
 

@@ -96,7 +96,7 @@ async fn relay_of_both(east: &Site, west: &Site) -> (UdpRelay, Vec<AbortHandle>)
     }
 }
 
-fn forward(listener: TcpListener, target: SocketAddr) -> AbortHandle {
+pub(crate) fn forward(listener: TcpListener, target: SocketAddr) -> AbortHandle {
     let task = tokio::spawn(async move {
         while let Ok((mut from, _)) = listener.accept().await {
             tokio::spawn(async move {

@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod moving;
 mod relay;
+mod relay_fallback;
 mod site;
 mod spread;
 mod stalls;
