@@ -232,6 +232,9 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// Inner handshakes of joiners under way; further streams wait.
 pub const JOIN_HANDSHAKES_MAX: usize = 32;
 /// Streams of peers that wait to be served, of the store and of joining each.
+/// How long a store connection over QUIC has stood when the one over TCP that it replaces is closed: calls
+/// that began on that have had their answers.
+pub const FALLBACK_RETIRES_AFTER: Duration = Duration::from_secs(10);
 pub const ARRIVALS_MAX: usize = 64;
 /// HTTP/2 windows between nodes: a stream's.
 pub const STORE_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;

@@ -93,12 +93,24 @@ pub enum PathState {
     /// By a connection that this node dialled.
     Direct {
         remote: String,
+        /// TCP: UDP does not pass.
+        transport: model::Transport,
     },
     /// By one that the peer dialled to the gateway of ours that is asked here.
     Reverse {
         door: String,
     },
     Down,
+}
+
+impl fmt::Display for PathState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct { remote, transport } => write!(f, "{} {remote}", transport.as_str()),
+            Self::Reverse { door } => write!(f, "held by {door}"),
+            Self::Down => Ok(()),
+        }
+    }
 }
 
 /// Why there is no way to a cluster.

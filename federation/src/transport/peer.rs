@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper_util::rt::TokioIo;
-use model::{ClusterId, ClusterName, PeerAddress};
+use model::{ClusterId, ClusterName, PeerAddress, Transport, code};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use super::stream::{BoxedCarrier, FederationPeer, PeerInfo, PeerStream};
 use super::{PathState, PathStatus, RelayDoors, Shared, TransportPeer, doors};
 use crate::limits::{
     CALL_TIMEOUT, DIAL_ADDRESSES_MAX, DIAL_PAUSE_MAX, DIAL_PAUSE_MIN, DOOR_CHECK_INTERVAL,
-    PATH_WAIT, STORE_CONNECTION_WINDOW_BYTES, STORE_PING_INTERVAL, STORE_PING_TIMEOUT,
+    FALLBACK_RETIRES_AFTER, PATH_WAIT, STORE_CONNECTION_WINDOW_BYTES, STORE_PING_INTERVAL, STORE_PING_TIMEOUT,
     STORE_STREAM_WINDOW_BYTES,
 };
 
@@ -39,7 +39,7 @@ pub(super) struct Peer {
     /// The connection that this node dialled.
     current: watch::Sender<Option<RelayConnection>>,
     /// One for each lane.
-    channels: [OnceLock<Channel>; 2],
+    channels: [Mutex<Option<Channel>>; 2],
     last_error: Mutex<Option<String>>,
     /// Whether a dial has been tried since there was a connection: until then a caller waits.
     has_failed: AtomicBool,
@@ -68,7 +68,7 @@ impl Peer {
             }
             changed
         });
-        let wanted = spec.hold || self.channels.iter().any(|channel| channel.get().is_some());
+        let wanted = spec.hold || Lane::ALL.into_iter().any(|lane| self.channel(lane).is_some());
         self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
@@ -81,7 +81,10 @@ impl Peer {
 
     pub(super) fn status(&self, doors: &RelayDoors) -> PathStatus {
         let state = match self.live() {
-            Some(connection) => PathState::Direct { remote: connection.remote().to_string() },
+            Some(connection) => PathState::Direct {
+                remote: connection.remote().to_string(),
+                transport: connection.transport(),
+            },
             None => match doors.holding(&self.name).into_iter().next() {
                 Some(door) => PathState::Reverse { door: door.to_string() },
                 None => PathState::Down,
@@ -93,6 +96,10 @@ impl Peer {
 
     fn live(&self) -> Option<RelayConnection> {
         self.current.borrow().clone().filter(RelayConnection::is_live)
+    }
+
+    fn channel(&self, lane: Lane) -> MutexGuard<'_, Option<Channel>> {
+        self.channels[lane as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_error(&self, error: Option<String>) {
@@ -114,16 +121,10 @@ async fn keep_dialled(shared: &Arc<Shared>, peer: &Arc<Peer>) {
             return;
         }
         let current = addresses.borrow_and_update().clone();
-        match dial(shared, peer, current).await {
+        match dial(shared, peer, current, Carriers::Any).await {
             Ok(connection) => {
                 failures = 0;
-                peer.set_error(None);
-                peer.has_failed.store(false, Ordering::Relaxed);
-                peer.current.send_replace(Some(connection.clone()));
-                let reverse =
-                    take_reverse(Arc::clone(shared), connection.clone(), peer.name.clone());
-                shared.tasks.spawn(peer.gone.clone().run_until_cancelled_owned(reverse));
-                let reason = connection.closed().await;
+                let reason = stay(shared, peer, connection).await;
                 peer.current.send_replace(None);
                 tracing::info!(cluster = %peer.name, reason, "store connection down");
                 peer.set_error(Some(reason));
@@ -138,6 +139,79 @@ async fn keep_dialled(shared: &Arc<Shared>, peer: &Arc<Peer>) {
                     () = sleep(pause(failures)) => failures += 1,
                     changed = addresses.changed() => if changed.is_err() { return },
                 }
+            }
+        }
+    }
+}
+
+/// Until there is no connection any more; says why. One over TCP is used for as long as UDP does not
+/// pass, and is kept for a while after that: calls on it end, and UDP may not have come to stay.
+async fn stay(shared: &Arc<Shared>, peer: &Arc<Peer>, first: RelayConnection) -> String {
+    let (mut connection, mut former) = (first, None);
+    take_up(shared, peer, &connection);
+    use_now(peer, &connection);
+    loop {
+        let reason = tokio::select! {
+            reason = connection.closed() => reason,
+            fresh = over_quic(shared, peer), if connection.transport() == Transport::Tcp => {
+                take_up(shared, peer, &fresh);
+                use_now(peer, &fresh);
+                renew_channels(shared, peer);
+                former = Some(std::mem::replace(&mut connection, fresh));
+                continue;
+            }
+            () = sleep(FALLBACK_RETIRES_AFTER), if former.is_some() => {
+                if let Some(former) = former.take() {
+                    former.close(ErrorCode::DuplicateConnection, "UDP passes again");
+                }
+                continue;
+            }
+        };
+        match former.take().filter(RelayConnection::is_live) {
+            Some(former) => {
+                connection = former;
+                use_now(peer, &connection);
+            }
+            None => return reason,
+        }
+    }
+}
+
+/// Takes what the peer's gateway opens on it.
+fn take_up(shared: &Arc<Shared>, peer: &Peer, connection: &RelayConnection) {
+    let reverse = take_reverse(Arc::clone(shared), connection.clone(), peer.name.clone());
+    shared.tasks.spawn(peer.gone.clone().run_until_cancelled_owned(reverse));
+}
+
+/// New streams go by it.
+fn use_now(peer: &Peer, connection: &RelayConnection) {
+    let (cluster, remote) = (&peer.name, connection.remote());
+    let transport = connection.transport();
+    if transport == Transport::Tcp {
+        tracing::warn!(
+            code = %code::TUNNEL_FALLBACK, %cluster, %remote,
+            "the store connection runs over TCP, since UDP does not pass: open UDP port {}",
+            remote.port()
+        );
+    } else {
+        tracing::info!(%cluster, %remote, transport = transport.as_str(), "store connection up");
+    }
+    peer.set_error(None);
+    peer.has_failed.store(false, Ordering::Relaxed);
+    peer.current.send_replace(Some(connection.clone()));
+}
+
+/// Dials until UDP passes.
+async fn over_quic(shared: &Shared, peer: &Peer) -> RelayConnection {
+    let mut failures = 0;
+    loop {
+        sleep(pause(failures)).await;
+        let addresses = peer.addresses.borrow().clone();
+        match dial(shared, peer, addresses, Carriers::Quic).await {
+            Ok(connection) => return connection,
+            Err(problem) => {
+                tracing::debug!(cluster = %peer.name, problem, "UDP does not pass yet");
+                failures += 1;
             }
         }
     }
@@ -158,15 +232,31 @@ fn drawn_bytes() -> [u8; 2] {
     [bits[0], bits[1]]
 }
 
+/// What a peer is dialled over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carriers {
+    /// QUIC, and TCP where UDP does not pass.
+    Any,
+    Quic,
+}
+
 /// All addresses at once; the first that answers is taken, and if none does, each is told.
 async fn dial(
     shared: &Shared,
     peer: &Peer,
     addresses: Vec<PeerAddress>,
+    carriers: Carriers,
 ) -> Result<RelayConnection, String> {
+    let endpoint = &shared.endpoint;
     let dials = addresses.iter().take(DIAL_ADDRESSES_MAX);
-    let mut dials: FuturesUnordered<_> =
-        dials.map(|address| shared.endpoint.dial_store(&peer.name, address)).collect();
+    let mut dials: FuturesUnordered<_> = dials
+        .map(|address| async move {
+            match carriers {
+                Carriers::Any => endpoint.dial_store(&peer.name, address).await,
+                Carriers::Quic => endpoint.dial_store_over_quic(&peer.name, address).await,
+            }
+        })
+        .collect();
     let mut failures = Vec::new();
     while let Some(dialled) = dials.next().await {
         match dialled {
@@ -185,23 +275,37 @@ pub(super) enum Lane {
     Bulk,
 }
 
+impl Lane {
+    const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+}
+
 /// The peer's one channel for a lane.
 pub(super) fn channel(shared: &Arc<Shared>, peer: &Arc<Peer>, lane: Lane) -> Channel {
-    let make = || {
-        // The channel lives in the peer, so it must not keep it.
-        let (shared, weak): (_, Weak<Peer>) = (Arc::clone(shared), Arc::downgrade(peer));
-        let connector = service_fn(move |_: Uri| {
-            let (shared, peer) = (Arc::clone(&shared), weak.upgrade());
-            async move {
-                let peer = peer.ok_or_else(|| io::Error::other("the cluster is no member"))?;
-                open(&shared, &peer).await.map(TokioIo::new)
-            }
-        });
-        endpoint().timeout(CALL_TIMEOUT).connect_with_connector_lazy(connector)
-    };
-    let channel = peer.channels[lane as usize].get_or_init(make).clone();
+    let channel = peer.channel(lane).get_or_insert_with(|| fresh_channel(shared, peer)).clone();
     peer.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
     channel
+}
+
+fn fresh_channel(shared: &Arc<Shared>, peer: &Arc<Peer>) -> Channel {
+    // The channel lives in the peer, so it must not keep it.
+    let (shared, weak): (_, Weak<Peer>) = (Arc::clone(shared), Arc::downgrade(peer));
+    let connector = service_fn(move |_: Uri| {
+        let (shared, peer) = (Arc::clone(&shared), weak.upgrade());
+        async move {
+            let peer = peer.ok_or_else(|| io::Error::other("the cluster is no member"))?;
+            open(&shared, &peer).await.map(TokioIo::new)
+        }
+    });
+    endpoint().timeout(CALL_TIMEOUT).connect_with_connector_lazy(connector)
+}
+
+/// Calls that begin from now on go by the present connection; those on another one end there.
+fn renew_channels(shared: &Arc<Shared>, peer: &Arc<Peer>) {
+    for lane in Lane::ALL {
+        if let Some(channel) = &mut *peer.channel(lane) {
+            *channel = fresh_channel(shared, peer);
+        }
+    }
 }
 
 /// What every channel between nodes is like. The URI is never resolved.

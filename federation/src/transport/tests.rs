@@ -1,5 +1,7 @@
 //! Nodes with real gateways between them: every path that a call can take, and what cuts it.
 
+mod fallback;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +23,7 @@ use wire::store::proto::{RaftReply, RaftRequest};
 
 use super::*;
 use crate::gateways::Gateways;
-use crate::limits::SVID_LIFETIME;
+use crate::limits::{FALLBACK_RETIRES_AFTER, SVID_LIFETIME};
 use crate::peer::{AllowedUsers, own_uid};
 use crate::revisions::Revisions;
 use crate::store::{CallError, Peers, RpcKind};
