@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::code::{OBJECT_INVALID, QUOTA_EXCEEDED, SERVICE_NOT_FOUND};
 use model::{
     ClusterId, ClusterPeer, Diagnostic, Namespace, Resource, ResourceKey, ResourceKind,
-    ResourceSet, ServiceExport, ServiceName, Severity,
+    ResourceSet, Revision, ServiceExport, ServiceName, Severity,
 };
 use wire::store::limits::{
     COMMAND_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_PER_CLUSTER_MAX, RECORDS_PER_CLUSTER_MAX,
@@ -37,7 +37,8 @@ pub struct OwnStep {
 /// them: none when nothing changed, several when one command cannot hold it. An object that did not
 /// change keeps its bytes, and so its salt; `salt` gives 16 random bytes for each other one.
 ///
-/// An object that cannot be published is left out with a diagnostic.
+/// An object that cannot be published is left out with a diagnostic. Of more objects than the quota has
+/// room for, those stay that were published first: what serves is not put out by what is new.
 pub fn own_records(
     own: &ClusterId,
     peer: &ClusterPeer,
@@ -54,8 +55,7 @@ pub fn own_records(
         .collect();
     let mut new = BTreeMap::new();
     let mut quota = Quota::default();
-    for (key, resource) in resources {
-        let store_key = StoreKey::of(*own, &key);
+    for (store_key, resource) in in_turn(own, resources, previous) {
         let kept = old.get(&store_key).filter(|bytes| says(&store_key, bytes, &resource));
         let bytes = match kept {
             Some(bytes) => bytes.clone(),
@@ -72,14 +72,13 @@ pub fn own_records(
     (steps(old, new), diagnostics)
 }
 
-/// What belongs in the store, in the order in which a quota is spent on it.
+/// What belongs in the store, the ClusterPeer first.
 fn published(
     peer: &ClusterPeer,
     catalog: &ResourceSet,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<(ResourceKey, Resource)> {
-    let peer = Resource::ClusterPeer(peer.clone());
-    let mut resources = vec![(peer.key(), peer)];
+) -> Vec<Resource> {
+    let mut resources = vec![Resource::ClusterPeer(peer.clone())];
     for resource in catalog.values() {
         let resource = match resource {
             Resource::ServiceExport(export) => match exported(export, catalog) {
@@ -92,9 +91,28 @@ fn published(
             Resource::AccessPolicy(_) | Resource::NamespaceGrant(_) => resource.clone(),
             _ => continue,
         };
-        resources.push((resource.key(), resource));
+        resources.push(resource);
     }
     resources
+}
+
+/// The order in which the quota is spent: the ClusterPeer, without which nobody reaches the cluster,
+/// then what stands, the oldest first, then what is new, by its name.
+fn in_turn(
+    own: &ClusterId,
+    resources: Vec<Resource>,
+    previous: Option<&Owner>,
+) -> Vec<(StoreKey, Resource)> {
+    let stands = previous.into_iter().flat_map(Owner::records);
+    let stands: BTreeMap<&StoreKey, Revision> =
+        stands.map(|record| (record.key(), record.since())).collect();
+    let keyed = resources.into_iter().map(|it| (StoreKey::of(*own, &it.key()), it));
+    let mut keyed: Vec<(StoreKey, Resource)> = keyed.collect();
+    keyed.sort_by_key(|(key, resource)| {
+        let since = stands.get(key);
+        (!matches!(resource, Resource::ClusterPeer(_)), since.is_none(), since.copied())
+    });
+    keyed
 }
 
 /// The export with its Service's ports.
@@ -160,7 +178,7 @@ impl Quota {
             let message = format!(
                 "a cluster has at most {RECORDS_PER_CLUSTER_MAX} records of \
                  {RECORD_BYTES_PER_CLUSTER_MAX} bytes together in {NAMESPACES_PER_CLUSTER_MAX} \
-                 namespaces"
+                 namespaces, and older ones have the room"
             );
             return Err(error(QUOTA_EXCEEDED, message, "export less"));
         }

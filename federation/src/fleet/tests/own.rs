@@ -130,3 +130,38 @@ fn what_is_too_much_or_unfit_is_left_out_alone() {
     assert!(diagnostics[0].message.contains("set at least one of"), "{}", diagnostics[0]);
     assert_eq!(steps[0].records, 1);
 }
+
+/// However the newcomers are named: what serves stays, and they are named one by one.
+#[test]
+fn of_what_is_too_much_the_newest_is_left_out() {
+    let (mut world, mut east) = World::founded();
+    let mut catalog: ResourceSet =
+        [local_service("shop/api", 80), bare_export("shop/api")].into_iter().collect();
+    let mut salts = salts();
+    let (steps, _) = own_records(&east.id(), &east.peer(), &catalog, None, &mut salts);
+    publish(&mut world, &mut east, steps);
+    let flood = |catalog: &mut ResourceSet, namespaces: std::ops::Range<usize>, prefix: &str| {
+        for n in namespaces {
+            let name = format!("{prefix}{n:04}/x");
+            catalog.upsert(local_service(&name, 80));
+            catalog.upsert(bare_export(&name));
+        }
+    };
+    // The ClusterPeer and `shop` have two places.
+    let places = crate::fleet::limits::NAMESPACES_PER_CLUSTER_MAX - 2;
+    flood(&mut catalog, 0..places + 2, "b");
+    let owner = world.state.fleet().owner(&east.id());
+    let (steps, left_out) = own_records(&east.id(), &east.peer(), &catalog, owner, &mut salts);
+    let named = |n: usize| format!("ServiceExport/b{n:04}/x");
+    let objects: Vec<String> = left_out.iter().map(|told| told.object.clone()).collect();
+    assert_eq!(objects, [named(places), named(places + 1)]);
+    assert!(left_out.iter().all(|told| told.code == QUOTA_EXCEEDED));
+    publish(&mut world, &mut east, steps);
+
+    flood(&mut catalog, 0..1, "a");
+    let owner = world.state.fleet().owner(&east.id());
+    let (steps, left_out) = own_records(&east.id(), &east.peer(), &catalog, owner, &mut salts);
+    assert!(steps.is_empty(), "nothing that stands gives way: {steps:?}");
+    assert_eq!(left_out[0].object, "ServiceExport/a0000/x");
+    assert_eq!(left_out.len(), 3);
+}

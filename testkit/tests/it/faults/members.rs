@@ -135,21 +135,21 @@ fn one_comes_and_goes(sites: &Sites) {
     assert_eq!(sites.settled().unwrap(), before, "voters had to do with it");
 }
 
-/// West exports from one namespace more than it may have; the last by name is left out and named, and
-/// others write as ever.
+/// West exports from more namespaces than it may have, all named before that of the service which is
+/// called all the while. What is new is left out and named, and others write as ever.
 fn one_is_beyond_its_quota(sites: &Sites) {
     let object = |number: usize| {
         format!(
             "\
 apiVersion: v1
 kind: Service
-metadata: {{name: s, namespace: z-{number}}}
+metadata: {{name: s, namespace: a-{number}}}
 spec:
   ports: [{{name: http, port: 80, appProtocol: http}}]
 ---
 apiVersion: multicluster.x-k8s.io/v1beta1
 kind: ServiceExport
-metadata: {{name: s, namespace: z-{number}}}
+metadata: {{name: s, namespace: a-{number}}}
 ---
 "
         )
