@@ -82,9 +82,9 @@ bench-scale: setup-build ## Measure a federation of 1,000 simulated clusters, an
 	@$(TARGET)/release/bench scale
 	@$(TARGET)/release/bench etcd --etcd "$$(scripts/etcd.sh)"
 
-soak: setup ## Run long versions of tests into docs/reference/soak.md: all, or PIECE=rolling SECONDS=600
+soak: setup ## Run long versions of tests into docs/reference/soak.md: all, or PIECE=rolling SECONDS=600 COUNT=1000
 	$(BUILD) $(if $(filter debug,$(PROFILE)),,--release) --bins
-	@exec $(TARGET)/$(or $(PROFILE),release)/soak $(or $(PIECE),all) $(SECONDS)
+	@exec $(TARGET)/$(or $(PROFILE),release)/soak $(or $(PIECE),all) $(if $(COUNT),$(or $(SECONDS),9000) $(COUNT),$(SECONDS))
 
 fuzz-smoke: setup-build ## Fuzz every decoder for a short time
 	@scripts/fuzz-smoke.sh

@@ -1,7 +1,7 @@
 //! `make soak`: the long versions of what the tests do for seconds, in named pieces of at most 2.5 h. Each
 //! adds a line of figures to `docs/reference/soak.md`.
 //!
-//! usage: soak PIECE [SECONDS]
+//! usage: soak PIECE [SECONDS [COUNT]]
 
 use std::fs::File;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/soak.
 const SECONDS_MAX: u64 = 9_000;
 const REQUESTS: u64 = 1_000_000;
 const REQUESTS_PER_LOOK: u64 = 2_000;
-const DEATHS: usize = 200;
+const DEATHS: u64 = 200;
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// Leaders that die in one federation: the store remembers so many tokens of the ledger, no more.
@@ -28,8 +28,15 @@ const DEATHS_PER_FEDERATION: usize = 25;
 
 const BUILD: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
+/// When a piece ends: by the clock, or when it has done so much, if that is what it counts.
+#[derive(Clone, Copy)]
+struct End {
+    until: Instant,
+    count: Option<u64>,
+}
+
 /// A piece, how long it may take, and what it does.
-type Piece = (&'static str, u64, fn(Instant) -> anyhow::Result<Done>);
+type Piece = (&'static str, u64, fn(End) -> anyhow::Result<Done>);
 
 const PIECES: [Piece; 5] = [
     ("rolling", SECONDS_MAX, rolling_restarts),
@@ -49,18 +56,21 @@ struct Done {
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let names: Vec<&str> = PIECES.iter().map(|(name, ..)| *name).collect();
-    let (wanted, seconds) = match &words[..] {
-        [piece] => (piece.as_str(), None),
-        [piece, seconds] => (piece.as_str(), Some(seconds.parse::<u64>().context("SECONDS")?)),
-        _ => bail!("name a piece: all, {}", names.join(", ")),
+    let [wanted, numbers @ ..] = &words[..] else {
+        bail!("name a piece: all, {}", names.join(", "));
     };
-    let chosen = PIECES.iter().filter(|(name, ..)| wanted == "all" || wanted == *name);
+    let number = |at: usize, what: &'static str| {
+        numbers.get(at).map(|word| word.parse::<u64>().context(what)).transpose()
+    };
+    let (seconds, count) = (number(0, "SECONDS")?, number(1, "COUNT")?);
+    ensure!(numbers.len() <= 2 && count != Some(0), "usage: soak PIECE [SECONDS [COUNT]]");
+    let chosen = PIECES.iter().filter(|(name, ..)| wanted == "all" || *wanted == *name);
     let chosen: Vec<&Piece> = chosen.collect();
     ensure!(!chosen.is_empty(), "{wanted}: there are the pieces all, {}", names.join(", "));
     for (name, most, run) in chosen {
         let seconds = seconds.unwrap_or(*most).min(SECONDS_MAX);
         let begun = Instant::now();
-        let done = run(begun + Duration::from_secs(seconds))?;
+        let done = run(End { until: begun + Duration::from_secs(seconds), count })?;
         let line = row(name, begun.elapsed(), &done);
         print(&line)?;
         append(Path::new(PAGE), &line)?;
@@ -121,12 +131,13 @@ impl Memory {
 }
 
 /// 10⁶ requests, or as many as there is time for.
-fn rolling_restarts(until: Instant) -> anyhow::Result<Done> {
+fn rolling_restarts(End { until, count }: End) -> anyhow::Result<Done> {
+    let requests = count.unwrap_or(REQUESTS);
     let mut scene = rolling::Scene::start()?;
     let (mut memory, begun) = (Memory::default(), Instant::now());
     let mut seen = scene.ledger();
-    while seen.requests < REQUESTS && Instant::now() < until {
-        seen = scene.run((seen.requests + REQUESTS_PER_LOOK).min(REQUESTS), until)?;
+    while seen.requests < requests && Instant::now() < until {
+        seen = scene.run((seen.requests + REQUESTS_PER_LOOK).min(requests), until)?;
         memory.look(begun.elapsed(), rss::of_sites(&scene.sites));
     }
     let what = format!("{} restarts of two gateways behind HAProxy", scene.restarts);
@@ -134,11 +145,13 @@ fn rolling_restarts(until: Instant) -> anyhow::Result<Done> {
 }
 
 /// 200 of them, in several federations.
-fn deaths(until: Instant) -> anyhow::Result<Done> {
+fn deaths(End { until, count }: End) -> anyhow::Result<Done> {
+    let deaths = usize::try_from(count.unwrap_or(DEATHS))?;
     let (mut back, mut writes, mut missing) = (Vec::new(), 0, 0);
     let mut seen = Ledger::default();
-    while back.len() < DEATHS && Instant::now() < until {
-        let outcome = leaders::Scene::start()?.run(DEATHS_PER_FEDERATION, until)?;
+    while back.len() < deaths && Instant::now() < until {
+        let rounds = (deaths - back.len()).min(DEATHS_PER_FEDERATION);
+        let outcome = leaders::Scene::start()?.run(rounds, until)?;
         back.extend(outcome.back);
         writes += outcome.acknowledged.writes;
         missing += outcome.missing.len();
@@ -168,7 +181,7 @@ fn watch(sites: &testkit::Sites, memory: &mut Memory, begun: Instant, until: Ins
 }
 
 /// West is away for all of the time but the last minute.
-fn a_long_cut(until: Instant) -> anyhow::Result<Done> {
+fn a_long_cut(End { until, .. }: End) -> anyhow::Result<Done> {
     let scene = path::Scene::start()?;
     let (outside, begun) = (scene.calls(2), Instant::now());
     let mut memory = Memory::default();
@@ -193,7 +206,7 @@ fn a_long_cut(until: Instant) -> anyhow::Result<Done> {
 }
 
 /// 10 % of all packets are lost; no tunnel may be taken for dead.
-fn false_alarms(until: Instant) -> anyhow::Result<Done> {
+fn false_alarms(End { until, .. }: End) -> anyhow::Result<Done> {
     let scene = path::Scene::start()?;
     let bad = Impairment::delayed(Duration::from_millis(20)).with_loss(0.1);
     scene.sites.relay().set_all(&bad)?;
@@ -209,7 +222,7 @@ fn false_alarms(until: Instant) -> anyhow::Result<Done> {
     Ok(Done { what, seen: outside.end(), memory })
 }
 
-fn steady(until: Instant) -> anyhow::Result<Done> {
+fn steady(End { until, .. }: End) -> anyhow::Result<Done> {
     let scene = path::Scene::start()?;
     let (outside, begun) =
         (Outside::start(&scene.sites.target(path::EAST, "api"), 4), Instant::now());
