@@ -3,6 +3,7 @@
 //! by name, while all federation nodes are killed and a gateway is restarted. The sites know each other
 //! and their exports from the federation's store.
 
+mod blocked;
 mod federation;
 mod load;
 mod network;
