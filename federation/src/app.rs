@@ -49,6 +49,7 @@ pub struct App {
     resource_socket: PathBuf,
     operator_socket: PathBuf,
     listening: Listen,
+    bundle_endpoint: Option<SocketAddr>,
     health: Option<SocketAddr>,
     ca: Arc<Ca>,
     advertise: watch::Sender<Arc<Vec<PeerAddress>>>,
@@ -105,7 +106,7 @@ pub async fn build_with(
     let federation = Federation { membership: membership.clone(), rotation, audit };
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
     let served = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
-    let Served { files, health: health_port, mut loops } = served;
+    let Served { files, health: health_port, mut loops, bundle_endpoint } = served;
     let Intent { provider, intake, catalogs, revisions, .. } = intent;
     let (derived, advertise) = (connection.derived(), connection.advertise());
     let taking_up = intake.clone().run(catalogs.clone(), added, derived, base.stop.clone());
@@ -126,6 +127,7 @@ pub async fn build_with(
         resource_socket: base.config.resource_socket,
         operator_socket: base.config.operator_socket,
         listening,
+        bundle_endpoint,
         health,
         ca: base.ca,
         advertise,
@@ -156,6 +158,11 @@ impl App {
     /// Where gateways and operators in other pods connect.
     pub fn listening(&self) -> &Listen {
         &self.listening
+    }
+
+    /// Where this cluster's bundle is served.
+    pub fn bundle_endpoint(&self) -> Option<SocketAddr> {
+        self.bundle_endpoint
     }
 
     /// Where health and metrics are told.
@@ -226,8 +233,9 @@ impl Intent {
             epoch::begin(&config.data_dir, now).map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
         let revisions = Arc::new(Revisions::new(epoch));
         let (cluster, domain) = (config.cluster.clone(), config.trust_domain.clone());
-        let cordons = base.cordons.watch();
-        let intake = Arc::new(Intake::new(cluster, domain, revisions.clone(), cordons));
+        let (cordons, polled) = (base.cordons.watch(), base.bundles.watch());
+        let intake = Intake::new(cluster, domain, revisions.clone(), cordons, polled);
+        let intake = Arc::new(intake);
         let no_files = || watch::channel(Arc::new(Catalog::default())).1;
         let files = provider.as_ref().map_or_else(no_files, FileProvider::subscribe);
         let declared = Declared { cluster: connection.catalogs(), files };

@@ -1,5 +1,6 @@
 //! The bootstrap configuration of a federation node: strict YAML, every error with its place.
 
+mod bundles;
 mod callers;
 mod kubernetes;
 mod source;
@@ -17,9 +18,11 @@ use crate::limits::{ADVERTISE_MAX, CONFIG_BYTES_MAX, SVID_LIFETIME, SVID_LIFETIM
 
 pub use daemon::ConfigError;
 
+pub use bundles::{BundleEndpoint, BundleSource, ServedProfile, SourceProfile};
 pub use callers::{EnrolmentCallers, OperatorAccounts, OperatorUids, ServiceAccount};
 pub use kubernetes::{GatewayServiceType, KubernetesConfig, PortPool};
 
+use bundles::{RawBundleEndpoint, RawBundleSource};
 use callers::{RawEnrolment, RawOperators};
 use kubernetes::RawKubernetes;
 use source::Source;
@@ -65,6 +68,10 @@ pub struct FederationConfig {
     pub operators: OperatorUids,
     /// ServiceAccounts that may operate the node at `listen.operators`.
     pub operator_accounts: OperatorAccounts,
+    /// Where this cluster's bundle is served.
+    pub bundle_endpoint: Option<BundleEndpoint>,
+    /// Where other trust domains' bundles are polled.
+    pub bundle_sources: Vec<BundleSource>,
     /// Which log lines there are, if neither an option nor the environment says.
     pub log_level: Option<String>,
 }
@@ -122,6 +129,8 @@ impl FederationConfig {
         let (operators, operator_accounts) = source.operators(&raw.operators)?;
         let enrolment = source.enrolment(&raw.enrolment)?;
         let listen = source.listen(&raw.listen, &enrolment, &operator_accounts)?;
+        let trust_domain = source.parse("trustDomain", &raw.trust_domain, TrustDomain::parse)?;
+        let endpoint = raw.bundle_endpoint.as_ref();
         Ok(Self {
             relay_socket: match raw.sockets.relay.as_ref() {
                 Some(text) => source.socket("sockets.relay", text)?,
@@ -132,7 +141,9 @@ impl FederationConfig {
                 None => ObjectName::parse(NAME_DEFAULT).expect("the default is a valid name"),
             },
             cluster: source.parse("cluster", &raw.cluster, ClusterName::parse)?,
-            trust_domain: source.parse("trustDomain", &raw.trust_domain, TrustDomain::parse)?,
+            bundle_endpoint: endpoint.map(|raw| source.bundle_endpoint(raw)).transpose()?,
+            bundle_sources: source.bundle_sources(&raw.bundle_sources, &trust_domain)?,
+            trust_domain,
             manifests: source.manifests(raw.manifests.as_ref(), kubernetes.is_some())?,
             kubernetes,
             listen,
@@ -185,6 +196,9 @@ struct Raw {
     store: RawStore,
     #[serde(default)]
     operators: RawOperators,
+    bundle_endpoint: Option<RawBundleEndpoint>,
+    #[serde(default)]
+    bundle_sources: Vec<RawBundleSource>,
     #[serde(default)]
     log: RawLog,
 }

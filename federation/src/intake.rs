@@ -11,6 +11,7 @@ use model::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::bundles::Polled;
 use crate::cordon::{self, CordonWatch};
 use crate::fleet;
 use crate::kubernetes::{Derived, changed};
@@ -48,6 +49,7 @@ pub(crate) struct Intake {
     trust_domain: TrustDomain,
     revisions: Arc<Revisions>,
     cordons: CordonWatch,
+    polled: watch::Receiver<Arc<Polled>>,
     findings: watch::Sender<Arc<Findings>>,
 }
 
@@ -57,8 +59,10 @@ impl Intake {
         trust_domain: TrustDomain,
         revisions: Arc<Revisions>,
         cordons: CordonWatch,
+        polled: watch::Receiver<Arc<Polled>>,
     ) -> Self {
-        Self { cluster, trust_domain, revisions, cordons, findings: watch::Sender::default() }
+        let findings = watch::Sender::default();
+        Self { cluster, trust_domain, revisions, cordons, polled, findings }
     }
 
     pub(crate) fn findings(&self) -> Arc<Findings> {
@@ -88,6 +92,8 @@ impl Intake {
             return;
         }
         let (mut resources, hidden) = fleet::merge(&catalog.resources, shared.resources.clone());
+        let polled = self.polled.borrow().clone();
+        polled.renew(&catalog.resources, &mut resources);
         let refused = derived.add_to(&mut resources);
         cordon::mark(&mut resources, &self.cordons.borrow());
         let published = self.revisions.publish(&resources);
@@ -98,7 +104,8 @@ impl Intake {
         }
         let mut findings = (*self.findings()).clone();
         findings.discovery = bounded([catalog.diagnostics.clone(), refused].concat());
-        findings.federation = bounded([shared.diagnostics.clone(), hidden].concat());
+        findings.federation =
+            bounded([shared.diagnostics.clone(), hidden, polled.findings()].concat());
         findings.revisions = bounded(published.diagnostics);
         if let Some((snapshot, diagnostics)) = compiled {
             findings.snapshot = Arc::new(snapshot);
@@ -116,13 +123,14 @@ impl Intake {
         mut derived: watch::Receiver<Arc<Derived>>,
         stop: CancellationToken,
     ) {
-        let mut cordons = self.cordons.clone();
+        let (mut cordons, mut polled) = (self.cordons.clone(), self.polled.clone());
         loop {
             tokio::select! {
                 () = changed(&mut catalogs) => {}
                 () = changed(&mut shared) => {}
                 () = changed(&mut derived) => {}
                 () = changed(&mut cordons) => {}
+                () = changed(&mut polled) => {}
                 () = stop.cancelled() => return,
             }
             let catalog = catalogs.borrow_and_update().clone();

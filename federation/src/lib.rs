@@ -9,6 +9,7 @@ mod alarms;
 pub mod app;
 mod applied;
 mod audit;
+mod bundles;
 pub mod config;
 mod cordon;
 mod enrol;

@@ -267,6 +267,34 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a member may take to confirm a revocation.
 pub const TELL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Connections to the bundle endpoint at the same time; others are closed at once.
+pub const BUNDLE_CONNECTIONS_MAX: usize = 64;
+/// Of these, from one address.
+pub const BUNDLE_CONNECTIONS_PER_ADDRESS_MAX: usize = 8;
+/// How long one may take, handshake, request and answer together.
+pub const BUNDLE_SERVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a request's head at the bundle endpoint, and of an answer's at those that are polled.
+pub const BUNDLE_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How often the files of `bundleEndpoint.certificateFile` and `keyFile` are read again.
+pub const BUNDLE_CERTIFICATE_INTERVAL: Duration = Duration::from_secs(30);
+/// Bundle endpoints that are polled.
+pub const BUNDLE_SOURCES_MAX: usize = 64;
+/// Bytes of a polled trust domain's name: a file is called by it.
+pub const BUNDLE_DOMAIN_BYTES_MAX: usize = 240;
+/// Bytes of a polled bundle.
+pub const BUNDLE_BODY_BYTES_MAX: usize = wire::bundle::BUNDLE_BYTES_MAX;
+/// How long one poll may take, from the name's resolution to the last byte.
+pub const BUNDLE_POLL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two polls where the bundle has no hint (SPIFFE Federation §4.1) ...
+pub const BUNDLE_POLL_INTERVAL: Duration = Duration::from_secs(300);
+/// ... the shortest that a hint can ask for ...
+pub const BUNDLE_POLL_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// ... and the longest.
+pub const BUNDLE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// First pause after a poll that failed, until one has succeeded since the start; it doubles up to the
+/// interval.
+pub const BUNDLE_RETRY_MIN: Duration = Duration::from_secs(5);
+
 /// How long a call to the Kubernetes API server may take.
 pub const KUBERNETES_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes to the API server that one writer has under way.

@@ -35,7 +35,8 @@ use crate::limits::{
     PORT_HANDSHAKES_MAX, PORT_HANDSHAKES_PER_ADDRESS_MAX, PORT_STRANGER_TIME, PORT_STRANGERS_MAX,
     PORT_STRANGERS_PER_ADDRESS_MAX,
 };
-use places::{Place, Places, Standing};
+pub(crate) use places::Places;
+use places::{Place, Standing};
 
 /// Log lines of this target are the record of who was refused.
 const AUDIT: &str = "fedgate::audit";

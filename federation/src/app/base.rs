@@ -17,6 +17,7 @@ use wire::resource::RenewSvids;
 use super::coded;
 use crate::applied::Applied;
 use crate::audit::Audit;
+use crate::bundles::Kept;
 use crate::config::FederationConfig;
 use crate::cordon::Cordons;
 use crate::folder::DataFolder;
@@ -44,6 +45,8 @@ pub(super) struct Base {
     pub(super) operators: Arc<OperatorUsers>,
     pub(super) applied: Arc<Applied>,
     pub(super) cordons: Arc<Cordons>,
+    /// Of other trust domains, by their endpoints.
+    pub(super) bundles: Arc<Kept>,
     pub(super) audit: Arc<Audit>,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -59,12 +62,15 @@ impl Base {
         let applied = Applied::open(&folder.join("applied")).map_err(|e| coded(e.code(), e))?;
         let cordons = Cordons::open(&config.data_dir);
         let cordons = cordons.map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
+        let bundles = Kept::open(folder.join("bundles"), &config.bundle_sources);
+        let bundles = bundles.map_err(|e| coded(e.code(), e))?;
         let audit = Audit::open(&config.data_dir, now).map_err(|e| coded(e.code(), e))?;
         Ok(Self {
             users: Arc::new(enrolment_users(&config, uid)?),
             operators: Arc::new(operators(&config, uid)?),
             applied: Arc::new(applied),
             cordons: Arc::new(cordons),
+            bundles: Arc::new(bundles),
             audit: Arc::new(audit),
             trust: Arc::new(trust),
             rotated: watch::Sender::new(0),

@@ -25,6 +25,7 @@ use wire::store::proto::store_service_server::StoreServiceServer;
 
 use super::base::Base;
 use super::coded;
+use crate::bundles;
 use crate::config::Listen;
 use crate::enrol::Enrolment;
 use crate::health::{HealthPort, Loop};
@@ -52,6 +53,8 @@ pub(super) struct Served {
     /// For what is known at the end only.
     pub(super) health: Option<HealthPort>,
     pub(super) loops: Vec<Loop>,
+    /// Where the bundle is served.
+    pub(super) bundle_endpoint: Option<SocketAddr>,
 }
 
 /// The node's own sockets and ports, bound before anything is started, served when everything is
@@ -61,6 +64,7 @@ pub(super) struct Sockets {
     operator: Socket,
     gateways: Option<Port>,
     operators: Option<Port>,
+    bundles: Option<bundles::Endpoint>,
     health: Option<HealthPort>,
 }
 
@@ -76,12 +80,16 @@ impl Sockets {
             let address = address.map(|address| port::bind(field, address, server(base, client)));
             address.transpose()
         };
+        let endpoint = config.bundle_endpoint.as_ref();
+        let endpoint =
+            endpoint.map(|endpoint| bundles::Endpoint::bind(endpoint, base.svid.identity()));
         // Enrolment comes before the SVID that all else needs.
         let a_gateway = ClientCertificate::Optional(OwnPeer::Any(Part::Gateway));
         let unasked = ClientCertificate::Unasked;
         Ok(Self {
             gateways: port("listen.gateways", config.listen.gateways, a_gateway)?,
             operators: port("listen.operators", config.listen.operators, unasked)?,
+            bundles: endpoint.transpose()?,
             health: config.health_listen.map(HealthPort::bind).transpose()?,
             resource: resource.map_err(|e| coded(e.code(), e))?,
             operator: operator.map_err(|e| coded(e.code(), e))?,
@@ -142,8 +150,28 @@ impl Sockets {
             serve(self.resource, &base.users, resource, stop, tasks),
             serve(self.operator, &base.callers(), operators, stop, tasks),
         ];
-        Ok(Served { files, health: self.health, loops })
+        let bundle_endpoint = start_bundles(base, self.bundles, &mut loops)?;
+        Ok(Served { files, health: self.health, loops, bundle_endpoint })
     }
+}
+
+/// This cluster's bundle for others, and theirs for this one.
+fn start_bundles(
+    base: &Base,
+    endpoint: Option<bundles::Endpoint>,
+    loops: &mut Vec<Loop>,
+) -> io::Result<Option<SocketAddr>> {
+    let (stop, tasks) = (&base.stop, &base.tasks);
+    let address = endpoint.as_ref().map(bundles::Endpoint::local_addr).transpose()?;
+    if let Some(endpoint) = endpoint {
+        let serving = endpoint.serve(base.ca.clone(), stop.clone(), tasks.clone());
+        loops.push(Loop::spawn("the bundle endpoint", serving, tasks));
+    }
+    for source in &base.config.bundle_sources {
+        let polling = bundles::poll(source.clone(), base.bundles.clone(), stop.clone());
+        loops.push(Loop::spawn("the polling of a bundle", polling, tasks));
+    }
+    Ok(address)
 }
 
 /// What a port of gRPC shows and asks for.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A bounded number of places. All clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Shared>);
+pub(crate) struct Places(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -22,12 +22,12 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(most: usize, most_per_address: usize) -> Self {
+    pub(crate) fn new(most: usize, most_per_address: usize) -> Self {
         Self(Arc::new(Shared { most, most_per_address, taken: Mutex::default() }))
     }
 
     /// `None` if none is left for this address.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Place> {
+    pub(crate) fn take(&self, address: IpAddr) -> Option<Place> {
         let address = address.to_canonical();
         let mut taken = self.0.lock();
         let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
@@ -48,7 +48,7 @@ impl Shared {
 
 /// One place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Arc<Shared>,
     address: IpAddr,
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use federation::config::{FederationConfig, GatewayServiceType, PortPool, StoreProfile};
+use federation::config::{
+    FederationConfig, GatewayServiceType, PortPool, ServedProfile, SourceProfile, StoreProfile,
+};
 use model::Transport;
 
 const FULL: &str = "\
@@ -340,4 +342,97 @@ fn mistakes_about_a_cluster_are_named() {
     let neither = FULL.replacen("manifests: manifests\n", "", 1);
     let error = parse(&neither).unwrap_err();
     assert!(error.contains("manifests: it is missing; give the folder"), "{error}");
+}
+
+const SPIFFE_SOURCE: &str = "\
+bundleSources:
+- trustDomain: west.example
+  url: https://bundles.west.example:8444/one
+  profile: https_spiffe
+  endpointSpiffeId: spiffe://west.example/fedgate/federation/node-0
+  bundleFile: west.json
+";
+
+#[test]
+fn bundle_endpoints_are_read() {
+    let config = parse(FULL).unwrap();
+    assert!(config.bundle_endpoint.is_none() && config.bundle_sources.is_empty());
+    let web = "bundleEndpoint: {listen: '[::]:8444', profile: https_web, certificateFile: a, \
+               keyFile: /b}\n";
+    let other = "- {trustDomain: north.example, url: 'https://[2001:db8::1]/', profile: https_web}";
+    let config = parse(&format!("{FULL}{web}{SPIFFE_SOURCE}{other}\n")).unwrap();
+    let served = config.bundle_endpoint.unwrap();
+    assert_eq!(served.listen, "[::]:8444".parse().unwrap());
+    let (certificate, key) = ("/etc/a".into(), "/b".into());
+    assert_eq!(served.profile, ServedProfile::Web { certificate, key });
+    let [spiffe, web] = &config.bundle_sources[..] else { panic!("{:?}", config.bundle_sources) };
+    assert_eq!(spiffe.url.path(), "/one");
+    let SourceProfile::Spiffe { endpoint, bundle_file } = &spiffe.profile else { panic!() };
+    assert_eq!(endpoint.as_str(), "spiffe://west.example/fedgate/federation/node-0");
+    assert_eq!(bundle_file.as_deref(), Some(Path::new("/etc/west.json")));
+    assert_eq!(web.profile, SourceProfile::Web { ca_file: None });
+    // Known by the bundle of a domain that has a source of its own (SPIFFE Federation 5.2.2.2).
+    let elsewhere = "- {trustDomain: south.example, url: 'https://west.example', profile: \
+                     https_spiffe, endpointSpiffeId: 'spiffe://west.example/bundles'}";
+    assert_eq!(
+        parse(&format!("{FULL}{SPIFFE_SOURCE}{elsewhere}\n")).unwrap().bundle_sources.len(),
+        2
+    );
+}
+
+#[test]
+fn mistakes_about_bundle_endpoints_are_named() {
+    let endpoint = "bundleEndpoint: {listen: '0.0.0.0:8444', profile: https_spiffe}\n";
+    let full = format!("{FULL}{SPIFFE_SOURCE}{endpoint}");
+    parse(&full).unwrap();
+    let listen = "listen: '0.0.0.0:8444', profile: https_spiffe";
+    let id = "  endpointSpiffeId: spiffe://west.example/fedgate/federation/node-0\n";
+    let again = format!("{}{endpoint}", SPIFFE_SOURCE.replace("bundleSources:\n", ""));
+    for (from, to, wanted) in [
+        (
+            listen,
+            "listen: here, profile: https_spiffe",
+            "bundleEndpoint.listen = \"here\": write an IP",
+        ),
+        (listen, "listen: '0.0.0.0:1', profile: web", "profile = \"web\": write https_web (a cert"),
+        (
+            listen,
+            "listen: '0.0.0.0:1', profile: https_web, keyFile: k",
+            "bundleEndpoint.profile = \"https_web\": bundleEndpoint.certificateFile belongs to it",
+        ),
+        (
+            listen,
+            "listen: '0.0.0.0:1', profile: https_spiffe, keyFile: k",
+            "bundleEndpoint.keyFile = \"k\": https_spiffe shows the node's SVID; remove it",
+        ),
+        ("https://", "http://", "/etc/f.yaml:17: bundleSources[0].url = \"http://bund"),
+        ("https://", "https://me:word@", "without user and password"),
+        ("https://bundles.west.example:8444", "", "write a URL such as https://"),
+        ("trustDomain: west", "trustDomain: east", "it is this cluster's own, or listed twice"),
+        (endpoint, &again, "bundleSources[1].trustDomain = \"west.example\": it is this cluster's"),
+        (id, "", "bundleSources[0].profile = \"https_spiffe\": bundleSources[0].endpointSpiffeId"),
+        ("spiffe://", "spiffe:/", "bundleSources[0].endpointSpiffeId = \"spiffe:/west"),
+        ("  bundleFile: west.json\n", "", "bundleSources[0].bundleFile: it is missing: the first"),
+        ("bundleFile:", "caFile:", "bundleSources[0].caFile = \"west.json\": https_spiffe knows"),
+        (
+            "profile: https_spiffe\n",
+            "profile: https_web\n",
+            "https_web knows the endpoint by its host",
+        ),
+        ("://west.example/fed", "://north.example/fed", "bundleFile: the endpoint is of another"),
+        ("  bundleFile: west.json", "  expected: x", "unknown field `expected`"),
+    ] {
+        let text = full.replace(from, to);
+        assert_ne!(text, full, "{from}");
+        let error = parse(&text).unwrap_err();
+        assert!(error.contains(wanted), "{to}\n  gives {error}\n  not   {wanted}");
+    }
+    let moved = full.replace("://west.example/fed", "://north.example/fed");
+    let error = parse(&moved.replace("  bundleFile: west.json\n", "")).unwrap_err();
+    assert!(error.contains("endpointSpiffeId: its trust domain has no bundle here"), "{error}");
+    let entry =
+        |n| format!("- {{trustDomain: t{n}.example, url: 'https://a', profile: https_web}}\n");
+    let many: String = (0..65).map(entry).collect();
+    let error = parse(&format!("{FULL}bundleSources:\n{many}")).unwrap_err();
+    assert!(error.contains("bundleSources = 65 entries: at most 64 are allowed"), "{error}");
 }

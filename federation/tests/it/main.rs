@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its fixture too")]
 
+mod bundles;
 mod config;
 mod enrol;
 mod fixture;

@@ -208,6 +208,10 @@ registry! {
         "Of a trust domain's root half of its life, a fifth or a twentieth is left.",
         "Roots live long and do not rotate by themselves; another cluster's bundle may also be an old one.",
         "`fedctl trust rotate --stage prepare` on the cluster whose root it is begins its rotation.";
+    3014 BUNDLE_ENDPOINT_FAILED "BundleEndpointFailed":
+        "A trust domain's bundle endpoint gave no bundle; the last good one stays in force.",
+        "The endpoint is away, its certificate is not the one that is meant, or it answers something else.",
+        "See that `bundleSources` has the endpoint's URL and profile, and ask its owner; it is polled again.";
     4001 OBJECT_INVALID "ObjectInvalid":
         "An object could not be parsed and is not in service.",
         "A field is of the wrong type, missing, or not a valid name.",
