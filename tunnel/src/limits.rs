@@ -136,6 +136,11 @@ pub const JOIN_CONNECTIONS_MAX: usize = 32;
 /// Of these, from one source network (an IPv4 address, an IPv6 /64).
 /// The same of a store connection over TCP.
 pub const STORE_OFFERS_IDLE: usize = 8;
+/// Bytes that a joiner may send over TCP before they are read, on one stream and on all: the least that
+/// HTTP/2 begins with (RFC 9113 §6.9.2).
+pub const TCP_JOINER_WINDOW_BYTES: u64 = 65_535;
+/// The same of a store connection over TCP.
+pub const STORE_OFFERS_IDLE: usize = 8;
 pub const JOIN_CONNECTIONS_PER_SOURCE_MAX: usize = 4;
 /// A join connection is closed at this age, whatever it does; a joiner comes again.
 pub const JOIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use hyper_util::rt::TokioIo;
 use identity::{IdentityCell, Inviter, JoinCertificate};
-use model::PeerAddress;
+use model::code::TUNNEL_FALLBACK;
+use model::{PeerAddress, Transport};
 use tonic::transport::{Channel, Uri};
 use tower::service_fn;
 use tunnel::{Inner, NodeEndpoint, RelayStream};
@@ -92,6 +93,10 @@ async fn reach(
 ) -> Result<Inner<RelayStream>, String> {
     let dialled = dialler.dial_join(certificate, address).await;
     let connection = dialled.map_err(|error| error.text)?;
+    if connection.transport() == Transport::Tcp {
+        let (code, remote) = (TUNNEL_FALLBACK, connection.remote());
+        tracing::warn!(%code, %remote, "the inviter is reached over TCP, since UDP does not pass");
+    }
     let stream = connection.open().await.map_err(|error| error.to_string())?;
     let inner = Inner::open_join(stream, certificate, &target.inviter).await;
     inner.map_err(|error| {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use identity::{ExpectedPeer, IdentityCell, VerifyError, peer_id};
+use identity::{ExpectedPeer, IdentityCell, VerifyError, peer_id, self_signed_key};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -124,7 +124,10 @@ async fn accept(
     let chain = peer_chain(&stream);
     // TLS chose one of those that were offered.
     let protocol = Protocol::of_alpn(&alpn).unwrap_or(Protocol::Tunnel);
-    let terms = Terms::of(protocol, limits);
+    if protocol != Protocol::Join && self_signed_key(&chain).is_ok() {
+        return Err(io::Error::other("a key without a name opens nothing but joining"));
+    }
+    let terms = Terms::to_accept(protocol, limits);
     let (core, lingering) = Core::new(terms.streams_max() as usize);
     core.rtt.observe(started.elapsed()); // about one round trip, until one is measured
     let granted = &terms.granted;

@@ -9,7 +9,7 @@ use wire::tunnel::limits::{
 
 use crate::admit::Protocol;
 use crate::config::{ConnectionLimits, TunnelLimits};
-use crate::limits::{STORE_OFFERS_IDLE, TCP_OFFERS_IDLE};
+use crate::limits::{STORE_OFFERS_IDLE, TCP_JOINER_WINDOW_BYTES, TCP_OFFERS_IDLE};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
@@ -29,6 +29,17 @@ impl Terms {
             Protocol::Join => (CONTROL, 0, CONTROL_IDLE_TIMEOUT_MS),
         };
         Self { granted, offers, silence_max: Duration::from_millis(silence_max_ms.into()) }
+    }
+
+    /// As who accepts the connection grants it. Anybody may come to join, and small frames cost more memory
+    /// than they take of a window.
+    pub(super) fn to_accept(protocol: Protocol, limits: &TunnelLimits) -> Self {
+        let mut terms = Self::of(protocol, limits);
+        if protocol == Protocol::Join {
+            terms.granted.stream_window_bytes = TCP_JOINER_WINDOW_BYTES;
+            terms.granted.connection_window_bytes = TCP_JOINER_WINDOW_BYTES;
+        }
+        terms
     }
 
     /// What the dialler may have open: its own streams, those that it left to us, and those that wait.

@@ -55,21 +55,31 @@ async fn pass_udp(outside: Arc<UdpSocket>, target: SocketAddr, passes: Arc<Atomi
         if !passes.load(Relaxed) {
             continue;
         }
-        if !ways.contains_key(&from) {
-            let way = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
-            way.connect(target).await.unwrap();
-            ways.insert(from, way.clone());
-            let (outside, passes) = (outside.clone(), passes.clone());
-            tasks.spawn(async move {
-                let mut buffer = vec![0; 65_536];
-                while let Ok(length) = way.recv(&mut buffer).await {
-                    if passes.load(Relaxed) {
-                        let _ = outside.send_to(&buffer[..length], from).await;
-                    }
-                }
-            });
+        let way = match ways.get(&from) {
+            Some(way) => way.clone(),
+            None => {
+                let way = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
+                way.connect(target).await.unwrap();
+                tasks.spawn(pass_back(way.clone(), outside.clone(), from, passes.clone()));
+                ways.insert(from, way.clone());
+                way
+            }
+        };
+        let _ = way.send(&buffer[..length]).await;
+    }
+}
+
+async fn pass_back(
+    inside: Arc<UdpSocket>,
+    outside: Arc<UdpSocket>,
+    to: SocketAddr,
+    passes: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(length) = inside.recv(&mut buffer).await {
+        if passes.load(Relaxed) {
+            let _ = outside.send_to(&buffer[..length], to).await;
         }
-        let _ = ways[&from].send(&buffer[..length]).await;
     }
 }
 
