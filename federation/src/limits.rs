@@ -219,6 +219,9 @@ pub const DIAL_ADDRESSES_MAX: usize = 8;
 pub const DIAL_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two dials of one peer.
 pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How long a store connection over QUIC has stood when the one over TCP that it replaces is closed: calls
+/// that began on that have had their answers.
+pub const FALLBACK_RETIRES_AFTER: Duration = Duration::from_secs(10);
 /// How long a call may wait for a way to its peer.
 pub const PATH_WAIT: Duration = Duration::from_secs(8);
 /// How often a call that waits for a way looks whether a gateway holds a connection of its peer.
@@ -232,9 +235,6 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// Inner handshakes of joiners under way; further streams wait.
 pub const JOIN_HANDSHAKES_MAX: usize = 32;
 /// Streams of peers that wait to be served, of the store and of joining each.
-/// How long a store connection over QUIC has stood when the one over TCP that it replaces is closed: calls
-/// that began on that have had their answers.
-pub const FALLBACK_RETIRES_AFTER: Duration = Duration::from_secs(10);
 pub const ARRIVALS_MAX: usize = 64;
 /// HTTP/2 windows between nodes: a stream's.
 pub const STORE_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;

@@ -114,6 +114,11 @@ pub const FALLBACK_RETIRES_AFTER: Duration = Duration::from_secs(3);
 pub const TCP_DEAD_AFTER_MIN: Duration = Duration::from_secs(2);
 /// Streams that the dialler of a TCP connection keeps open for the listener to begin on.
 pub const TCP_OFFERS_IDLE: usize = 32;
+/// The same of a store connection over TCP.
+pub const STORE_OFFERS_IDLE: usize = 8;
+/// Bytes that a joiner may send over TCP before they are read, on one stream and on all: the least that
+/// HTTP/2 begins with (RFC 9113 §6.9.2).
+pub const TCP_JOINER_WINDOW_BYTES: u64 = 65_535;
 /// Time between two measurements of a TCP connection's round-trip time.
 pub const TCP_PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the last words of a TCP connection may take.
@@ -134,13 +139,6 @@ pub const STORE_CONNECTIONS_MAX: usize = 1024;
 /// Join connections, whose peers have proved a key and no name.
 pub const JOIN_CONNECTIONS_MAX: usize = 32;
 /// Of these, from one source network (an IPv4 address, an IPv6 /64).
-/// The same of a store connection over TCP.
-pub const STORE_OFFERS_IDLE: usize = 8;
-/// Bytes that a joiner may send over TCP before they are read, on one stream and on all: the least that
-/// HTTP/2 begins with (RFC 9113 §6.9.2).
-pub const TCP_JOINER_WINDOW_BYTES: u64 = 65_535;
-/// The same of a store connection over TCP.
-pub const STORE_OFFERS_IDLE: usize = 8;
 pub const JOIN_CONNECTIONS_PER_SOURCE_MAX: usize = 4;
 /// A join connection is closed at this age, whatever it does; a joiner comes again.
 pub const JOIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
@@ -148,6 +146,8 @@ pub const JOIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 pub const RELAY_QUEUE_MAX: usize = 64;
 /// How long opening a stream on a store or join connection may wait for credit.
 pub const RELAY_OPEN_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of a relayed stream that one DATA frame carries over TCP: a record of the TLS inside.
+pub const RELAY_WRITE_BYTES_MAX: usize = 16 * 1024;
 /// How long the handshake inside of a relayed stream may take.
 pub const INNER_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the handshake between two processes of one cluster may take.
@@ -168,5 +168,3 @@ pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a drain looks again, besides being told of the last exchange's end.
 pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Bytes of a relayed stream that one DATA frame carries over TCP: a record of the TLS inside.
-pub const RELAY_WRITE_BYTES_MAX: usize = 16 * 1024;
