@@ -10,8 +10,8 @@ use crate::operator::Operator;
 use crate::printer::Printer;
 use crate::view::List;
 
-const HEADER: [&str; 8] =
-    ["CLUSTER", "STORE", "STATE", "ROLES", "ISSUER", "HEAD", "RECORDS", "TRUST DOMAINS"];
+const HEADER: [&str; 9] =
+    ["CLUSTER", "STORE", "STATE", "ROLES", "ISSUER", "HEAD", "RECORDS", "PATH", "TRUST DOMAINS"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,6 +27,7 @@ pub(super) struct MemberView {
     epoch: Option<u64>,
     generation: Option<u64>,
     records: u32,
+    path: Option<String>,
     trust_domains: Vec<String>,
 }
 
@@ -65,6 +66,7 @@ fn views(members: Vec<MemberStatus>) -> List<MemberView> {
         epoch: row.epoch,
         generation: row.generation,
         records: row.records,
+        path: Some(row.path).filter(|path| !path.is_empty()),
         trust_domains: row.trust_domains,
     });
     List::new("MemberList", note.into(), views.collect())
@@ -81,6 +83,7 @@ fn row(member: &MemberView) -> Vec<String> {
         member.issuer.clone(),
         head.map_or_else(|| "-".into(), |(epoch, generation)| format!("{epoch}.{generation}")),
         member.records.to_string(),
+        member.path.clone().unwrap_or_else(|| "-".into()),
         member.trust_domains.join(", "),
     ]
 }
@@ -124,6 +127,7 @@ mod tests {
             generation: (id < 4).then_some(u64::from(id) * 7),
             records: u32::from(id),
             store_role: role.into(),
+            path: if id == 1 { "tcp 192.0.2.1:8443" } else { "" }.into(),
             ..MemberStatus::default()
         };
         let list = views(vec![

@@ -24,6 +24,11 @@ impl Node {
             let age = ages.iter().find(|age| age.owner == *cluster && *cluster != self.own.id)?;
             Some((age.age, age.standing))
         };
+        let paths = self.transport.paths();
+        let path = |cluster: &ClusterId| {
+            let path = paths.iter().find(|path| path.id == *cluster);
+            path.map(|path| path.state.to_string()).unwrap_or_default()
+        };
         let mut rows: Vec<MemberRow> = fleet
             .entries()
             .map(|entry| {
@@ -44,6 +49,7 @@ impl Node {
                     records: fleet.records(&cluster).count(),
                     store_role: self.store_role(&cluster),
                     heard: heard(&cluster),
+                    path: path(&cluster),
                 }
             })
             .collect();

@@ -236,6 +236,8 @@ pub struct MemberRow {
     pub store_role: StoreRole,
     /// Since anything new was heard of it, and what that means; absent for this cluster itself.
     pub heard: Option<(Duration, Standing)>,
+    /// How this node reaches the member's, for people; empty: not at all.
+    pub path: String,
 }
 
 /// What a cluster is to the store.

@@ -51,6 +51,7 @@ pub(super) fn member(row: &MemberRow) -> proto::MemberStatus {
         store_role: row.store_role.as_str().into(),
         age_ms: row.heard.map(|(age, _)| millis(age)),
         standing: row.heard.map_or_else(String::new, |(_, standing)| standing.as_str().into()),
+        path: row.path.clone(),
     }
 }
 
