@@ -113,6 +113,8 @@ catalog! {
         "1 if the tunnel to the cluster runs over TCP, since UDP does not pass.";
     TUNNEL_RTT "fed_tunnel_rtt_seconds" Gauge &["fed_peer_cluster"],
         "Smoothed round-trip time of the best tunnel to the cluster.";
+    TUNNEL_REPLACED "fed_tunnel_links_replaced_total" Counter &[],
+        "Connections that this gateway replaced by younger ones before their certificates ended.";
     TUNNEL_PACKETS "fed_tunnel_packets_sent_total" Counter &["fed_peer_cluster"],
         "Packets sent on connections to the cluster, but for the last half second of one that ended.";
     TUNNEL_LOST "fed_tunnel_packets_lost_total" Counter &["fed_peer_cluster"],
@@ -230,6 +232,7 @@ fn families(state: &GatewayState) -> Vec<MetricFamily> {
 fn tunnel_families(state: &GatewayState, page: &mut Page) {
     let Some(tunnel) = state.tunnel.get() else { return };
     state.count_links();
+    page.counter(TUNNEL_REPLACED, vec![], tunnel.counters().links_replaced);
     for peer in state.snapshot.load().peers.keys() {
         let name = peer.to_string();
         let path = tunnel.path(peer);

@@ -1,6 +1,7 @@
 //! What a tunnel is told at its start.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use wire::tunnel::{ConnectionClass, limits as wire_limits};
 
@@ -35,6 +36,12 @@ pub struct TunnelLimits {
     pub incoming_exchanges_max: usize,
     /// Bytes of one direction after which it moves to the bulk connection.
     pub move_after_bytes: u64,
+    /// How long a connection lives on after the peer's SVID has expired.
+    pub expired_svid_age_max: Duration,
+    /// The least age of a connection that is replaced, and the least pause between two tries.
+    pub replace_interval_min: Duration,
+    /// How long a connection that was replaced is without exchanges when it is closed.
+    pub replaced_link_idle: Duration,
 }
 
 /// Windows and stream counts of one connection, as granted to the peer.
@@ -135,6 +142,9 @@ impl Default for TunnelLimits {
             udp_buffer_bytes: limits::UDP_BUFFER_BYTES,
             incoming_exchanges_max: limits::INCOMING_EXCHANGES_MAX,
             move_after_bytes: wire_limits::MOVE_AFTER_BYTES,
+            expired_svid_age_max: limits::EXPIRED_SVID_AGE_MAX,
+            replace_interval_min: limits::REPLACE_INTERVAL_MIN,
+            replaced_link_idle: limits::REPLACED_LINK_IDLE,
         }
     }
 }

@@ -12,6 +12,7 @@ use wire::tunnel::{Beacon, Drain, ErrorCode, Frame, encode_beacon, encode_drain}
 
 use crate::accept::{accept_exchanges, accept_resumes};
 use crate::carrier::{SendStream, Vitals};
+use crate::dial::replace_at;
 use crate::gossip::Cursor;
 use crate::health::{Advice, Health, Observation, Verdict, dead_after};
 use crate::hello::{ControlError, ControlReader, ControlStream, Greeted};
@@ -32,7 +33,9 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
     let shared = &context.shared;
     let (now, wall) = shared.now();
     let Greeted { parts, control, head, siblings } = greeted;
-    let link = Arc::new(Link::new(parts, siblings, now, wall));
+    let least = shared.config.limits.replace_interval_min;
+    let replace_at = replace_at(wall, parts.ends_at, least, rand::random());
+    let link = Arc::new(Link::new(parts, siblings, now, wall, replace_at));
     if !shared.is_peer(&link.peer.cluster) {
         let text = format!("cluster {:?} is not a peer here", link.peer.cluster);
         link.die(ErrorCode::AdmissionRefused, text);
@@ -244,15 +247,22 @@ impl ControlTask {
         }
     }
 
-    /// Closes a connection that another one made superfluous, once nothing uses it.
+    /// Closes a connection that another one made superfluous, once nothing uses it. That is counted from
+    /// when it retires, so that the peer, too, has time to learn it.
     fn retire(&mut self, now: Instant) {
-        if self.link.in_flight() > 0 {
+        if self.link.is_used() || !self.link.closes_here() {
             self.idle_since = now;
+            return;
         }
-        if self.link.closes_here() && now.saturating_duration_since(self.idle_since) > RETIRE_AFTER
-        {
+        let (idle_max, code, text) = if self.link.is_replaced() {
+            let text = "a younger connection is in its place";
+            (self.shared.config.limits.replaced_link_idle, ErrorCode::NoError, text)
+        } else {
             let text = "another connection is in its place";
-            self.shared.end_link(&self.link, ErrorCode::DuplicateConnection, text);
+            (RETIRE_AFTER, ErrorCode::DuplicateConnection, text)
+        };
+        if now.saturating_duration_since(self.idle_since) > idle_max {
+            self.shared.end_link(&self.link, code, text);
         }
     }
 
@@ -260,6 +270,7 @@ impl ControlTask {
         let link = &self.link;
         match frame {
             Ok(Some(Frame::Beacon(beacon))) if beacon.incarnation == link.incarnation => {
+                link.prove();
                 link.set_peer_load_permille(beacon.load_permille);
                 if beacon.draining {
                     self.peer_drains();

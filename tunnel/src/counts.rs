@@ -58,7 +58,7 @@ macro_rules! counts {
 }
 
 counts! {
-    told: handshakes_refused, peers_refused, links_dead, exchanges_opened, exchanges_accepted,
+    told: handshakes_refused, peers_refused, links_dead, links_replaced, exchanges_opened, exchanges_accepted,
         exchanges_shed, directions_moved, stalled_readers_reset;
     kept: exchanges_begun, exchanges_ended
 }

@@ -6,13 +6,14 @@
 //! connection of the class for two seconds, so that one side without inbound reachability is enough.
 //! Whoever is not known yet is met by worker 0 of *both* sides, fast only; connections that both
 //! dialled at the same time are sorted out by [`crate::registry`]. [`fallback`] is the way where UDP does
-//! not pass.
+//! not pass. [`replace`] puts a younger link in an older one's place.
 
 mod candidates;
 mod choice;
 mod connect;
 mod fallback;
 mod ports;
+mod replace;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use model::code;
 use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress, Transport};
 use quinn::ConnectionError;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 use wire::tunnel::limits::CONNECTIONS_PER_PAIR_MAX;
 use wire::tunnel::{ConnectionClass, ErrorCode};
@@ -45,8 +46,10 @@ use choice::{Choice, Next};
 use connect::{Connector, Outcome};
 use fallback::Fallback;
 use ports::{Ports, Taken};
+use replace::Pauses;
 
 pub(crate) use connect::{check_wanted, resolve};
+pub(crate) use replace::replace_at;
 
 /// Keeps one task per place of the peers that there are now.
 pub(crate) struct Dialler {
@@ -154,7 +157,7 @@ fn places_of(peer: &ClusterPeer, worker: u8) -> impl Iterator<Item = Place> {
 type Ended = (Arc<Link>, Taken, ConnectionError);
 
 struct PlaceTask {
-    connector: Connector,
+    connector: Arc<Connector>,
     choice: Choice,
     /// Ends of the links that were dialled here.
     ends: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -162,6 +165,9 @@ struct PlaceTask {
     seek: Seek,
     /// Nothing is dialled before, for want of success.
     paused_until: Instant,
+    /// The dial of a younger link, at most one; it goes on beside others, and ends with the place.
+    replacing: JoinSet<Option<(Arc<Link>, Taken)>>,
+    replace_pauses: Pauses,
     changes: watch::Receiver<u64>,
 }
 
@@ -175,8 +181,10 @@ impl PlaceTask {
             backoff: Backoff::up_to(DIAL_BACKOFF_MAX),
             seek: Seek::default(),
             paused_until: Instant::now(),
+            replacing: JoinSet::new(),
+            replace_pauses: Pauses::new(shared.config.limits.replace_interval_min),
             changes: shared.changes.subscribe(),
-            connector,
+            connector: Arc::new(connector),
         }
     }
 
@@ -200,6 +208,7 @@ impl PlaceTask {
                     continue;
                 }
             }
+            self.replace_due(now);
             self.wait(paused_until).await;
         }
     }
@@ -211,6 +220,7 @@ impl PlaceTask {
         tokio::select! {
             _ = self.changes.changed() => {}
             Some((link, taken, error)) = self.ends.next() => self.link_ended(&link, &taken, &error),
+            Some(replaced) = self.replacing.join_next() => self.replaced(replaced.ok().flatten()),
             () = sleep_until(until.into()) => {}
         }
     }
@@ -226,13 +236,10 @@ impl PlaceTask {
     async fn dial(&mut self, wanted: &[GatewayId]) {
         let state = Some(LinkState::Dialling);
         self.shared().set_place(self.place(), state, wanted.first().copied());
-        match self.connector.dial(wanted).await {
+        match self.connector.dial(wanted, None).await {
             Outcome::Linked(link, taken) => {
                 self.seek = Seek::default();
-                self.ends.push(Box::pin(async move {
-                    let error = ended(&link).await;
-                    (link, taken, error)
-                }));
+                self.watch(link, taken);
             }
             Outcome::Other => self.seek.missed(Instant::now(), rand::random()),
             Outcome::Failed(error) => {
@@ -247,8 +254,48 @@ impl PlaceTask {
         }
     }
 
+    /// Begins to replace a link whose time has come.
+    fn replace_due(&mut self, now: Instant) {
+        let shared = self.shared();
+        let is_busy = !self.replacing.is_empty() || !self.replace_pauses.is_over(now);
+        if is_busy || shared.is_draining() {
+            return;
+        }
+        let wall = shared.now().1;
+        let Some(older) = replace::due(shared, self.place(), Transport::Quic, wall) else { return };
+        let replacements = Arc::clone(&self.connector.context.replacements);
+        // Another place's first: it is looked again soon.
+        let Ok(turn) = replacements.try_acquire_owned() else { return };
+        let connector = Arc::clone(&self.connector);
+        self.replacing.spawn(async move {
+            let younger = connector.replace(&older).await;
+            drop(turn);
+            younger
+        });
+    }
+
+    fn replaced(&mut self, younger: Option<(Arc<Link>, Taken)>) {
+        match younger {
+            Some((link, taken)) => {
+                self.replace_pauses.succeeded();
+                self.watch(link, taken);
+            }
+            None => self.replace_pauses.failed(Instant::now(), rand::random()),
+        }
+    }
+
+    fn watch(&mut self, link: Arc<Link>, taken: Taken) {
+        self.ends.push(Box::pin(async move {
+            let error = ended(&link).await;
+            (link, taken, error)
+        }));
+    }
+
     /// A link that fell soon is dialled again after a pause, one that stood long at once.
     fn link_ended(&mut self, link: &Link, taken: &Taken, error: &ConnectionError) {
+        if link.closes_here() && link.is_replaced() {
+            return; // as it was meant, and the younger one goes by the same port
+        }
         // The path may be the reason: the next dial comes from another source port.
         self.connector.ports.spent(taken, Instant::now());
         if link.peer_draining() {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use identity::ExpectedPeer;
@@ -20,7 +20,7 @@ use wire::tunnel::{
 use crate::admit::{Admitted, AdmittedPeer, Refusal, admit};
 use crate::carrier::{Connection, RecvStream, SendStream};
 use crate::dial::check_wanted;
-use crate::link::{LinkParts, PeerIdentity, close_code, describe};
+use crate::link::{Link, LinkParts, PeerIdentity, close_code, describe};
 use crate::tunnel::Shared;
 
 const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS as u64);
@@ -42,6 +42,8 @@ pub(crate) enum HelloError {
     Crowded(u8),
     #[error("it reached gateway {0}, which has its connection already, or goes")]
     NotWanted(GatewayId),
+    #[error("its SVIDs end no later than those of the connection that it would replace")]
+    NotLater(GatewayId),
     #[error("the control stream {0} before HELLO: both sides keep it open")]
     NoControl(&'static str),
     #[error("HELLO.gateway_id = {found}: the peer's certificate gives {expected}: send that one")]
@@ -59,7 +61,7 @@ impl HelloError {
             Self::Refused(refusal) => refusal.error_code(),
             Self::Lost(error) => describe(error).code,
             Self::Timeout => ErrorCode::HelloTimeout,
-            Self::Crowded(_) | Self::NotWanted(_) => ErrorCode::NoError,
+            Self::Crowded(_) | Self::NotWanted(_) | Self::NotLater(_) => ErrorCode::NoError,
             Self::Malformed(error) => error.code(),
             Self::NoControl(_) => ErrorCode::FrameOutOfOrder,
             Self::WrongGateway { .. } => ErrorCode::BadIdentity,
@@ -95,6 +97,17 @@ pub(crate) struct Purpose {
 pub(crate) struct Dialled {
     pub(crate) cluster: ClusterName,
     pub(crate) address: String,
+    /// When the SVID runs out that this side had before the handshake: it may have another one now.
+    pub(crate) svid_not_after: SystemTime,
+    /// The link in whose place the connection is to be.
+    pub(crate) replaces: Option<Arc<Link>>,
+}
+
+impl Dialled {
+    /// As long as the older one lives: after that it is a dial like any other.
+    pub(crate) fn replaced(&self) -> Option<&Arc<Link>> {
+        self.replaces.as_ref().filter(|older| older.is_live())
+    }
 }
 
 /// A connection with its control stream, after both HELLOs.
@@ -142,13 +155,22 @@ async fn greet_open(
     };
     let alpn = connection.peer_alpn();
     let (_, now) = shared.now();
-    let admitted = admit(&alpn, &chain, &shared.identity.load(), &expected, now)?;
+    let identity = shared.identity.load();
+    let admitted = admit(&alpn, &chain, &identity, &expected, now)?;
     let Admitted::Tunnel(admitted) = admitted else {
         unreachable!("connections of other ALPNs are met by `relay`");
     };
     let own = own_hello(shared, &purpose);
     // Who already has a connection to the gateway may want another one of its processes or workers.
     let gateway = GatewayId::of(&admitted.spiffe_id);
+    let own_end = match &purpose.dialled {
+        Some(dialled) => Some(dialled.svid_not_after),
+        None => identity.svid.as_ref().map(|svid| svid.not_after()),
+    };
+    let ends_at = own_end.map_or(admitted.not_after, |own| own.min(admitted.not_after));
+    let older = purpose.dialled.as_ref().and_then(Dialled::replaced);
+    check_younger(older, gateway, ends_at)?;
+    let replaces = older.is_some();
     let is_choosy = shared.registry.load().knows(&admitted.cluster, gateway);
     let choosy = purpose.dialled.as_ref().filter(|_| is_choosy);
     let exchange = exchange_hellos(shared, connection, &purpose, &own, choosy);
@@ -164,6 +186,8 @@ async fn greet_open(
         peer: Arc::new(PeerIdentity { cluster, gateway, spiffe_id, remote }),
         chain,
         svid_not_after: not_after,
+        ends_at,
+        replaces,
         class: purpose.class,
         worker: purpose.worker,
         slot: if dialled { purpose.worker } else { hello.worker },
@@ -175,6 +199,19 @@ async fn greet_open(
         connection_window_bytes: limits.connection_window_bytes,
     };
     Ok(Greeted { parts, control, head: hello.head, siblings: hello.siblings })
+}
+
+/// Whether a connection is better than the one that it is to replace, before a word is said on it.
+fn check_younger(
+    older: Option<&Arc<Link>>,
+    gateway: GatewayId,
+    ends_at: SystemTime,
+) -> Result<(), HelloError> {
+    match older {
+        Some(older) if older.peer.gateway != gateway => Err(HelloError::NotWanted(gateway)),
+        Some(older) if older.ends_at >= ends_at => Err(HelloError::NotLater(gateway)),
+        _ => Ok(()),
+    }
 }
 
 async fn exchange_hellos(

@@ -23,8 +23,25 @@ pub const CONNECTIONS_PER_CLUSTER_MAX: usize = 512;
 /// Handshakes that one source network (an IPv4 address, an IPv6 /64) may have under way at one worker,
 /// so that no stranger keeps peers from coming back.
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 64;
-/// How long a connection lives on after the peer's SVID has expired; a peer renews long before.
+/// How long a connection lives on after the peer's SVID has expired; a peer renews long before, and a
+/// younger connection takes its place.
 pub const EXPIRED_SVID_AGE_MAX: Duration = Duration::from_secs(3600);
+/// When a connection's dialler replaces it: percent of the time from its handshake to the end of the SVID
+/// that ends first.
+pub const REPLACE_AFTER_PERCENT: u32 = 50;
+/// Up to so many percent are added, drawn for each connection, so that not all are replaced at once.
+pub const REPLACE_JITTER_PERCENT: u32 = 10;
+/// No connection is replaced before this age, however short its SVIDs are; and where it did not succeed,
+/// the least pause until it is tried again.
+pub const REPLACE_INTERVAL_MIN: Duration = Duration::from_secs(60);
+/// The pause doubles from try to try up to this.
+pub const REPLACE_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// QUIC connections that one worker replaces at the same time.
+pub const REPLACEMENTS_AT_ONCE: usize = 1;
+/// How long a younger connection may take to show that the peer uses it; the older one stays until then.
+pub const REPLACE_PROOF_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that was replaced is closed when it has been without exchanges for so long.
+pub const REPLACED_LINK_IDLE: Duration = Duration::from_secs(10);
 
 /// Bidirectional streams that a peer may have open on a fast connection (about 100 bytes each).
 pub const FAST_STREAMS_MAX: u32 = 1024;

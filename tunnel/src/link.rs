@@ -48,6 +48,15 @@ pub(crate) struct Link {
     is_retiring: AtomicBool,
     /// Whether it is for this side to close it then, once nothing uses it.
     closes_here: AtomicBool,
+    /// Set when that one is younger and its SVIDs end later.
+    is_replaced: AtomicBool,
+    /// Set until the peer has shown that it uses this link, which is to replace another one.
+    is_unproven: AtomicBool,
+    proof: Notify,
+    /// From when on its dialler looks for a younger one.
+    pub(crate) replace_at: SystemTime,
+    /// Directions that exchanges of other links have here, and ends that are not acknowledged.
+    leases: AtomicU32,
     peer_draining: AtomicBool,
     peer_load_permille: AtomicU32,
     rtt_us: AtomicU64,
@@ -63,7 +72,8 @@ pub(crate) enum LinkRank {
     Sound,
     /// Sound, and over TCP: for as long as there is nothing better.
     Fallback,
-    /// Silent for half of what death needs, or to be replaced by an equal one.
+    /// Silent for half of what death needs, on its way out for an equal one, or not known to be used by
+    /// the peer.
     Doubtful,
     Draining,
 }
@@ -84,6 +94,10 @@ pub(crate) struct LinkParts {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// When the peer's SVID runs out.
     pub(crate) svid_not_after: SystemTime,
+    /// When the first of both sides' SVIDs runs out.
+    pub(crate) ends_at: SystemTime,
+    /// It was dialled to replace another one.
+    pub(crate) replaces: bool,
     pub(crate) class: ConnectionClass,
     /// Our worker that drives the connection.
     pub(crate) worker: u8,
@@ -115,7 +129,9 @@ impl Link {
         siblings: Vec<GatewayId>,
         now: Instant,
         wall: SystemTime,
+        replace_at: SystemTime,
     ) -> Self {
+        let is_unproven = AtomicBool::new(parts.replaces);
         let rtt_us = parts.connection.rtt().as_micros() as u64;
         Self {
             stalls: StallWatch::new(now),
@@ -130,6 +146,11 @@ impl Link {
             is_suspect: AtomicBool::new(false),
             is_retiring: AtomicBool::new(false),
             closes_here: AtomicBool::new(false),
+            is_replaced: AtomicBool::new(false),
+            is_unproven,
+            proof: Notify::new(),
+            replace_at,
+            leases: AtomicU32::new(0),
             peer_draining: AtomicBool::new(false),
             peer_load_permille: AtomicU32::new(0),
             rtt_us: AtomicU64::new(rtt_us),
@@ -163,6 +184,11 @@ impl Link {
         self.exchanges.load(Ordering::Relaxed)
     }
 
+    /// Whether anything of an exchange runs on it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.in_flight() > 0 || self.leases.load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn set_talking(&self, is_talking: bool) {
         self.is_talking.store(is_talking, Ordering::Relaxed);
     }
@@ -182,7 +208,7 @@ impl Link {
     pub(crate) fn rank(&self) -> LinkRank {
         if self.peer_draining() {
             LinkRank::Draining
-        } else if self.is_suspect() || self.is_retiring() {
+        } else if self.is_suspect() || self.is_retiring() || self.is_unproven() {
             LinkRank::Doubtful
         } else {
             match self.transport() {
@@ -209,6 +235,41 @@ impl Link {
     pub(crate) fn retire(&self, closes_here: bool) {
         self.closes_here.store(closes_here, Ordering::Relaxed);
         self.is_retiring.store(true, Ordering::Relaxed);
+    }
+
+    /// The same for a younger link whose SVIDs end later.
+    pub(crate) fn retire_for_younger(&self, closes_here: bool) {
+        self.is_replaced.store(true, Ordering::Relaxed);
+        self.retire(closes_here);
+    }
+
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Relaxed)
+    }
+
+    /// The younger link has gone first: this one serves on.
+    pub(crate) fn restore(&self) {
+        self.is_replaced.store(false, Ordering::Relaxed);
+        self.is_retiring.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.is_unproven.load(Ordering::Relaxed)
+    }
+
+    /// The peer has said something that it says of links in use only.
+    pub(crate) fn prove(&self) {
+        if self.is_unproven.swap(false, Ordering::Relaxed) {
+            self.proof.notify_one();
+        }
+    }
+
+    /// Whether the peer takes the link into use before it ends. For one caller.
+    pub(crate) async fn proven(&self) -> bool {
+        tokio::select! {
+            () = self.proof.notified() => self.is_live(),
+            _ = self.connection.closed() => false,
+        }
     }
 
     pub(crate) fn closes_here(&self) -> bool {
@@ -288,6 +349,24 @@ impl Link {
         let end = self.end.get().cloned().unwrap_or_else(|| describe(error));
         let text = format!("the connection to {} ended: {}", self.peer.spiffe_id, end.text);
         StreamError::new(StreamErrorKind::ConnectionLost, end.code, Dispatched::Maybe, text)
+    }
+}
+
+/// Something of an exchange that runs on a link without being counted there: while it lives the link is
+/// used.
+#[derive(Debug)]
+pub(crate) struct LinkLease(Arc<Link>);
+
+impl LinkLease {
+    pub(crate) fn of(link: &Arc<Link>) -> Self {
+        link.leases.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(link))
+    }
+}
+
+impl Drop for LinkLease {
+    fn drop(&mut self) {
+        self.0.leases.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -68,9 +68,7 @@ impl Registry {
         for other in siblings {
             if other.incarnation != link.incarnation {
                 other.probe();
-            } else if (other.class, other.slot, other.transport())
-                == (link.class, link.slot, link.transport())
-            {
+            } else if is_same_place(other, &link) && !other.is_retiring() {
                 retire_one(other, &link, own);
             }
         }
@@ -86,6 +84,7 @@ impl Registry {
         let mut next = Snapshot::clone(&self.snapshot.load());
         let Some(links) = next.clusters.get_mut(&link.peer.cluster) else { return };
         links.retain(|other| !Arc::ptr_eq(other, link));
+        restore_one(links, link);
         if links.is_empty() {
             next.clusters.remove(&link.peer.cluster);
             next.lost.retain(|_, at| at.elapsed() < PATH_GRACE);
@@ -100,11 +99,14 @@ impl Registry {
 /// Dialled from both sides: the younger, unless both began at the same time: then the one that the
 /// larger gateway id dialled, so that both sides think the same without a word; the side with the
 /// smaller id closes it. Dialled from this side twice: two addresses lead to one gateway, and the
-/// younger goes. Dialled by the peer twice: it knows best which one it needs.
+/// younger goes; but if it is to replace the older one, its dialler ends that, once the peer uses this one.
+/// Dialled by the peer twice: it replaces the older one if the younger's SVIDs end later, and else it knows
+/// best which one it needs; it closes either.
 fn retire_one(older: &Arc<Link>, younger: &Arc<Link>, own: GatewayId) {
     let own_is_smaller = own < older.peer.gateway;
     match (older.dialled, younger.dialled) {
-        (true, true) if older.is_live() => younger.retire(true),
+        (true, true) if older.is_live() && !younger.replaces => younger.retire(true),
+        (false, false) if younger.ends_at > older.ends_at => older.retire_for_younger(false),
         (true, true) | (false, false) => {}
         (older_is_ours, _) => {
             let age = younger.established.saturating_duration_since(older.established);
@@ -112,6 +114,25 @@ fn retire_one(older: &Arc<Link>, younger: &Arc<Link>, own: GatewayId) {
             let loser = if older_stays { younger } else { older };
             loser.retire(own_is_smaller);
         }
+    }
+}
+
+/// Whether two links of one pair are there for the same.
+fn is_same_place(one: &Link, other: &Link) -> bool {
+    (one.incarnation, one.class, one.slot, one.transport())
+        == (other.incarnation, other.class, other.slot, other.transport())
+}
+
+/// The link that has gone may be the one that another was replaced by: that one serves on, until its
+/// dialler tries again.
+fn restore_one(links: &[Arc<Link>], gone: &Arc<Link>) {
+    let rest = links.iter().filter(|link| {
+        link.is_live() && link.peer.gateway == gone.peer.gateway && is_same_place(link, gone)
+    });
+    if rest.clone().all(|link| link.is_retiring())
+        && let Some(last) = rest.filter(|link| link.is_replaced()).max_by_key(|l| l.established)
+    {
+        last.restore();
     }
 }
 

@@ -112,6 +112,8 @@ pub struct TunnelCounters {
     pub handshakes_refused: u64,
     pub peers_refused: u64,
     pub links_dead: u64,
+    /// Connections of which this side replaced one, before their SVIDs ended.
+    pub links_replaced: u64,
     pub exchanges_opened: u64,
     pub exchanges_accepted: u64,
     /// Exchanges refused because too many waited for the gateway.

@@ -22,7 +22,7 @@ use crate::config::TunnelConfig;
 use crate::counts::Counts;
 use crate::error::BindError;
 use crate::gossip::{Gossip, Heard, News};
-use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL, EXPIRED_SVID_AGE_MAX};
+use crate::limits::{CLOSE_TIMEOUT, DRAIN_CHECK_INTERVAL};
 use crate::link::Link;
 use crate::patience::Patiences;
 use crate::registry::Registry;
@@ -422,6 +422,14 @@ impl Shared {
         }
     }
 
+    /// A failure beside a link that lives: what there is goes on.
+    pub(crate) fn note_place_error(&self, place: &Place, error: LinkError) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = places.get_mut(place) {
+            state.last_error = Some(error);
+        }
+    }
+
     pub(crate) fn forget_place(&self, place: &Place) {
         self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
     }
@@ -444,7 +452,7 @@ impl Shared {
     pub(crate) fn end_expired_links(&self, now: SystemTime) {
         for link in self.registry.load().links() {
             let expired_for = now.duration_since(link.svid_not_after).unwrap_or_default();
-            if expired_for > EXPIRED_SVID_AGE_MAX {
+            if expired_for > self.config.limits.expired_svid_age_max {
                 let text = format!("the peer's SVID expired {} s ago", expired_for.as_secs());
                 self.end_link(link, ErrorCode::AdmissionRefused, text);
             }

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use model::ClusterName;
 use quinn::{Endpoint, TokioRuntime};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use wire::tunnel::{
     ConnectionClass, Dispatched, ErrorCode, Open, Refused, StreamReset, encode_open, encode_opened,
@@ -20,7 +20,7 @@ use crate::carrier::{RecvStream, SendStream};
 use crate::connection_id::WorkerIds;
 use crate::dial::Dialler;
 use crate::error::{BindError, OpenError, StreamError};
-use crate::limits::{OPEN_WAIT, REFUSE_TIMEOUT, TRUST_CHECK_INTERVAL};
+use crate::limits::{OPEN_WAIT, REFUSE_TIMEOUT, REPLACEMENTS_AT_ONCE, TRUST_CHECK_INTERVAL};
 use crate::link::{Link, LinkRank, PeerIdentity};
 use crate::registry::Snapshot;
 use crate::socket::TunnelSocket;
@@ -77,8 +77,13 @@ impl Worker {
         )
         .map_err(failed)?;
         let (sender, receiver) = mpsc::channel(limits.incoming_exchanges_max);
-        let context = WorkerContext { index, ids, shared: Arc::clone(&shared), incoming: sender };
-        let context = Arc::new(context);
+        let context = Arc::new(WorkerContext {
+            index,
+            ids,
+            shared: Arc::clone(&shared),
+            incoming: sender,
+            replacements: Arc::new(Semaphore::new(REPLACEMENTS_AT_ONCE)),
+        });
         shared.tasks.spawn(crate::accept::serve(endpoint, servers, Arc::clone(&context)));
         if let Some(listener) = listener {
             shared.tasks.spawn(crate::tcp::serve(listener, Arc::clone(&context)));
@@ -104,6 +109,8 @@ pub(crate) struct WorkerContext {
     pub(crate) ids: WorkerIds,
     pub(crate) shared: Arc<Shared>,
     pub(crate) incoming: mpsc::Sender<IncomingExchange>,
+    /// Whoever replaces a link holds a permit.
+    pub(crate) replacements: Arc<Semaphore>,
 }
 
 /// Connections outlive handshakes: when bundles or owners change, they are judged again; and those

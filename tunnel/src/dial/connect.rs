@@ -40,8 +40,9 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Dials each address of the place's host, until one leads where it should.
-    pub(crate) async fn dial(&self, wanted: &[GatewayId]) -> Outcome {
+    /// Dials each address of the place's host, until one leads where it should: to a gateway that is wanted
+    /// and has no link here, or for a link to the same one that is to replace `older`.
+    pub(crate) async fn dial(&self, wanted: &[GatewayId], older: Option<&Arc<Link>>) -> Outcome {
         let shared = &self.context.shared;
         let address = format_address(&self.place.address);
         let failed = |code, text| Outcome::Failed(LinkError { code, text, at: shared.now().1 });
@@ -51,9 +52,11 @@ impl Connector {
         };
         let (mut failures, mut is_other) = (Vec::with_capacity(remotes.len()), false);
         for remote in remotes {
-            match self.dial_one(remote, &address, wanted).await {
+            match self.dial_one(remote, &address, wanted, older).await {
                 Ok((link, taken)) => return Outcome::Linked(link, taken),
-                Err(DialFailure::Hello(HelloError::NotWanted(_))) => is_other = true,
+                Err(DialFailure::Hello(HelloError::NotWanted(_) | HelloError::NotLater(_))) => {
+                    is_other = true;
+                }
                 Err(failure) => failures.push((remote, failure)),
             }
         }
@@ -72,17 +75,24 @@ impl Connector {
         remote: SocketAddr,
         address: &str,
         wanted: &[GatewayId],
+        older: Option<&Arc<Link>>,
     ) -> Result<(Arc<Link>, Taken), DialFailure> {
         let mut tries = 0;
         loop {
             let taken = self.ports.take(remote, wanted, Instant::now())?;
-            let result = self.dial_from(&taken, address, tries < SPREAD_TRIES).await;
+            // From the older one's port the same worker over there is reached.
+            let spreads = older.is_none() && tries < SPREAD_TRIES;
+            let result = self.dial_from(&taken, address, spreads, older).await;
             match result {
                 Ok(link) => {
                     self.ports.leads(&taken, link.peer.gateway);
                     return Ok((link, taken));
                 }
                 Err(DialFailure::Hello(HelloError::Crowded(_))) => tries += 1,
+                Err(DialFailure::Hello(HelloError::NotLater(gateway))) => {
+                    self.ports.leads(&taken, gateway);
+                    return Err(HelloError::NotLater(gateway).into());
+                }
                 Err(failure) => {
                     self.ports.spent(&taken, Instant::now());
                     return Err(failure);
@@ -97,11 +107,18 @@ impl Connector {
         taken: &Taken,
         address: &str,
         spreads: bool,
+        older: Option<&Arc<Link>>,
     ) -> Result<Arc<Link>, DialFailure> {
         let shared = &self.context.shared;
         let Place { cluster, class, worker, .. } = &self.place;
+        let svid = shared.identity.load().svid.clone().ok_or(DialFailure::NoSvid)?;
         let connection = self.connect(taken).await?;
-        let dialled = Dialled { cluster: cluster.clone(), address: address.to_owned() };
+        let dialled = Dialled {
+            cluster: cluster.clone(),
+            address: address.to_owned(),
+            svid_not_after: svid.not_after(),
+            replaces: older.cloned(),
+        };
         let purpose = Purpose { worker: *worker, class: *class, dialled: Some(dialled), spreads };
         let greeted = greet(shared, connection, purpose).await;
         if let Err(HelloError::NotWanted(gateway)) = &greeted {
@@ -119,9 +136,6 @@ impl Connector {
         let shared = &self.context.shared;
         let expected = ExpectedPeer::Cluster(self.place.cluster.clone());
         let identity = Arc::clone(&shared.identity);
-        if identity.load().svid.is_none() {
-            return Err(DialFailure::NoSvid);
-        }
         let config = client_config(
             &shared.config.limits,
             Arc::clone(&identity),
@@ -174,6 +188,7 @@ pub(crate) fn check_wanted(
             links.sound_since(cluster).is_none() && !links.fallbacks(cluster).any(is_there)
         }
     };
+    let is_needed = is_needed || dialled.replaced().is_some();
     if goes || !is_needed {
         return Err(HelloError::NotWanted(gateway));
     }

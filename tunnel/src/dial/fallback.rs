@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use identity::ExpectedPeer;
-use model::{ClusterName, PeerAddress};
+use model::{ClusterName, PeerAddress, Transport};
 use tokio::time::{sleep, timeout};
 use wire::tunnel::ConnectionClass;
 
 use super::connect::{DialFailure, resolve};
+use super::replace::{self, Pauses, take_over};
 use crate::backoff::Backoff;
 use crate::carrier::Connection;
 use crate::control;
@@ -20,7 +21,7 @@ use crate::limits::{
 };
 use crate::link::Link;
 use crate::tcp;
-use crate::tunnel::format_address;
+use crate::tunnel::{Place, format_address};
 use crate::worker::WorkerContext;
 
 pub(super) struct Fallback {
@@ -30,6 +31,7 @@ pub(super) struct Fallback {
     judge: Judge,
     backoff: Backoff,
     paused_until: Instant,
+    replace_pauses: Pauses,
 }
 
 impl Fallback {
@@ -40,7 +42,8 @@ impl Fallback {
     ) -> Self {
         let (judge, paused_until) = (Judge::default(), Instant::now());
         let backoff = Backoff::up_to(DIAL_BACKOFF_MAX);
-        Self { context, cluster, address, judge, backoff, paused_until }
+        let replace_pauses = Pauses::new(context.shared.config.limits.replace_interval_min);
+        Self { context, cluster, address, judge, backoff, paused_until, replace_pauses }
     }
 
     pub(super) async fn run(mut self) {
@@ -51,7 +54,8 @@ impl Fallback {
             match self.next(now) {
                 Next::Dial if now >= self.paused_until => self.dial_all().await,
                 Next::Retire => self.retire(),
-                Next::Dial | Next::Nothing => {}
+                Next::Nothing => self.replace_due(now).await,
+                Next::Dial => {}
             }
             tokio::select! {
                 _ = changes.changed() => {}
@@ -81,7 +85,7 @@ impl Fallback {
     }
 
     async fn dial_all(&mut self) {
-        match self.dial().await {
+        match self.dial(None).await {
             Ok(_) => self.backoff.succeeded(),
             Err(error) => {
                 let address = format_address(&self.address);
@@ -91,15 +95,38 @@ impl Fallback {
         }
     }
 
+    /// Where QUIC does not come back for so long that the SVIDs of this link come to an end.
+    async fn replace_due(&mut self, now: Instant) {
+        let shared = &self.context.shared;
+        if !self.replace_pauses.is_over(now) || shared.is_draining() {
+            return;
+        }
+        let (cluster, address) = (self.cluster.clone(), self.address.clone());
+        let (class, worker) = (ConnectionClass::Fast, self.context.index);
+        let place = Place { cluster, address, class, worker };
+        let wall = shared.now().1;
+        let Some(older) = replace::due(shared, &place, Transport::Tcp, wall) else { return };
+        let is_replaced = match self.dial(Some(&older)).await {
+            Ok(younger) => !younger.replaces || take_over(shared, &older, &younger).await,
+            Err(error) => {
+                tracing::debug!(cluster = %self.cluster, %error, "a link over TCP was not replaced");
+                false
+            }
+        };
+        if is_replaced {
+            self.replace_pauses.succeeded();
+        } else {
+            self.replace_pauses.failed(Instant::now(), rand::random());
+        }
+    }
+
     /// Tries each address of the host.
-    async fn dial(&self) -> Result<Arc<Link>, DialFailure> {
+    async fn dial(&self, older: Option<&Arc<Link>>) -> Result<Arc<Link>, DialFailure> {
         let remotes = resolve(&self.address.host, self.address.port).await;
         let mut failure = DialFailure::NotNeeded;
         for remote in remotes.map_err(DialFailure::Address)? {
             let shared = &self.context.shared;
-            if shared.identity.load().svid.is_none() {
-                return Err(DialFailure::NoSvid);
-            }
+            let svid = shared.identity.load().svid.clone().ok_or(DialFailure::NoSvid)?;
             let expected = ExpectedPeer::Cluster(self.cluster.clone());
             let limits = &shared.config.limits;
             let dialling = tcp::dial(
@@ -121,7 +148,13 @@ impl Fallback {
                     continue;
                 }
             };
-            match self.greet(Connection::Tcp(Arc::new(connection))).await {
+            let dialled = Dialled {
+                cluster: self.cluster.clone(),
+                address: format_address(&self.address),
+                svid_not_after: svid.not_after(),
+                replaces: older.cloned(),
+            };
+            match self.greet(Connection::Tcp(Arc::new(connection)), dialled).await {
                 Ok(link) => return Ok(link),
                 Err(error) => failure = error,
             }
@@ -129,11 +162,13 @@ impl Fallback {
         Err(failure)
     }
 
-    async fn greet(&self, connection: Connection) -> Result<Arc<Link>, DialFailure> {
-        let address = format_address(&self.address);
-        let dialled = Some(Dialled { cluster: self.cluster.clone(), address });
+    async fn greet(
+        &self,
+        connection: Connection,
+        dialled: Dialled,
+    ) -> Result<Arc<Link>, DialFailure> {
         let (worker, class) = (self.context.index, ConnectionClass::Fast);
-        let purpose = Purpose { worker, class, dialled, spreads: false };
+        let purpose = Purpose { worker, class, dialled: Some(dialled), spreads: false };
         let greeted = greet(&self.context.shared, connection, purpose).await?;
         control::start(&self.context, greeted).ok_or(DialFailure::NotNeeded)
     }

@@ -20,7 +20,7 @@ use super::Life;
 use super::moved::{AwaitedResume, Resumed};
 use crate::carrier::RecvStream;
 use crate::error::{StreamError, StreamErrorKind};
-use crate::link::Link;
+use crate::link::{Link, LinkLease};
 use crate::stall::{GateError, RecvGate};
 
 const RESUME_TIMEOUT: Duration = Duration::from_millis(RESUME_TIMEOUT_MS as u64);
@@ -217,6 +217,8 @@ impl Moving {
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     link: Arc<Link>,
+    /// Keeps it, if the exchange began on another one.
+    lease: Option<LinkLease>,
     gate: Arc<RecvGate>,
     gate_id: u64,
     chunks: VecDeque<Bytes>,
@@ -232,6 +234,7 @@ impl FrameReader {
         let (gate_id, gate) = link.stalls.gate(stream);
         Self {
             link: Arc::clone(link),
+            lease: None,
             gate,
             gate_id,
             chunks: VecDeque::new(),
@@ -298,6 +301,7 @@ impl FrameReader {
         self.link.stalls.forget(self.gate_id);
         self.gate.close();
         (self.gate_id, self.gate) = link.stalls.gate(stream);
+        self.lease = Some(LinkLease::of(&link));
         self.link = link;
         self.decoder = decoder;
         self.at_end = false;

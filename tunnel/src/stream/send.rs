@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use model::Transport;
 use quinn::{StoppedError, WriteError};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use wire::tunnel::limits::BULK_LENGTH_BYTES_MIN;
 use wire::tunnel::{
@@ -21,7 +23,7 @@ use super::{Life, stream_code};
 use crate::carrier::SendStream;
 use crate::error::StreamError;
 use crate::limits::SINK_AFTER_BYTES;
-use crate::link::Link;
+use crate::link::{Link, LinkLease};
 
 /// Below the control stream (1) and exchanges that have just begun (0).
 const PRIORITY_SUNK: i32 = -1;
@@ -36,6 +38,8 @@ pub struct SendHalf {
     life: Arc<Life>,
     /// The link that carries the direction now.
     link: Arc<Link>,
+    /// Keeps it, if the exchange began on another one.
+    lease: Option<LinkLease>,
     stream: SendStream,
     successor: Arc<Successor>,
     sent_bytes: u64,
@@ -72,6 +76,7 @@ impl SendHalf {
         Self {
             life,
             link,
+            lease: None,
             stream,
             successor: Arc::default(),
             sent_bytes: 0,
@@ -245,10 +250,27 @@ impl SendHalf {
         self.stream.finish();
         self.successor.set(Box::pin(stopped_on(&stream, &bulk)));
         self.stream = stream;
+        self.lease = Some(LinkLease::of(&bulk));
         self.link = bulk;
         self.move_at_bytes = u64::MAX;
         self.life.shared.counts.of(self.life.link.worker).directions_moved();
         Ok(())
+    }
+
+    /// What was sent to the end is still to arrive: until then a link that retires is not closed. A short
+    /// direction on a link that stays has arrived before that could be.
+    fn hold_link(&mut self) {
+        let is_short = self.link.class == ConnectionClass::Fast && !self.link.is_retiring();
+        if is_short || self.link.transport() == Transport::Tcp {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let lease = self.lease.take().unwrap_or_else(|| LinkLease::of(&self.link));
+        let arrived = self.stream.stopped();
+        runtime.spawn(async move {
+            let _ = arrived.await;
+            drop(lease);
+        });
     }
 
     fn reset_stream(&mut self, reset: StreamReset) {
@@ -259,9 +281,13 @@ impl SendHalf {
 
 impl Drop for SendHalf {
     fn drop(&mut self) {
-        if matches!(self.state, State::Open | State::Writing) {
+        match self.state {
             // A plain drop would send FIN: to the peer that is a truncation, and our fault.
-            self.reset_stream(StreamReset::new(ErrorCode::Cancelled, Dispatched::Maybe));
+            State::Open | State::Writing => {
+                self.reset_stream(StreamReset::new(ErrorCode::Cancelled, Dispatched::Maybe));
+            }
+            State::Ended => self.hold_link(),
+            State::Over => {}
         }
     }
 }

@@ -16,9 +16,9 @@ use wire::tunnel::{Dispatched, ErrorCode, StreamKind};
 use crate::site::{Cluster, LONG, Options, Site, ask, pattern, read_pattern, wait_for};
 
 /// Two sites with a network between them that has a will of its own about UDP.
-struct Ways {
-    east: Site,
-    west: Site,
+pub(crate) struct Ways {
+    pub(crate) east: Site,
+    pub(crate) west: Site,
     relay: UdpRelay,
     forwards: Vec<AbortHandle>,
 }
@@ -32,7 +32,7 @@ impl Ways {
         Self::between(east, west, prepare).await
     }
 
-    async fn between(east: Site, west: Site, prepare: impl Fn(&UdpRelay)) -> Self {
+    pub(crate) async fn between(east: Site, west: Site, prepare: impl Fn(&UdpRelay)) -> Self {
         let (relay, forwards) = relay_of_both(&east, &west).await;
         prepare(&relay);
         let address = |from, to| relay.addr(from, to).unwrap();

@@ -11,6 +11,7 @@ mod hostile;
 mod moving;
 mod relay;
 mod relay_fallback;
+mod replace;
 mod site;
 mod spread;
 mod stalls;
