@@ -17,7 +17,7 @@ use crate::printer::OutputFormat;
 pub use federation::{Join, Leave, Namespace, NamespaceGrant, Revoke, Token, TokenIssue};
 pub use kubernetes::{Check, Install, Uninstall};
 pub use objects::{Analyze, Apply, Delete, Diff, Export, Files, Get, Named, Unexport};
-pub use operate::{BugReport, Cordon, Drain, Netcheck, Status, Uncordon};
+pub use operate::{BugReport, Cordon, Drain, Netcheck, Ping, Status, Uncordon};
 pub use plugin::{is_plugin, parse_from};
 pub use store::{Audit, Snapshot, Store};
 pub use why::Why;
@@ -137,6 +137,9 @@ pub enum Command {
     Check(Check),
     /// Why a request reaches a service, or does not: hop by hop, to the first broken one
     Why(Why),
+    /// How the gateways' links to a cluster do now: round trips, loss, path MTU; exits with 1 if nothing
+    /// answers
+    Ping(Ping),
     /// Which addresses of other clusters answer this machine by UDP/QUIC and by TCP; exits with 1 if a
     /// cluster has none that does
     Netcheck(Netcheck),

@@ -15,6 +15,7 @@ use tonic::{Request, Status, Streaming};
 use wire::operator::proto;
 use wire::operator::proto::federation_service_client::FederationServiceClient;
 use wire::operator::proto::operator_service_client::OperatorServiceClient;
+use wire::resource::PingRequest;
 
 use crate::error::{CommandError, Exit};
 use crate::kubernetes::{Door, Token};
@@ -108,6 +109,23 @@ impl Operator {
         let request = within(proto::TokenText { text: token }, wait);
         let answer = self.federation.clone().join(request).await;
         answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
+    }
+
+    /// Pings, which takes as long as the probes do, and a gateway may be late.
+    pub async fn ping_cluster(
+        &self,
+        request: proto::PingClusterRequest,
+    ) -> Result<proto::Pings, CommandError> {
+        let request_time = PingRequest::longest(request.probes) + TIMEOUT;
+        let answer = self.client.clone().ping_cluster(within(request, request_time)).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+            tonic::Code::Unimplemented => {
+                let message =
+                    "the federation node does not support ping: it is older than this fedctl";
+                CommandError::failed(message).code(model::code::VERSIONS_DIFFER).hint("upgrade it")
+            }
+            _ => refused(&status),
+        })
     }
 
     /// Leaves, which takes at least as long as draining does.

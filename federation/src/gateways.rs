@@ -1,5 +1,7 @@
 //! The gateways of this cluster: who is connected, and what each one last said of itself.
 
+mod ping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +15,8 @@ use wire::resource::{Ack, LinkState, ServingGateways, StatusReport, Subscribe};
 
 use crate::limits::GATEWAYS_MAX;
 use crate::peer::Caller;
+use ping::{Asks, Pings};
+pub(crate) use ping::{Asked, GatewayPing, PingProblem};
 
 /// Every gateway that is connected, or was since the node started.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,7 @@ pub(crate) struct Gateways(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     table: Mutex<Table>,
+    pings: Pings,
     /// Told when a stream ends.
     freed: Notify,
     /// Who serves, for all of them to know.
@@ -45,6 +50,8 @@ struct Entry {
     serves: Option<GatewayId>,
     /// Where it opens streams on the store connections that other clusters have made to it.
     relay: Option<Door>,
+    /// How it is asked for pings, if it answers them.
+    asks: Option<Asks>,
 }
 
 /// Where a gateway is asked for a stream.
@@ -125,8 +132,9 @@ impl Gateways {
             ack: None,
             serves: None,
             relay: None,
+            asks: None,
         });
-        entry.relay = relay;
+        (entry.relay, entry.asks) = (relay, None);
         entry.lease = Some((number, caller));
         entry.since = now;
         Ok(Lease { gateways: self.clone(), name: name.clone(), number })
@@ -261,7 +269,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let now = Instant::now();
         self.with_entry(|entry| {
-            (entry.lease, entry.serves) = (None, None);
+            (entry.lease, entry.serves, entry.asks) = (None, None, None);
             entry.since = now;
         });
         self.gateways.0.freed.notify_waiters();
@@ -373,6 +381,7 @@ mod tests {
             resume: None,
             relay_socket: Some("/run/relay.sock".into()),
             relay_address: Some(([10, 0, 0, 7], 7446).into()),
+            answers_pings: false,
         };
         let socket = Door::Socket("/run/relay.sock".into());
         assert_eq!(Door::of(&subscribe, &process(7)), Some(socket));

@@ -8,6 +8,7 @@ mod federation;
 mod gate;
 mod node;
 mod objects;
+mod ping;
 mod records;
 mod roles;
 mod services;
@@ -26,7 +27,7 @@ use wire::operator::proto::{
     DeleteObjectsRequest, Diagnostics, GetPeerRequest, GetStatusRequest, Links, ListAuditRequest,
     ListCertificatesRequest, ListClustersRequest, ListDiagnosticsRequest, ListLinksRequest,
     ListObjectsRequest, ListServicesRequest, ListTrustRequest, ObjectChanges, Objects, Peer,
-    Services, SetCordonRequest, Status, Trust, VerifyAuditRequest,
+    PingClusterRequest, Pings, Services, SetCordonRequest, Status, Trust, VerifyAuditRequest,
 };
 
 use crate::applied::{Applied, Declared};
@@ -174,6 +175,13 @@ impl OperatorService for Operator {
     ) -> Result<Response<ObjectChanges>, GrpcStatus> {
         let caller = caller(&request)?;
         objects::delete(self, caller, request.into_inner()).await
+    }
+
+    async fn ping_cluster(
+        &self,
+        request: Request<PingClusterRequest>,
+    ) -> Result<Response<Pings>, GrpcStatus> {
+        ping::ping(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn set_cordon(

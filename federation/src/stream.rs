@@ -18,10 +18,11 @@ use wire::resource::proto::{
     FederationMessage, GatewayMessage, federation_message, gateway_message,
 };
 use wire::resource::{
-    Ack, HeardFromPeer, RenewSvids, StatusReport, StoreNews, Subscribe, WireError,
+    Ack, HeardFromPeer, PingAnswer, PingRequest, RenewSvids, StatusReport, StoreNews, Subscribe,
+    WireError,
 };
 
-use crate::gateways::{Door, Gateways, Lease, NameTaken};
+use crate::gateways::{Asked, Door, Gateways, Lease, NameTaken};
 use crate::kubernetes::changed;
 use crate::limits::{NAME_WAIT, SERVING_NEWS_PAUSE, SUBSCRIBE_TIMEOUT};
 use crate::peer::{AllowedUsers, Caller};
@@ -100,10 +101,12 @@ impl ResourceStreams {
         self.gateways.wait_free(name, &caller, NAME_WAIT).await.map_err(taken)?;
         let relay = Door::of(&subscribe, &caller);
         let lease = self.gateways.connect(name, caller, relay, Instant::now()).map_err(taken)?;
+        // A gateway that does not know of pings would end the stream.
+        let asked = subscribe.answers_pings.then(|| lease.answers_pings());
         tracing::info!(gateway = %name, resume = ?subscribe.resume, "gateway subscribed");
         let ended = tokio::select! {
             ended = self.receive(&mut incoming, &subscribe, &lease) => ended,
-            ended = self.send(subscribe.resume, outgoing) => ended,
+            ended = self.send(subscribe.resume, asked, outgoing) => ended,
         };
         match &ended {
             Ok(()) => tracing::info!(gateway = %name, "gateway left"),
@@ -163,6 +166,9 @@ impl ResourceStreams {
                     let _ = self.heard.try_send(heard);
                     true
                 }
+                Some(gateway_message::Message::Pinged(answer)) => {
+                    lease.pinged(PingAnswer::decode(answer).map_err(malformed)?)
+                }
                 Some(gateway_message::Message::Subscribe(_)) => {
                     let text = "Subscribe came twice; open a new stream to subscribe again";
                     return Err(Status::invalid_argument(text));
@@ -199,8 +205,13 @@ impl ResourceStreams {
         }
     }
 
-    /// Sends news, and a delta whenever there is a newer revision, as soon as there is room.
-    async fn send(&self, resume: Option<Revision>, outgoing: &Outgoing) -> Result<(), Status> {
+    /// Sends news, pings, and a delta whenever there is a newer revision, as soon as there is room.
+    async fn send(
+        &self,
+        resume: Option<Revision>,
+        mut asked: Option<Asked>,
+        outgoing: &Outgoing,
+    ) -> Result<(), Status> {
         let mut sent = resume;
         let mut current = self.revisions.watch();
         let mut news = self.news.clone();
@@ -210,32 +221,56 @@ impl ResourceStreams {
         let mut serving_from = tokio::time::Instant::now();
         loop {
             let is_newer = |revision: &Option<Revision>| revision.is_some() && *revision != sent;
-            let news_first = tokio::select! {
+            let next = tokio::select! {
                 biased;
-                changed = news.changed() => changed.map(|()| true).map_err(|_| stopping())?,
-                () = changed(&mut renew) => true,
-                changed = changed_from(serving_from, &mut serving) => changed.map(|()| true).map_err(|_| stopping())?,
-                newer = current.wait_for(is_newer) => {
-                    newer.map(|_| false).map_err(|_| stopping())?
-                }
+                changed = news.changed() => changed.map(|()| Next::News),
+                () = changed(&mut renew) => Ok(Next::News),
+                changed = changed_from(serving_from, &mut serving) => changed.map(|()| Next::News),
+                request = ping_asked(&mut asked) => Ok(Next::Ping(request)),
+                newer = current.wait_for(is_newer) => newer.map(|_| Next::Delta),
             };
+            let next = next.map_err(|_| stopping())?;
             let Ok(room) = outgoing.reserve().await else { return Ok(()) };
-            let message = if news_first {
-                let mut news = news.borrow_and_update().encode();
-                serving.borrow_and_update().put(&mut news);
-                renew.borrow_and_update().put(&mut news);
-                serving_from = tokio::time::Instant::now() + SERVING_NEWS_PAUSE;
-                federation_message::Message::News(news)
-            } else {
-                let Some(delta) = self.revisions.delta_from(sent) else { continue };
-                if delta.snapshot && sent.is_some() {
-                    tracing::info!(have = ?sent, "a gateway is resynced by a snapshot");
+            let message = match next {
+                Next::News => {
+                    let mut news = news.borrow_and_update().encode();
+                    serving.borrow_and_update().put(&mut news);
+                    renew.borrow_and_update().put(&mut news);
+                    serving_from = tokio::time::Instant::now() + SERVING_NEWS_PAUSE;
+                    federation_message::Message::News(news)
                 }
-                sent = delta.to.as_ref().map(|to| Revision { epoch: to.epoch, index: to.index });
-                federation_message::Message::Delta(delta)
+                Next::Ping(request) => federation_message::Message::Ping(request.encode()),
+                Next::Delta => {
+                    let Some(delta) = self.revisions.delta_from(sent) else { continue };
+                    if delta.snapshot && sent.is_some() {
+                        tracing::info!(have = ?sent, "a gateway is resynced by a snapshot");
+                    }
+                    let to = delta.to.as_ref();
+                    sent = to.map(|to| Revision { epoch: to.epoch, index: to.index });
+                    federation_message::Message::Delta(delta)
+                }
             };
             room.send(Ok(FederationMessage { message: Some(message) }));
         }
+    }
+}
+
+/// What is said next.
+enum Next {
+    News,
+    Ping(PingRequest),
+    Delta,
+}
+
+/// The next ping that is asked for; nothing where none is.
+async fn ping_asked(asked: &mut Option<Asked>) -> PingRequest {
+    let next = match asked {
+        Some(asked) => asked.recv().await,
+        None => None,
+    };
+    match next {
+        Some(request) => request,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,6 +29,7 @@ pub mod limits;
 pub mod listeners;
 pub mod metrics;
 pub mod peer;
+mod ping;
 pub mod relay;
 pub mod report;
 pub mod respond;

@@ -61,7 +61,7 @@ fn exchanges(state: &GatewayState) -> Vec<ClusterExchanges> {
     clusters.into_iter().take(EXCHANGES_CLUSTERS_MAX).map(row).collect()
 }
 
-fn link(status: &LinkStatus, now: SystemTime) -> Link {
+pub(crate) fn link(status: &LinkStatus, now: SystemTime) -> Link {
     let age_ms =
         |since: SystemTime| now.duration_since(since).unwrap_or_default().as_millis() as u64;
     Link {

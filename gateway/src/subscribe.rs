@@ -17,7 +17,9 @@ use wire::resource::proto::federation_message::Message as FromNode;
 use wire::resource::proto::gateway_message::Message as ToNode;
 use wire::resource::proto::resource_service_client::ResourceServiceClient;
 use wire::resource::proto::{FederationMessage, GatewayMessage};
-use wire::resource::{Delta, HeardFromPeer, RenewSvids, ServingGateways, StoreNews, Subscribe};
+use wire::resource::{
+    Delta, HeardFromPeer, PingRequest, RenewSvids, ServingGateways, StoreNews, Subscribe,
+};
 
 use crate::backoff::Backoff;
 use crate::config::FederationLink;
@@ -27,6 +29,7 @@ use crate::limits::{
     DELTA_BYTES_MAX, FEDERATION_CALL_TIMEOUT, REPORT_INTERVAL, REPORT_INTERVAL_MIN,
     REPORT_QUEUE_MAX,
 };
+use crate::ping::Pings;
 use crate::report;
 use crate::state::GatewayState;
 
@@ -123,7 +126,9 @@ async fn open(
     let (gateway, cluster) = (state.config.name.clone(), state.config.cluster.clone());
     let relay_socket = state.relay_socket.get().cloned();
     let relay_address = state.relay_address.get().copied();
-    let subscribe = Subscribe { gateway, cluster, resume, relay_socket, relay_address };
+    let answers_pings = true;
+    let subscribe =
+        Subscribe { gateway, cluster, resume, relay_socket, relay_address, answers_pings };
     to_node.try_send(message(ToNode::Subscribe(subscribe.encode())))?;
     let response = client.stream(ReceiverStream::new(messages)).await;
     Ok((to_node, response.map_err(federation::explain)?.into_inner()))
@@ -136,14 +141,14 @@ async fn exchange(
     mut from_node: Streaming<FederationMessage>,
     served: &mut bool,
 ) -> Ended {
-    let mut changes = state.changes();
+    let (mut changes, mut pings) = (state.changes(), Pings::default());
     let mut reported_at = Instant::now();
     let mut report_at = reported_at;
     loop {
         tokio::select! {
             received = from_node.message() => {
                 let answer = match received {
-                    Ok(Some(received)) => take(state, control, received).await,
+                    Ok(Some(received)) => take(state, control, &mut pings, received).await,
                     Ok(None) => Err(anyhow::anyhow!("the federation node ended the stream").into()),
                     Err(status) => Err(federation::explain(status).into()),
                 };
@@ -151,9 +156,15 @@ async fn exchange(
                 match answer {
                     Err(ended) => return ended,
                     Ok(None) => {}
-                    Ok(Some(ack)) => if to_node.send(message(ToNode::Ack(ack))).await.is_err() {
+                    Ok(Some(answer)) => if to_node.send(message(answer)).await.is_err() {
                         return anyhow::anyhow!("the stream broke").into();
                     },
+                }
+            }
+            answer = pings.next() => {
+                let answer = message(ToNode::Pinged(answer.encode()));
+                if to_node.send(answer).await.is_err() {
+                    return anyhow::anyhow!("the stream broke").into();
                 }
             }
             heard = heard(state) => {
@@ -184,12 +195,18 @@ async fn heard(state: &GatewayState) -> HeardFromPeer {
 async fn take(
     state: &GatewayState,
     control: &mpsc::Sender<Event>,
+    pings: &mut Pings,
     received: FederationMessage,
-) -> Result<Option<wire::resource::proto::Ack>, Ended> {
+) -> Result<Option<ToNode>, Ended> {
+    let refused = "the federation node sent what is refused";
     match received.message {
-        Some(FromNode::Delta(delta)) => apply(control, delta).await.map(Some),
+        Some(FromNode::Delta(delta)) => apply(control, delta).await.map(ToNode::Ack).map(Some),
+        Some(FromNode::Ping(request)) => {
+            let request = PingRequest::decode(request).context(refused).map_err(Ended::Lost)?;
+            let answer = pings.begin(state.tunnel.get(), request);
+            Ok(answer.map(|answer| ToNode::Pinged(answer.encode())))
+        }
         Some(FromNode::News(news)) => {
-            let refused = "the federation node sent what is refused";
             state.identity.renew_issued_before(RenewSvids::decode(&news).before_unix_s);
             let serving = ServingGateways::decode(&news).context(refused).map_err(Ended::Lost)?;
             let news = StoreNews::decode(news).context(refused).map_err(Ended::Lost)?;

@@ -16,6 +16,8 @@ use quinn::{ConnectionError, ConnectionStats, ReadError, StoppedError, VarInt, W
 use rustls_pki_types::CertificateDer;
 
 use crate::congestion::Steady;
+use crate::limits::PATH_MTU_BYTES_MAX;
+use crate::status::PathMtu;
 use crate::tcp::{TcpConnection, TcpRecv, TcpSend};
 
 /// A connection whose handshake is done. All clones are the same one.
@@ -147,6 +149,23 @@ impl Connection {
                 let (bytes_sent, bytes_received) = connection.bytes();
                 Traffic { bytes_sent, bytes_received, ..Traffic::default() }
             }
+        }
+    }
+
+    /// `None` over TCP: the kernel knows it, and says nothing.
+    pub(crate) fn path_mtu(&self) -> Option<PathMtu> {
+        match self {
+            Self::Quic(connection) => {
+                let path = connection.stats().path;
+                Some(PathMtu {
+                    current_bytes: path.current_mtu,
+                    max_bytes: PATH_MTU_BYTES_MAX,
+                    probes_sent: path.sent_plpmtud_probes,
+                    probes_lost: path.lost_plpmtud_probes,
+                    black_holes: path.black_holes_detected,
+                })
+            }
+            Self::Tcp(_) => None,
         }
     }
 

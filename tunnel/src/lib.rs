@@ -11,7 +11,8 @@
 //!
 //! Inside: `carrier` is what streams run over, `socket` moves every packet, `accept` and `dial` make
 //! connections, `hello` turns one into a `link`, `control` stays with it (`health` has the rule of
-//! death), `registry` is where all workers find links, and `stream` is what an exchange does on them.
+//! death), `registry` is where all workers find links, `stream` is what an exchange does on them, and
+//! `ping` measures them.
 
 mod accept;
 mod addresses;
@@ -36,6 +37,7 @@ pub mod limits;
 mod link;
 mod node;
 mod patience;
+mod ping;
 mod registry;
 mod relay;
 mod socket;
@@ -55,9 +57,10 @@ pub use gossip::{Heard, News};
 pub use inner::{Inner, InnerError};
 pub use link::PeerIdentity;
 pub use node::{DialError, NodeEndpoint};
+pub use ping::PingedLink;
 pub use relay::{HeldConnections, RelayConnection, RelayIncoming, RelayStream};
 pub use socket::UdpBuffers;
-pub use status::{LinkError, LinkState, LinkStatus, PathState, TunnelCounters};
+pub use status::{LinkError, LinkState, LinkStatus, PathMtu, PathState, TunnelCounters};
 pub use stream::{Exchange, Part, RecvHalf, SendHalf};
 pub use tunnel::Tunnel;
 pub use worker::{Incoming, IncomingExchange, Worker, WorkerTunnel};

@@ -116,6 +116,9 @@ pub const DEAD_AFTER_LEARNED_MAX: Duration = Duration::from_secs(2);
 /// A reader that took nothing for this long, while something was there to read, is stalled.
 pub const STALL_GRACE: Duration = Duration::from_millis(500);
 
+/// Longest UDP payload that path MTU discovery tries: an Ethernet frame's, under IPv6.
+pub const PATH_MTU_BYTES_MAX: u16 = 1452;
+
 /// Chunks that one read takes from a stream.
 pub const CHUNKS_PER_READ: usize = 32;
 /// Bytes after which an exchange's direction ranks below exchanges that have just begun.

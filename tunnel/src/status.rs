@@ -66,6 +66,18 @@ pub struct LinkStatus {
     pub last_error: Option<LinkError>,
 }
 
+/// What path MTU discovery (RFC 8899) has found, as bytes of UDP payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathMtu {
+    pub current_bytes: u16,
+    /// As far as it searches.
+    pub max_bytes: u16,
+    pub probes_sent: u64,
+    pub probes_lost: u64,
+    /// How often the path stopped to take what it had taken.
+    pub black_holes: u64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkState {
     Dialling,

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use identity::{ExpectedPeer, IdentityCell};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ConnectionId, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectionId, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+};
 use wire::tunnel::limits::{
     CONTROL_CONNECTION_WINDOW_BYTES, CONTROL_IDLE_TIMEOUT_MS, CONTROL_KEEPALIVE_INTERVAL_MS,
     CONTROL_STREAM_WINDOW_BYTES, IDLE_TIMEOUT_MS, STORE_STREAMS_MAX,
@@ -172,11 +175,18 @@ fn transport(limits: &TunnelLimits, class: ConnectionClass) -> Arc<TransportConf
         .receive_window(window(granted.connection_window_bytes))
         .send_window(granted.send_window_bytes)
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(mtu_discovery()))
         .keep_alive_interval(None) // beacons are the sign of life, and say more
         .datagram_receive_buffer_size(None) // not served: none may be sent to us
         .congestion_controller_factory(Arc::new(SteadyConfig(limits.congestion_control)))
         .enable_segmentation_offload(limits.segmentation_offload);
     Arc::new(transport)
+}
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(limits::PATH_MTU_BYTES_MAX);
+    discovery
 }
 
 fn window(bytes: u64) -> VarInt {

@@ -13,6 +13,7 @@ pub mod limits;
 mod news;
 mod object;
 mod object_encode;
+mod ping;
 mod report;
 mod report_encode;
 
@@ -26,6 +27,7 @@ pub(crate) use object::peer_address as decode_peer_address;
 pub use object::{SCHEMA_VERSION, decode_resource};
 pub(crate) use object_encode::peer_address as encode_peer_address;
 pub use object_encode::{encode_bundle, encode_resource, encode_service_port};
+pub use ping::{PathMtu, PingAnswer, PingRequest, PingedLink, RoundTrips};
 pub use report::{
     ClusterExchanges, ClusterHealth, Counter, Link, LinkClass, LinkError, LinkState, Listener,
     ServiceHealth, StatusReport,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use wire::resource::limits::PING_PROBES_MAX;
 
 use super::objects::parse_duration;
 
@@ -56,4 +57,19 @@ pub struct Netcheck {
     /// Addresses to ask [default: all of the clusters that the node knows]
     #[arg(value_name = "HOST:PORT")]
     pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// The cluster
+    pub cluster: String,
+    /// How often each link is asked, five times a second: 1 to 100
+    #[arg(
+        short, long, default_value_t = 5, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(PING_PROBES_MAX))
+    )]
+    pub count: u32,
+    /// Show how large packets may be on each link, as far as path MTU discovery has found it
+    #[arg(long)]
+    pub mtu: bool,
 }

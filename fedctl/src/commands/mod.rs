@@ -22,6 +22,7 @@ mod links;
 mod members;
 mod netcheck;
 mod peer;
+mod ping;
 mod services;
 mod status;
 mod store;
@@ -46,7 +47,7 @@ pub enum Outcome {
     Done,
     /// `fedctl diff` found a difference.
     Differs,
-    /// `fedctl check` or `fedctl analyze` found something that does not work.
+    /// `fedctl check`, `fedctl ping` and others like them found something that does not work.
     Unwell,
     /// With `--strict` one of them found something that may not work.
     Warned,
@@ -86,6 +87,9 @@ pub fn run(cli: Cli) -> Result<Outcome, CommandError> {
             Command::Why(args) => return why::run(&args, &global, &printer).await,
             Command::Analyze(args) => return analyze::run(&args, &printer),
             Command::Netcheck(args) => return netcheck::run(&args, &global, &printer).await,
+            Command::Ping(args) => {
+                return ping::run(&args, &node(&global, &printer).await?, &printer).await;
+            }
             Command::BugReport(args) => bug_report::run(&args, &global, &printer).await,
             Command::Export(args) if args.dry_run => export::print_export(&args, &printer),
             Command::Namespace(Namespace::Grant(args)) if args.dry_run => {
@@ -158,6 +162,7 @@ async fn ask_node(
         | Command::Analyze(_)
         | Command::BugReport(_)
         | Command::Netcheck(_)
+        | Command::Ping(_)
         | Command::Completion(_)
         | Command::Complete { .. }
         | Command::Install(_)

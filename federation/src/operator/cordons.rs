@@ -55,12 +55,16 @@ fn check_known(node: &Operator, cluster: &ClusterName) -> Result<(), GrpcStatus>
         }
         return Ok(());
     }
-    let (_, resources) = node.revisions.resources();
-    let is_it = |resource: &Resource| matches!(resource, Resource::ClusterPeer(peer) if peer.name == *cluster);
-    match resources.values().any(is_it) {
+    match is_peer(node, cluster) {
         true => Ok(()),
         false => Err(CordonError::NoPeer(cluster.clone()).into()),
     }
+}
+
+pub(super) fn is_peer(node: &Operator, cluster: &ClusterName) -> bool {
+    let (_, resources) = node.revisions.resources();
+    let is_it = |resource: &Resource| matches!(resource, Resource::ClusterPeer(peer) if peer.name == *cluster);
+    resources.values().any(is_it)
 }
 
 /// What is to be said of a cluster: `None` if nobody cordoned it.

@@ -51,6 +51,7 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("CompareObjects", Role::Viewer),
     ("ApplyObjects", Role::Operator),
     ("DeleteObjects", Role::Operator),
+    ("PingCluster", Role::Viewer),
     ("SetCordon", Role::Operator),
     ("ListAudit", Role::Viewer),
     ("VerifyAudit", Role::Viewer),
@@ -197,7 +198,7 @@ mod tests {
     /// What only looks is named so, and nothing else is for viewers.
     #[test]
     fn viewers_may_look_and_nothing_more() {
-        let looks = ["Get", "List", "Compare", "Verify"];
+        let looks = ["Get", "List", "Compare", "Verify", "Ping"];
         for (name, role) in PROCEDURES {
             let looking = looks.iter().any(|verb| name.starts_with(verb));
             assert_eq!(looking, *role == Role::Viewer, "{name}");

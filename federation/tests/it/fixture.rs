@@ -155,6 +155,7 @@ impl Gateway {
             resume,
             relay_socket: None,
             relay_address: None,
+            answers_pings: true,
         };
         Self::open(node, gateway_message::Message::Subscribe(subscribe.encode())).await
     }
@@ -189,6 +190,7 @@ impl Gateway {
             match message.message {
                 Some(federation_message::Message::Delta(delta)) => break delta,
                 Some(federation_message::Message::News(_)) => {}
+                Some(federation_message::Message::Ping(_)) => panic!("nobody asked for a ping"),
                 None => panic!("an empty message"),
             }
         };

@@ -177,6 +177,7 @@ impl ResourceService for Service {
                         seen.heard.push(HeardFromPeer::decode(heard).unwrap());
                     }
                     ToNode::Subscribe(_) => panic!("a second Subscribe"),
+                    ToNode::Pinged(_) => panic!("an answer that nobody asked for"),
                 }
             }
         });

@@ -116,6 +116,10 @@ registry! {
         "The kernel allows small UDP receive buffers only.",
         "net.core.rmem_max has its default. It matters for throughput, not for whether it works.",
         "`sysctl -w net.core.rmem_max=4194304` on the machine; pods have what their node has.";
+    1124 GATEWAY_OUTDATED "GatewayOutdated":
+        "A gateway is older than what was asked of it.",
+        "The federation node was upgraded and this gateway was not yet.",
+        "Upgrade the gateway to the node's version; traffic goes on until then.";
     2001 TUNNEL_DOWN "TunnelDown":
         "There is no live tunnel to the cluster.",
         "The peer's gateway is not running, the network between drops packets, or no address answered.",

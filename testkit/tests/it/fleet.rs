@@ -15,6 +15,7 @@ mod imports;
 mod intent;
 mod listeners;
 mod loops;
+mod ping;
 mod policy;
 mod restart;
 mod rotation;

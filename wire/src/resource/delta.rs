@@ -28,6 +28,8 @@ pub struct Subscribe {
     pub relay_socket: Option<PathBuf>,
     /// The same for a node in another pod.
     pub relay_address: Option<SocketAddr>,
+    /// Whether the gateway may be sent a PingRequest.
+    pub answers_pings: bool,
 }
 
 impl Subscribe {
@@ -47,6 +49,7 @@ impl Subscribe {
                 &message.relay_address,
                 dialled_address,
             )?,
+            answers_pings: message.answers_pings,
         })
     }
 
@@ -63,6 +66,7 @@ impl Subscribe {
                 .unwrap_or_default()
                 .into(),
             relay_address: self.relay_address.map(|a| a.to_string()).unwrap_or_default(),
+            answers_pings: self.answers_pings,
         }
     }
 }

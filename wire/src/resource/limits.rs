@@ -53,3 +53,13 @@ pub const REVOCATIONS_MAX: usize = 128;
 pub const SERVING_GATEWAYS_MAX: usize = 1024;
 /// Most revoked trust domains.
 pub const REVOKED_TRUST_DOMAINS_MAX: usize = 4096;
+/// Most probes of one ping on each link.
+pub const PING_PROBES_MAX: u32 = 100;
+/// Time between two probes of a ping.
+pub const PING_INTERVAL_MS: u32 = 200;
+/// A probe that is not answered for so long is lost.
+pub const PING_TIMEOUT_MS: u32 = 3_000;
+/// How long a node waits for a gateway's answer beyond what the probes take.
+pub const PING_GRACE_MS: u32 = 2_000;
+/// Pings that one gateway has under way; more are refused.
+pub const PINGS_MAX: usize = 4;

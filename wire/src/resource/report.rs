@@ -180,7 +180,7 @@ fn socket(at: At<'_>, value: &str) -> Result<Option<SocketAddr>, WireError> {
     parse_optional(at, value, rule)
 }
 
-fn link(at: At<'_>, link: proto::Link) -> Result<Link, WireError> {
+pub(super) fn link(at: At<'_>, link: proto::Link) -> Result<Link, WireError> {
     let class = match proto::LinkClass::try_from(link.class) {
         Ok(proto::LinkClass::Fast) => LinkClass::Fast,
         Ok(proto::LinkClass::Bulk) => LinkClass::Bulk,

@@ -61,7 +61,7 @@ fn exchanges(exchanges: &ClusterExchanges) -> proto::ClusterExchanges {
     }
 }
 
-fn link(link: &Link) -> proto::Link {
+pub(super) fn link(link: &Link) -> proto::Link {
     let class = match link.class {
         LinkClass::Fast => proto::LinkClass::Fast,
         LinkClass::Bulk => proto::LinkClass::Bulk,

@@ -267,6 +267,7 @@ fn every_message_survives_the_wire() {
         resume: from,
         relay_socket: Some("/run/fedgate/relay.sock".into()),
         relay_address: Some("[fd00::7]:7446".parse().unwrap()),
+        answers_pings: true,
     };
     assert_eq!(Subscribe::decode(subscribe.encode()).unwrap(), subscribe);
     for address in ["gw:7446", "0.0.0.0:7446", "10.0.0.7:0"] {
@@ -689,6 +690,7 @@ proptest! {
         let _ = proto::Delta::decode(&bytes[..]).map(Delta::decode);
         let _ = proto::StatusReport::decode(&bytes[..]).map(StatusReport::decode);
         let _ = proto::Subscribe::decode(&bytes[..]).map(Subscribe::decode);
+        let _ = proto::PingAnswer::decode(&bytes[..]).map(PingAnswer::decode);
         let _ = proto::Ack::decode(&bytes[..]).map(Ack::decode);
         let _ = proto::EnrolRequest::decode(&bytes[..]).map(EnrolRequest::decode);
         let _ = proto::EnrolResponse::decode(&bytes[..]).map(EnrolResponse::decode);

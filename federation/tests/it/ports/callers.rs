@@ -112,6 +112,7 @@ impl Caller<'_> {
             resume: None,
             relay_socket: None,
             relay_address: None,
+            answers_pings: false,
         };
         let message = Some(gateway_message::Message::Subscribe(subscribe.encode()));
         let messages = futures_util::StreamExt::chain(

@@ -39,7 +39,7 @@ spec:
     text
 }
 
-fn bundle(world: &World, cluster: &str) -> TrustBundle {
+pub(super) fn bundle(world: &World, cluster: &str) -> TrustBundle {
     world.cluster(cluster).federation().unwrap().bundle().clone()
 }
 
