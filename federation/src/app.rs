@@ -2,6 +2,7 @@
 
 mod base;
 mod serving;
+mod unable;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use crate::folder::DataFolder;
 use crate::gateways::Gateways;
 use crate::health::{Loop, Vitals};
 use crate::intake::{self, Catalogs, Intake};
-use crate::kubernetes::{Connection, Surroundings, TokenReviewer};
+use crate::kubernetes::{Connection, Health, Surroundings, TokenReviewer};
 use crate::limits::{HEARD_MAX, STOP_TIMEOUT};
 use crate::membership::{self, Advertised, Ground, Membership};
 use crate::operator::{Federation, Operator, Started};
@@ -57,6 +58,7 @@ pub struct App {
     tasks: TaskTracker,
     provider: Option<FileProvider>,
     membership: Membership,
+    data_dir: PathBuf,
     /// Last: the folder stays locked until all else has ended.
     held: Option<(Vec<SocketFile>, DataFolder)>,
 }
@@ -116,9 +118,8 @@ pub async fn build_with(
     connection.start(surroundings(&base, members, (&intake, catalogs), shared.subscribe()));
     loops.push(Loop::spawn("the renewal of the node's SVID", renewal(&base), &base.tasks));
     if let Some(port) = health_port {
-        let (ca, svid, membership) = (base.ca.clone(), base.svid.clone(), membership.clone());
-        let vitals =
-            Vitals { loops, ca, svid, membership, gateways, revisions, intake, kubernetes };
+        let members = (membership.clone(), gateways);
+        let vitals = vitals(&base, loops, members, (revisions, intake), kubernetes);
         base.tasks.spawn(port.serve(vitals, base.stop.clone()));
     }
     log_start(&base.config);
@@ -135,6 +136,7 @@ pub async fn build_with(
         tasks: base.tasks,
         provider,
         membership,
+        data_dir: base.config.data_dir,
         held: Some((files, base.folder)),
     })
 }
@@ -148,6 +150,12 @@ impl App {
     /// This cluster in its federation.
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// Returns when only another process can go on, with the reason: the store has failed, and its disk
+    /// takes writes.
+    pub async fn until_unable(&self) -> String {
+        unable::until_unable(&self.membership, &self.data_dir).await
     }
 
     /// Where operators ask.
@@ -400,6 +408,26 @@ fn rotation(base: &Base, intent: &Intent, membership: &Membership) -> Arc<Rotati
     })
 }
 
+fn vitals(
+    base: &Base,
+    loops: Vec<Loop>,
+    (membership, gateways): (Membership, Gateways),
+    (revisions, intake): (Arc<Revisions>, Arc<Intake>),
+    kubernetes: Option<Arc<Health>>,
+) -> Vitals {
+    Vitals {
+        loops,
+        ca: base.ca.clone(),
+        svid: base.svid.clone(),
+        membership,
+        gateways,
+        revisions,
+        intake,
+        kubernetes,
+        data_dir: base.config.data_dir.clone(),
+    }
+}
+
 fn operator(
     base: &Base,
     intent: &Intent,
@@ -423,6 +451,7 @@ fn operator(
         membership: membership.clone(),
         declared: intent.declared.clone(),
         kubernetes: connection.health(),
+        data_dir: base.config.data_dir.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ pub use metrics::{CATALOG, MetricEntry};
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -64,6 +65,7 @@ pub(crate) struct Vitals {
     pub(crate) revisions: Arc<Revisions>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) kubernetes: Option<Arc<Health>>,
+    pub(crate) data_dir: PathBuf,
 }
 
 impl Vitals {
@@ -77,9 +79,9 @@ impl Vitals {
     /// quorum the node goes on with what it has.
     fn unready(&self, now: SystemTime) -> Vec<String> {
         let mut reasons = self.ended();
-        let store = self.membership.node().store().status();
-        if matches!(store.role, Role::Stopped | Role::Failed) {
-            let fault = store.fault.as_deref().unwrap_or("it is closed");
+        let is_closed = self.membership.node().store().status().role == Role::Stopped;
+        let closed = is_closed.then(|| "it is closed".to_owned());
+        if let Some(fault) = self.membership.store_fault().or(closed) {
             reasons.push(reason(STORE_FAULT, &format!("the store: {fault}")));
         }
         let svid = self.svid.current();

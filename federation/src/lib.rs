@@ -29,6 +29,7 @@ mod port;
 mod refusal;
 pub mod replica;
 mod revisions;
+mod room;
 mod rotation;
 mod socket;
 pub mod store;

@@ -100,6 +100,19 @@ pub const CLUSTERS_FOR_THREE_VOTERS: usize = 3;
 pub const CLUSTERS_FOR_FIVE_VOTERS: usize = 7;
 /// Damaged stores that are kept beside the one in use; with another one the node does not start.
 pub const STORES_KEPT_MAX: u32 = 4;
+/// With fewer bytes free on the disk of its data the node warns; on a small disk, with less than a quarter.
+pub const ROOM_LOW_BYTES: u64 = 512 * 1024 * 1024;
+/// With fewer it calls it an error; on a small disk, with less than an eighth.
+pub const ROOM_SHORT_BYTES: u64 = 128 * 1024 * 1024;
+/// With fewer the node does not start, nor begin its store anew; on a small disk, with less than a
+/// sixteenth.
+pub const ROOM_NEEDED_BYTES: u64 = 16 * 1024 * 1024;
+/// How often the node looks whether its store has failed, and whether the disk takes writes again.
+pub const STORE_FAULT_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a node whose store has failed goes on at least, so that starts in vain are far apart.
+pub const STORE_FAULT_PAUSE: Duration = Duration::from_secs(5);
+/// Members whose addresses are kept beside the store, to find the others without it: the eldest.
+pub const CONTACTS_MAX: usize = 32;
 /// Clusters that an admin may name as standbys: they hold the log without voting.
 pub const STANDBYS_MAX: usize = 4;
 /// Failed join attempts of one source (an IPv4 address or a /64) before it has to wait.

@@ -97,11 +97,12 @@ fn run(
         let node = Arc::new(app::build(config).await?);
         notifier.ready();
         let follow = tokio::spawn(follow(file, path, log, node.clone(), advertises));
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = tell(&node, notifier) => {}
-        }
+        let unable = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            () = tell(&node, notifier) => None,
+            reason = node.until_unable() => Some(reason),
+        };
         notifier.stopping();
         notifier.status("stopping");
         follow.abort();
@@ -110,7 +111,7 @@ fn run(
             Ok(node) => node.stop().await,
             Err(_) => anyhow::bail!("a task still holds the node"),
         }
-        Ok(())
+        unable.map_or(Ok(()), |reason| Err(anyhow::Error::msg(reason)))
     })
 }
 
@@ -135,6 +136,11 @@ async fn tell(node: &App, notifier: &Notifier) {
     loop {
         looks.tick().await;
         let cluster = node.membership().name();
+        if let Some(fault) = node.membership().store_fault() {
+            notifier
+                .status(&format!("{cluster} serves what it has; its store has failed: {fault}"));
+            continue;
+        }
         notifier.status(&match node.membership().mode() {
             Mode::Alone => {
                 format!(

@@ -97,6 +97,11 @@ impl Membership {
     }
 
     /// The verified state with its revision; `None` while alone.
+    /// Why the store takes no more writes, if it has refused one: only another process brings it back.
+    pub fn store_fault(&self) -> Option<String> {
+        self.node().store_fault()
+    }
+
     pub fn state(&self) -> Option<(Revision, Arc<crate::fleet::Fleet>)> {
         self.node().state()
     }

@@ -64,6 +64,7 @@ pub(crate) struct Operator {
     pub(crate) kubernetes: Option<Arc<Health>>,
     /// What was declared elsewhere than by `fedctl apply`.
     pub(crate) declared: Declared,
+    pub(crate) data_dir: PathBuf,
 }
 
 /// When the node started, on both clocks: ages come from the monotonic one.
@@ -81,7 +82,7 @@ pub(super) struct View {
     /// How the node gets on with its cluster's API server.
     pub(super) kubernetes: Vec<Diagnostic>,
     pub(super) gateways: Vec<GatewayView>,
-    /// Certificates of which little life is left.
+    /// Certificates of which little life is left, a disk that has little room.
     pub(super) alarms: Vec<Diagnostic>,
 }
 

@@ -95,6 +95,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Takes room until so much is left.
+    pub fn fill_to(&self, left: u64) -> anyhow::Result<()> {
+        let told = self.run("df", &["--block-size=1", "--output=avail", &self.shown()])?;
+        let free: u64 = told.split_whitespace().last().unwrap_or_default().parse()?;
+        let length = free.checked_sub(left).context("less than that is left already")?;
+        let filler = self.place.join("filler").display().to_string();
+        self.run("fallocate", &["--length", &length.to_string(), &filler]).map(drop)
+    }
+
     /// Gives it back.
     pub fn free(&self) -> anyhow::Result<()> {
         self.run("rm", &[&self.place.join("filler").display().to_string()]).map(drop)

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -106,6 +106,13 @@ advertise: [{{transport: quic, host: \"{host}\", port: {port}}}]
     pub fn spawn_federation(&mut self) -> anyhow::Result<()> {
         self.federation = Some(self.start("fedgate-federation", "federation", &self.node_under)?);
         Ok(())
+    }
+
+    /// Waits until the federation node has ended by itself; returns how.
+    pub fn until_federation_ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut node = self.federation.take().context("no federation node is running")?;
+        let what = format!("the end of the federation node of {}", self.spec.name);
+        Ok(wait::until(&what, START_LIMIT, || node.ended()))
     }
 
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {

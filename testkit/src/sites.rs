@@ -128,6 +128,19 @@ impl Sites {
         })
     }
 
+    /// Makes a site's node lead: it votes, has everything, and no change of the voters is under way.
+    pub fn lead(&self, place: usize) {
+        let name = &self.sites[place].spec.name;
+        wait::until_ok(&format!("{name} to lead"), LIMIT, || {
+            let (_, leader) = self.settled()?;
+            if leader != place {
+                self.sites[leader].fedctl(&["store", "transfer", "--to", name])?;
+                anyhow::bail!("{leader} led");
+            }
+            Ok(())
+        });
+    }
+
     /// # Panics
     /// When there is no such site.
     pub fn place(&self, name: &str) -> usize {

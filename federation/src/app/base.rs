@@ -23,6 +23,7 @@ use crate::cordon::Cordons;
 use crate::folder::DataFolder;
 use crate::operator::OperatorUsers;
 use crate::peer::{AllowedUsers, own_uid};
+use crate::room;
 use crate::rotation;
 use crate::svid::OwnSvid;
 
@@ -56,6 +57,7 @@ impl Base {
     pub(super) fn open(config: FederationConfig, now: SystemTime) -> anyhow::Result<Self> {
         let uid = own_uid().context("ask the kernel for this process's user")?;
         let folder = DataFolder::open(&config.data_dir).map_err(|e| coded(e.code(), e))?;
+        room::check(&config.data_dir).map_err(anyhow::Error::msg)?;
         let (ca, svid) = open_identity(&config, &folder, now)?;
         let trust = ClusterTrust::new(config.trust_domain.clone());
         trust.replace(&ca.bundle())?;

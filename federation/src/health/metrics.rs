@@ -11,6 +11,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::Vitals;
 use crate::alarms::Looked;
 use crate::membership::Mode;
+use crate::room::Room;
 use crate::store::Role;
 
 /// One metric of the node's; all are gauges.
@@ -59,6 +60,8 @@ catalog! {
         "Index of the store's revision that is in service here.";
     FAULT "fedgate_store_fault" &[],
         "1 if the store does not work: its disk failed, or it was found damaged.";
+    ROOM "fedgate_data_free_bytes" &[],
+        "Bytes free on the disk of the node's data.";
     WRITER "fedgate_kubernetes_writer" &[],
         "1 while this node holds the Lease of the one that writes to the cluster.";
     TROUBLES "fedgate_kubernetes_troubles" &[],
@@ -142,7 +145,10 @@ fn store(vitals: &Vitals, page: &mut Page) {
             page.push(LEADER_SILENCE, None, silence.as_secs_f64());
         }
     }
-    page.push(FAULT, None, one_if(status.fault.is_some()));
+    page.push(FAULT, None, one_if(vitals.membership.store_fault().is_some()));
+    if let Ok(room) = Room::of(&vitals.data_dir) {
+        page.push(ROOM, None, room.free as f64);
+    }
 }
 
 fn one_if(holds: bool) -> f64 {

@@ -153,6 +153,12 @@ impl Node {
             Err(error) => Err(error),
         }
     }
+    /// Why the store takes no more writes, if it has refused one. It is never tried again by this
+    /// process: nobody knows what is on the device.
+    pub(crate) fn store_fault(&self) -> Option<String> {
+        self.store().status().fault.or_else(|| self.disk.fault())
+    }
+
 
     /// Whether this node votes or stands by. The log does not tell a node that it was taken out; who
     /// hears no leader, is fed by others, and does not vote according to them, is out.

@@ -111,7 +111,7 @@ impl Node {
         });
         let reseeding = (status.role == Role::Reseeding)
             .then(|| "its log was lost; it waits until the members have let it go".to_string());
-        status.fault.clone().or(fenced).or(reseeding).or_else(|| status.distrusted.clone())
+        self.store_fault().or(fenced).or(reseeding).or_else(|| status.distrusted.clone())
     }
 
     /// Hands leadership over; only the leader can, so others are told who that is.

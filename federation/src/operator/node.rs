@@ -15,6 +15,7 @@ use super::{Operator, View};
 use crate::alarms::Looked;
 use crate::gateways::GatewayView;
 use crate::limits::DIAGNOSTICS_MAX;
+use crate::room;
 
 impl Operator {
     pub(super) fn view(&self, now: Instant) -> View {
@@ -33,7 +34,8 @@ impl Operator {
             snapshot: &findings.snapshot,
             gateways: &gateways,
         };
-        let alarms = looked.diagnostics(SystemTime::now());
+        let mut alarms = looked.diagnostics(SystemTime::now());
+        alarms.extend(room::alarm(&self.data_dir));
         View { revision, resources, findings, kubernetes, gateways, alarms }
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -25,6 +26,8 @@ const INFO_LOGS_MAX: usize = 2;
 pub struct RocksDisk {
     db: DB,
     folder: PathBuf,
+    /// The first write that was refused.
+    fault: OnceLock<String>,
 }
 
 impl RocksDisk {
@@ -50,7 +53,8 @@ impl RocksDisk {
             ColumnFamilyDescriptor::new(family.name(), options)
         });
         let db = DB::open_cf_descriptors(&options, folder, families);
-        Ok(Self { db: db.map_err(|error| disk_error("open", &error))?, folder: folder.into() })
+        let db = db.map_err(|error| disk_error("open", &error))?;
+        Ok(Self { db, folder: folder.into(), fault: OnceLock::new() })
     }
 
     /// Keeps what is in the folder beside it, before a damaged store is emptied in place; returns
@@ -105,7 +109,11 @@ impl Disk for RocksDisk {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(writes, &options).map_err(|error| disk_error("write", &error))
+        self.db.write_opt(writes, &options).map_err(|error| {
+            let error = disk_error("write", &error);
+            self.fault.get_or_init(|| error.to_string());
+            error
+        })
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
@@ -134,6 +142,10 @@ impl Disk for RocksDisk {
             }
         }
         Ok(pairs)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault.get().cloned()
     }
 
     fn last(&self, family: Family) -> Result<Option<Pair>, DiskError> {

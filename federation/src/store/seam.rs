@@ -136,6 +136,10 @@ pub trait Disk: Send + Sync + 'static {
     fn blocks(&self) -> bool {
         true
     }
+    /// Why a write was refused, if one was: nothing that is asked of it from then on can be relied on.
+    fn fault(&self) -> Option<String> {
+        None
+    }
     /// How long, on tokio's clock, is waited before and after a call: so that a disk which does not
     /// block can still be slow.
     fn latency(&self) -> Duration {

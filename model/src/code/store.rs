@@ -167,11 +167,15 @@ registry! {
     6311 STORE_FAULT "StoreFault":
         "This node's store does not work.",
         "Its disk is damaged, full or not writable, or a change to it failed half-way.",
-        "`fedctl store status` shows the problem; mend the disk and restart, or re-seed the node from its peers.";
+        "`fedctl store status` shows the problem. Free space or mend the disk: the node ends then, and its service manager starts it anew.";
     6312 MEMBERSHIP_BUSY "MembershipBusy":
         "Another founding, join, leave or restore is in progress on this node.",
         "Two operators, or one whose first command still waits.",
         "Wait for the first one to end, then look at `fedctl store status`.";
+    6313 STORE_ROOM_LOW "StoreRoomLow":
+        "The disk of the federation node's data is nearly full.",
+        "Something fills it: other data on the same disk, or a volume that is too small.",
+        "Free space there, or make the volume larger; without room the store stops taking writes.";
     6401 SPLIT_VIEW "SplitView":
         "A cluster signed two different contents as one generation.",
         "Its federation key is in two places or wrong hands, or its node tells members different histories.",
