@@ -70,6 +70,10 @@ advertise: [{transport: quic, host: gw.east.invalid, port: 8443}]
         }
     }
 
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

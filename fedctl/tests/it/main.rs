@@ -8,5 +8,8 @@ mod bug_report;
 mod changes;
 mod federation;
 mod fixture;
+mod gateway;
 mod kubernetes;
+mod ping;
 mod watch;
+mod why;
