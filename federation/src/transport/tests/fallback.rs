@@ -102,8 +102,10 @@ async fn the_store_goes_over_tcp_for_as_long_as_udp_does_not_pass() {
     let took = until_over(PeerTransport::Tcp, &east, &west).await;
     println!("over TCP after {took:?}");
     east.reaches(&west).await;
+    assert!(east.state_of(&west).to_string().starts_with("tcp 127.0.0.1:"));
     // West has no address of east's: its calls go back on the connection that east has dialled.
     west.reaches(&east).await;
+    assert!(west.state_of(&east).to_string().starts_with("held by /"));
     let peers = RaftPeers::new(east.transport.clone());
     let call = async |kind, size: usize| {
         let body = bytes::Bytes::from(vec![b'x'; size]);
