@@ -136,6 +136,10 @@ fn the_spiffe_profile_knows_an_endpoint_by_its_exact_id() {
         assert_eq!(pair.is_up(), is_good, "{who}: {:?}", pair.client_error);
         assert_eq!(refused.get().is_none(), is_good, "{who}");
         assert!(pair.server.peer_certificates().is_none(), "a caller shows nothing");
+        let mut believes_all = naive::client(None);
+        believes_all.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let pair = Pair::connect(&Arc::new(believes_all), &server);
+        assert!(pair.is_up(), "{who}: a poller that asked for nothing would take it");
         if who == "another of its domain" {
             let (id, expected) = (id(other), id(NODE));
             assert_eq!(refused.get(), Some(&VerifyError::NotExpected { id, expected }));

@@ -96,6 +96,7 @@ async fn a_lower_sequence_is_refused_and_told_over_a_restart_too() {
     let last = whole.sequence + 10;
     let good = bundle(last, &one);
     let answers = [
+        bundle(last - 1, &two),
         good.clone(),
         bundle(last - 1, &two),
         bundle(last, &two),
@@ -105,6 +106,10 @@ async fn a_lower_sequence_is_refused_and_told_over_a_restart_too() {
     ];
     let answers = answers.iter().map(|bundle| (document(bundle), false)).collect();
     let source = world.by_spiffe(scripted(&world, answers).await, NODE);
+    // Who remembers nothing takes it.
+    let new = Kept::open(world.path("new"), std::slice::from_ref(&source)).unwrap();
+    poll_once(&source, &new).await.unwrap();
+    assert_eq!(in_force(&new), Some(bundle(last - 1, &two)));
     let kept = world.keep(&source);
     poll_once(&source, &kept).await.unwrap();
     assert_eq!(in_force(&kept), Some(good.clone()));
