@@ -9,7 +9,7 @@ E2E := $(TARGET)/debug/kind-e2e --programs $(TARGET)/$(or $(PROFILE),debug)
 XTASK := $(BUILD) --quiet --bin xtask && $(TARGET)/debug/xtask
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs deb sim tidy fix docs bench-smoke bench-store bench-scale fuzz-smoke soak
+.PHONY: help setup setup-build build demo test e2e e2e-up e2e-env e2e-down e2e-programs deb sim tidy fix docs bench-smoke bench-far bench-store bench-scale fuzz-smoke soak
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,10 @@ bench-smoke: setup-build ## Measure a pair of gateways beside a direct connectio
 	$(BUILD) --release --bins
 	@$(TARGET)/release/bench smoke
 	@$(TARGET)/release/bench wan
+
+bench-far: setup-build ## Measure HTTP, PostgreSQL and Redis over long paths that lose packets, beside TCP
+	$(BUILD) --release --bins
+	@$(TARGET)/release/bench far
 
 bench-store: setup-build ## Measure the store of three clusters: joins, changes, writes, leaders that die
 	$(BUILD) --release --bins

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bench::scale::{node, reader};
-use bench::{etcd, scale, smoke, store, wan};
+use bench::{etcd, far, scale, smoke, store, wan};
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -18,6 +18,8 @@ enum Command {
     Smoke(smoke::Options),
     /// Small requests beside a long download at 40 ms
     Wan(wan::Options),
+    /// HTTP, PostgreSQL and Redis between two sites far apart, beside direct connections
+    Far(far::Options),
     /// The store of three real clusters: joins, changes, writes, and the deaths of leaders
     Store(store::Options),
     /// A federation of many simulated clusters: memory, bytes, egress
@@ -41,6 +43,7 @@ fn main() -> anyhow::Result<()> {
     let report = match command {
         Command::Smoke(options) => runtime.block_on(smoke::run(&options)),
         Command::Wan(options) => runtime.block_on(wan::run(&options)),
+        Command::Far(options) => far::run(&options),
         Command::Store(options) => runtime.block_on(store::run(&options)),
         Command::Scale(options) => runtime.block_on(scale::run(&options)),
         Command::Etcd(options) => runtime.block_on(etcd::run(&options)),

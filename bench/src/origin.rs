@@ -14,6 +14,7 @@ use hyper::body::Frame;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 
 pub const BODY_BYTES: usize = 1024;
@@ -21,8 +22,20 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Serves on a thread of its own until the process ends.
 pub fn start(address: SocketAddr) -> anyhow::Result<SocketAddr> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    serve_on(std::net::TcpListener::bind(address).context("bind the origin")?)
+}
+
+/// The same; what it sends is under this congestion control of the kernel's.
+pub fn start_with(address: SocketAddr, congestion: &str) -> anyhow::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address).context("bind the origin")?;
+    // Whom it accepts inherits it.
+    let set = SockRef::from(&listener).set_tcp_congestion(congestion.as_bytes());
+    set.with_context(|| format!("the kernel's congestion control {congestion}"))?;
+    serve_on(listener)
+}
+
+fn serve_on(listener: std::net::TcpListener) -> anyhow::Result<SocketAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
     std::thread::Builder::new()
