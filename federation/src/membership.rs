@@ -7,6 +7,7 @@
 
 mod attempts;
 mod change;
+mod contacts;
 mod control;
 mod current;
 mod departed;
@@ -96,12 +97,12 @@ impl Membership {
         self.node().mode()
     }
 
-    /// The verified state with its revision; `None` while alone.
     /// Why the store takes no more writes, if it has refused one: only another process brings it back.
     pub fn store_fault(&self) -> Option<String> {
         self.node().store_fault()
     }
 
+    /// The verified state with its revision; `None` while alone.
     pub fn state(&self) -> Option<(Revision, Arc<crate::fleet::Fleet>)> {
         self.node().state()
     }

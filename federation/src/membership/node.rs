@@ -22,6 +22,7 @@ use wire::resource::StoreNews;
 use wire::store::{Domain, Head, Mark, Member, Signed};
 
 use super::attempts::Attempts;
+use super::contacts::Contacts;
 use super::departed::Departed;
 use super::error::MembershipError;
 use super::grants::Grants;
@@ -90,6 +91,7 @@ pub(crate) struct Node {
     pub(super) outgoing: Notify,
     pub(super) leader: Mutex<Option<ClusterId>>,
     pub(super) departed: Departed,
+    pub(super) contacts: Arc<Contacts>,
     pub(crate) grants: Grants,
     pub(crate) pending: Pending,
     pub(crate) attempts: Attempts,
@@ -118,6 +120,12 @@ impl Node {
     pub(crate) fn fleet(&self) -> Result<Arc<Fleet>, MembershipError> {
         let state = self.state().map(|(_, fleet)| fleet);
         state.ok_or_else(|| match self.has_lost_its_state() {
+            true if !self.contacts.is_empty() => MembershipError::Store {
+                code: STORE_FAULT,
+                problem: "it was damaged, and is fetched from the other members; gateways keep \
+                          what they have till then"
+                    .into(),
+            },
             true => MembershipError::Store {
                 code: STORE_FAULT,
                 problem: "it was damaged, and nothing of it is left; `fedctl leave --force`, then \
@@ -141,8 +149,14 @@ impl Node {
 
     /// It was in a federation, and nothing of that can be read any more. It is not alone: it neither
     /// founds nor joins another one before it has left this one.
-    fn has_lost_its_state(&self) -> bool {
+    pub(super) fn has_lost_its_state(&self) -> bool {
         self.state().is_none() && (self.has_lost_its_log() || self.replica.is_damaged())
+    }
+
+    /// Why the store takes no more writes, if it has refused one. It is never tried again by this
+    /// process: nobody knows what is on the device.
+    pub(crate) fn store_fault(&self) -> Option<String> {
+        self.store().status().fault.or_else(|| self.disk.fault())
     }
 
     /// The federation that this node is in; none only if it is alone.
@@ -153,12 +167,6 @@ impl Node {
             Err(error) => Err(error),
         }
     }
-    /// Why the store takes no more writes, if it has refused one. It is never tried again by this
-    /// process: nobody knows what is on the device.
-    pub(crate) fn store_fault(&self) -> Option<String> {
-        self.store().status().fault.or_else(|| self.disk.fault())
-    }
-
 
     /// Whether this node votes or stands by. The log does not tell a node that it was taken out; who
     /// hears no leader, is fed by others, and does not vote according to them, is out.

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use wire::resource::StoreNews;
 
 use super::attempts::Attempts;
+use super::contacts::Contacts;
 use super::departed::Departed;
 use super::grants::Grants;
 use super::machine::FleetMachine;
@@ -59,6 +60,11 @@ impl Ground {
         self.data_dir.join("revocations")
     }
 
+    /// Whom the node spoke with last.
+    fn contacts(&self) -> PathBuf {
+        self.data_dir.join("contacts")
+    }
+
     fn load_key(&self) -> anyhow::Result<FederationKey> {
         FederationKey::load_or_create(&self.key_folder()).map_err(|e| coded(e.code(), e))
     }
@@ -72,15 +78,22 @@ impl Ground {
     }
 
     /// Opens the store's disk. One that is damaged is moved out of the way: the node then takes part
-    /// in nothing until the members have let it go, and its gateways keep what they have.
+    /// in nothing until the members have let it go, and its gateways keep what they have. So it is with
+    /// one that is gone, where there are contacts: an empty log must not vote in place of a lost one.
     fn open_disk(&self, node: u64) -> anyhow::Result<RocksDisk> {
         let folder = self.data_dir.join("store");
+        let is_gone = !folder.exists() && !Contacts::open(&self.contacts()).is_empty();
         let failed = |error: DiskError| {
             anyhow::Error::new(error)
                 .context(format!("open {}", folder.display()))
                 .context(model::code::STORE_FAULT.to_string())
         };
         let disk = match RocksDisk::open(&folder) {
+            Ok(disk) if is_gone => {
+                tracing::error!(folder = %folder.display(), "the store is gone; re-seeding");
+                store::reseed(&disk, node).map_err(failed)?;
+                disk
+            }
             Ok(disk) => disk,
             Err(error @ DiskError::Damaged(_)) => {
                 let kept = store::set_aside(&folder)
@@ -144,6 +157,7 @@ impl Ground {
             outgoing: Notify::new(),
             leader: Mutex::default(),
             departed: Departed::default(),
+            contacts: Arc::new(Contacts::open(&self.contacts())),
             grants: grants.map_err(|e| coded(e.code(), e))?,
             pending: Pending::default(),
             attempts: Attempts::default(),
@@ -157,6 +171,7 @@ impl Ground {
         });
         // The last good state is in service before anything else happens.
         node.take_own_state();
+        node.look_for_others();
         node.take_kept_revocations();
         node.enforce();
         node.run();
@@ -246,6 +261,7 @@ impl Ground {
         grants.and_then(|grants| grants.clear()).map_err(|e| coded(e.code(), e))?;
         let early = Early::open(&self.revocations());
         early.and_then(|early| early.clear()).map_err(|e| coded(e.code(), e))?;
+        Contacts::open(&self.contacts()).clear().map_err(|e| coded(e.code(), e))?;
         let mark = SignedMark::load(&self.data_dir);
         mark.and_then(|mut mark| mark.reset()).map_err(|e| coded(e.code(), e))?;
         retire(&self.key_folder())?;

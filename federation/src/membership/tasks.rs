@@ -39,6 +39,7 @@ impl Node {
         self.tasks.spawn(node().keep_published(stop()));
         self.tasks.spawn(node().keep_enforced());
         self.tasks.spawn(node().keep_head_fresh());
+        self.tasks.spawn(node().keep_contacts());
         self.tasks.spawn(node().take_told(told));
         let observer = self.observer.clone();
         let stop = stop();
@@ -133,7 +134,7 @@ impl Node {
             }
             let silence = self.store().status().silence.unwrap_or_default();
             let wanted = match self.state() {
-                None => false,
+                None => self.has_lost_its_state() && !self.contacts.is_empty(),
                 Some(_) => !self.in_group() || silence >= LEADER_SILENCE_MAX,
             };
             if self.has_lost_its_log() {
@@ -212,7 +213,7 @@ impl Node {
     fn tell_transport(&self, fleet: Option<&Fleet>) {
         let Some(fleet) = fleet else {
             self.departed.clear();
-            self.transport.set_peers(Vec::new(), BTreeSet::new());
+            self.transport.set_peers(self.contacted(), BTreeSet::new());
             return;
         };
         let (clusters, mut domains) = self.shut_out_early(fleet);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::code::EVENT_REFUSED;
-use model::{ClusterId, Revision};
+use model::{ClusterId, ClusterName, Revision};
 use rand::RngCore as _;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use wire::store::proto::store_service_client::StoreServiceClient;
 use wire::store::{Alive, Signed, WatchEvent, limits::MESSAGE_BYTES_MAX, proto};
 
 use crate::fleet::ViewError;
-use crate::transport::Transport;
+use crate::transport::{Transport, node_id};
 
 use super::feed::Standpoint;
 use super::limits::{
@@ -47,15 +47,21 @@ impl TransportLinks {
     pub fn new(transport: Transport, observer: Observer) -> Self {
         Self { transport, observer }
     }
+
+    /// A node that has lost its state knows no member, only whom it may speak with.
+    fn name(&self, cluster: &ClusterId) -> Option<ClusterName> {
+        let named = self.observer.member_name(cluster);
+        named.or_else(|| self.transport.cluster_of_node(node_id(cluster)))
+    }
 }
 
 impl Links for TransportLinks {
     fn channel(&self, cluster: &ClusterId) -> Option<Channel> {
-        self.transport.channel(&self.observer.member_name(cluster)?).ok()
+        self.transport.channel(&self.name(cluster)?).ok()
     }
 
     fn bulk_channel(&self, cluster: &ClusterId) -> Option<Channel> {
-        self.transport.bulk_channel(&self.observer.member_name(cluster)?).ok()
+        self.transport.bulk_channel(&self.name(cluster)?).ok()
     }
 }
 

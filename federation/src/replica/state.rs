@@ -35,6 +35,8 @@ struct Shared {
     /// `None` outside of a federation.
     kept: Mutex<Option<Kept>>,
     source: Mutex<Option<(ClusterId, Instant)>>,
+    /// Whom to ask while nothing is known yet.
+    introduced: Mutex<Vec<ClusterId>>,
     /// There was a state on the disk, and it was refused.
     damaged: AtomicBool,
 }
@@ -84,6 +86,7 @@ impl Replica {
             observer,
             kept: Mutex::new(None),
             source: Mutex::new(None),
+            introduced: Mutex::default(),
             damaged: AtomicBool::new(false),
         }));
         if let Some(federation) = replica.0.shelf.federation()? {
@@ -108,6 +111,11 @@ impl Replica {
             self.0.feed.clear();
         }
         self.start_with(VerifiedView::new(self.0.own, federation));
+    }
+
+    /// Names members to begin with, for a node that has lost its state.
+    pub(crate) fn introduce(&self, members: Vec<ClusterId>) {
+        *self.0.introduced.lock().unwrap_or_else(PoisonError::into_inner) = members;
     }
 
     fn load(&self, federation: FederationId) {
@@ -215,9 +223,12 @@ impl Replica {
         self.0.own
     }
 
-    /// The other active members.
+    /// The other active members; while there is no state, those to begin with.
     pub(super) fn members(&self) -> Vec<ClusterId> {
         let fleet = self.state();
+        if fleet.federation().is_none() {
+            return self.0.introduced.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        }
         let others = fleet.members().map(|member| member.cluster);
         others.filter(|cluster| *cluster != self.0.own).collect()
     }

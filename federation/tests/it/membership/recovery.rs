@@ -180,23 +180,40 @@ async fn a_damaged_store_is_kept_beside_before_it_is_emptied() {
     assert!(refused.contains("replace it, or move them"), "{refused}");
 }
 
-/// On a Replica nothing else has the state: who could be asked for it was part of it.
+fn damage_replica(store: &std::path::Path) {
+    let disk = RocksDisk::open(store).unwrap();
+    let state = disk.scan(Family::Replica, b"s", Some(b"t"), usize::MAX).unwrap();
+    let flip = |(key, mut value): (Vec<u8>, Vec<u8>)| {
+        *value.last_mut().unwrap() ^= 1;
+        Step::Put { family: Family::Replica, key, value }
+    };
+    assert!(!state.is_empty());
+    disk.write(state.into_iter().map(flip).collect(), true).unwrap();
+}
+
+/// It still knows whom it spoke with, and believes them as one that has just joined.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_a_damaged_state_fetches_it_anew() {
+    let mut clusters = federation(&["east", "west"]).await;
+    clusters[1].until_contacts().await;
+    clusters[1].stop_node().await;
+    damage_replica(&clusters[1].path("data/store"));
+    clusters[1].start_node().await;
+    clusters[1].until_mode(Mode::Replica).await;
+    clusters[1].until_members(2).await;
+    stop_all(clusters).await;
+}
+
+/// With its contacts a Replica has lost all by which it could find the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_with_a_damaged_state_is_not_alone() {
     let mut clusters = federation(&["east", "west"]).await;
     let west = &mut clusters[1];
     assert_eq!(west.membership().mode(), Mode::Replica);
+    west.until_contacts().await;
     west.stop_node().await;
-    {
-        let disk = RocksDisk::open(&west.path("data/store")).unwrap();
-        let state = disk.scan(Family::Replica, b"s", Some(b"t"), usize::MAX).unwrap();
-        let flip = |(key, mut value): (Vec<u8>, Vec<u8>)| {
-            *value.last_mut().unwrap() ^= 1;
-            Step::Put { family: Family::Replica, key, value }
-        };
-        assert!(!state.is_empty());
-        disk.write(state.into_iter().map(flip).collect(), true).unwrap();
-    }
+    damage_replica(&west.path("data/store"));
+    std::fs::remove_dir_all(west.path("data/contacts")).unwrap();
     west.start_node().await;
     let member = west.membership();
     let token = clusters[0].token(&request("other")).await;

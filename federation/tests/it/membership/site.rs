@@ -166,6 +166,13 @@ accessLog: {{path: access.log}}
         until(&format!("{wanted} members at {}", self.name), active, |n| *n == wanted).await;
     }
 
+    /// Waits until it has kept whom it speaks with: the federation's id and one other.
+    pub(crate) async fn until_contacts(&self) {
+        let folder = self.path("data/contacts");
+        let kept = || async { fs::read_dir(&folder).map_or(0, Iterator::count) };
+        until(&format!("contacts of {}", self.name), kept, |files| *files >= 2).await;
+    }
+
     pub(crate) async fn until_mode(&self, wanted: Mode) {
         let membership = self.membership();
         let what = format!("{} as a {}", self.name, wanted.as_str());

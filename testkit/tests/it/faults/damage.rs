@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use testkit::outside::Outside;
 use testkit::sites::{Distance, LIMIT};
 use testkit::writes::Writes;
 use testkit::{Process, Sites, wait};
 
+const EAST: usize = 0;
 const WEST: usize = 1;
 const SOUTH: usize = 2;
 
@@ -27,7 +29,7 @@ fn a_torn_end_is_forgiven_and_a_damaged_or_foreign_store_never_votes() {
     let store = sites[WEST].spec.folder.join("federation/store");
     // A write that nobody was told of ends in the middle.
     down(&mut sites);
-    let log = newest_log(&store);
+    let log = newest(&store, "log");
     let mut torn = fs::read(&log).unwrap();
     torn.extend_from_within(..7);
     fs::write(&log, torn).unwrap();
@@ -35,9 +37,7 @@ fn a_torn_end_is_forgiven_and_a_damaged_or_foreign_store_never_votes() {
 
     // Cut short in the middle of what was acknowledged.
     down(&mut sites);
-    let log = newest_log(&store);
-    let length = fs::metadata(&log).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(length / 2).unwrap();
+    cut(&newest(&store, "log"));
     up(&mut sites);
 
     assert!(!store.with_file_name("store.damaged-1").exists(), "a torn end is no damage");
@@ -46,8 +46,15 @@ fn a_torn_end_is_forgiven_and_a_damaged_or_foreign_store_never_votes() {
     for place in 0..3 {
         assert_eq!(acknowledged.missing(&sites, place).unwrap(), Vec::<String>::new());
     }
-    a_flipped_bit_ends_its_vote(&mut sites, &store);
-    for place in [0, SOUTH] {
+    let halved = |store: &Path| cut(&newest(store, "sst"));
+    damage_ends_a_vote_until_the_node_is_taken_in_again(&mut sites, WEST, "half a table", halved);
+    let flipped = |store: &Path| flip(&newest(store, "log"));
+    damage_ends_a_vote_until_the_node_is_taken_in_again(&mut sites, WEST, "a bit", flipped);
+    // Who founded the federation was fed by nobody before.
+    damage_ends_a_vote_until_the_node_is_taken_in_again(&mut sites, EAST, "its bit", flipped);
+    let gone = |store: &Path| fs::remove_dir_all(store).unwrap();
+    damage_ends_a_vote_until_the_node_is_taken_in_again(&mut sites, SOUTH, "the folder", gone);
+    for place in 0..3 {
         assert_eq!(acknowledged.missing(&sites, place).unwrap(), Vec::<String>::new());
     }
     outside.more(20);
@@ -56,21 +63,55 @@ fn a_torn_end_is_forgiven_and_a_damaged_or_foreign_store_never_votes() {
     seen.assert_clean();
 }
 
-/// In the middle of what was acknowledged: the store is kept beside, and the node that begins an empty
-/// one takes part in nothing.
-fn a_flipped_bit_ends_its_vote(sites: &mut Sites, store: &Path) {
-    down(sites);
-    flip(&newest_log(store));
-    sites[WEST].start_federation().unwrap();
-    let told = sites[WEST].log("federation");
-    assert!(told.contains("the store is damaged"), "{told}");
-    assert!(store.with_file_name("store.damaged-1").join("CURRENT").exists());
-    sites.led_by_one_of(&[0, SOUTH]);
+/// The node takes part in nothing with an empty log. It finds the others by what it has kept beside the
+/// store, is let go by them and taken in again, with everything that was acknowledged.
+fn damage_ends_a_vote_until_the_node_is_taken_in_again(
+    sites: &mut Sites,
+    place: usize,
+    what: &str,
+    harm: impl FnOnce(&Path),
+) {
+    let store = sites[place].spec.folder.join("federation/store");
+    let before = damaged_stores(&store);
+    sites[place].kill_federation().unwrap();
+    harm(&store);
+    let begun = Instant::now();
+    sites[place].start_federation().unwrap();
+    let told = sites[place].log("federation");
+    let kept = damaged_stores(&store) - before;
+    match store_is_gone(&told) {
+        true => assert_eq!(kept, 0),
+        false => assert!(told.contains("the store is damaged") && kept == 1, "{told}"),
+    }
+    let others: Vec<usize> = (0..=SOUTH).filter(|other| *other != place).collect();
+    sites.led_by_one_of(&others);
     let write = ["token", "issue", "spare", "--roles", "none", "--force"];
-    wait::until_ok("a write without west", LIMIT, || sites[0].fedctl(&write));
-    let votes =
-        sites.store(WEST).is_some_and(|store| store.mode == "member" && store.problem.is_empty());
-    assert!(!votes, "it votes with an empty log: {:?}", sites.store(WEST));
+    wait::until_ok("a write by the others", LIMIT, || sites[others[0]].fedctl(&write));
+    wait::until_ok("the node to vote again", LIMIT, || {
+        sites[place].fedctl(&["store", "status"])?;
+        let store = sites.store(place).context("no word")?;
+        anyhow::ensure!(store.mode == "member" && store.problem.is_empty(), "{store:?}");
+        Ok(())
+    });
+    let back = begun.elapsed();
+    sites.lead(place);
+    println!(
+        "{what}: {place} voted again {back:?} after its start, and led {:?} after it",
+        begun.elapsed()
+    );
+}
+
+fn damaged_stores(store: &Path) -> usize {
+    (1..10)
+        .filter(|number| store.with_file_name(format!("store.damaged-{number}")).exists())
+        .count()
+}
+
+fn store_is_gone(told: &str) -> bool {
+    told.lines()
+        .rev()
+        .find(|line| line.contains("re-seeding"))
+        .is_some_and(|it| it.contains("gone"))
 }
 
 fn down(sites: &mut Sites) {
@@ -79,17 +120,22 @@ fn down(sites: &mut Sites) {
 
 /// It votes again, by itself.
 fn up(sites: &mut Sites) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     sites[WEST].start_federation().unwrap();
     sites.settled().unwrap();
     println!("west voted again {:?} after its start", begun.elapsed());
 }
 
-fn newest_log(store: &Path) -> PathBuf {
+fn newest(store: &Path, ending: &str) -> PathBuf {
     let files = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
-    let logs = files.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+    let named = files.filter(|path| path.extension().is_some_and(|it| it == ending));
     let has = |path: &PathBuf| fs::metadata(path).unwrap().len() > 0;
-    logs.filter(has).max().expect("RocksDB has a log")
+    named.filter(has).max().expect("RocksDB has one")
+}
+
+fn cut(path: &Path) {
+    let length = fs::metadata(path).unwrap().len();
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
 }
 
 /// A bit in the middle of a file.
