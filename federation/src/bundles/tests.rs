@@ -175,13 +175,13 @@ async fn who_is_not_the_endpoint_is_refused_and_the_last_good_bundle_stays() {
     let error = poll_once(&world.by_spiffe(address, NODE), &kept).await.unwrap_err();
     assert_eq!(error.code(), code::PEER_IDENTITY_REFUSED, "{error}");
 
-    // On the web: another authority, another host.
+    // On the web: another authority; and nobody there.
     let address = world.serve(world.web()).await;
     let unknown = source_of_system(address);
     let error = poll_once(&unknown, &kept).await.unwrap_err();
     assert_eq!(error.code(), code::BUNDLE_ENDPOINT_FAILED, "{error}");
     let elsewhere = by_web(address);
-    let url = format!("https://ip6-localhost.invalid:{}/", address.port()).parse().unwrap();
+    let url = format!("https://127.0.0.2:{}/", address.port()).parse().unwrap();
     let error = poll_once(&BundleSource { url, ..elsewhere }, &kept).await.unwrap_err();
     assert!(error.to_string().contains("cannot be reached"), "{error}");
     poll_once(&by_web(address), &kept).await.unwrap();
