@@ -167,7 +167,8 @@ registry! {
     6311 STORE_FAULT "StoreFault":
         "This node's store does not work.",
         "Its disk is damaged, full or not writable, or a change to it failed half-way.",
-        "`fedctl store status` shows the problem. Free space or mend the disk: the node ends then, and its service manager starts it anew.";
+        "`fedctl store status` shows the problem. Free space or mend the disk: the node ends then, and its \
+         service manager starts it anew.";
     6312 MEMBERSHIP_BUSY "MembershipBusy":
         "Another founding, join, leave or restore is in progress on this node.",
         "Two operators, or one whose first command still waits.",

@@ -65,7 +65,7 @@ pub const CRATES: &[CrateRule] = &[
     },
     CrateRule {
         name: "bench",
-        uses: &["model", "wire", "identity", "gateway", "federation", "fedctl", "testkit"],
+        uses: &["model", "wire", "identity", "gateway", "federation", "fedctl", "testkit", "wan"],
         tests_use: &[],
     },
     CrateRule { name: "kind-e2e", uses: &["model", "wire", "api"], tests_use: &[] },
