@@ -155,7 +155,7 @@ fn nobody_measured(report: &Report) -> Option<CommandError> {
     // One that is only late may have the most to say.
     let late = problems.iter().find(|(_, problem)| problem.timed_out);
     let known = problems.iter().find(|(_, problem)| !problem.code.is_empty());
-    let (item, problem) = late.or(known).or(problems.first())?;
+    let (item, problem) = late.or(known).or_else(|| problems.first())?;
     let exit = if late.is_some() { Exit::TimedOut } else { Exit::Failed };
     let message = format!("no gateway has measured: {}: {}", item.gateway, problem.text);
     let error = CommandError::new(exit, message).hint(problem.fix.clone());
