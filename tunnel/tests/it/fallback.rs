@@ -42,11 +42,22 @@ impl Ways {
     }
 
     /// With no UDP at all.
-    async fn tcp_only() -> Self {
+    pub(crate) async fn tcp_only() -> Self {
         let ways = Self::new(Options::default, |relay| relay.cut("west").unwrap()).await;
         ways.east.reaches(&ways.west).await;
         ways.west.reaches(&ways.east).await;
         ways
+    }
+
+    /// With UDP that passes, until it is cut.
+    pub(crate) async fn over_udp() -> Self {
+        let ways = Self::new(Options::default, |_| {}).await;
+        ways.run_over(Transport::Quic).await;
+        ways
+    }
+
+    pub(crate) fn cut(&self) {
+        self.relay.cut("west").unwrap();
     }
 
     fn both(&self) -> [(&Site, &Site); 2] {
@@ -147,8 +158,7 @@ async fn a_pair_of_many_workers_meets_over_tcp() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn udp_that_stops_is_replaced_and_when_it_passes_again_used_again() {
-    let ways = Ways::new(Options::default, |_| {}).await;
-    ways.run_over(Transport::Quic).await;
+    let ways = Ways::over_udp().await;
     let live = |transport: Transport| {
         [&ways.east, &ways.west]
             .iter()

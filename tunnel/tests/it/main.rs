@@ -9,6 +9,7 @@ mod fallback;
 mod faults;
 mod hostile;
 mod moving;
+mod ping;
 mod relay;
 mod relay_fallback;
 mod replace;
