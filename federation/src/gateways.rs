@@ -15,8 +15,8 @@ use wire::resource::{Ack, LinkState, ServingGateways, StatusReport, Subscribe};
 
 use crate::limits::GATEWAYS_MAX;
 use crate::peer::Caller;
-use ping::{Asks, Pings};
 pub(crate) use ping::{Asked, GatewayPing, PingProblem};
+use ping::{Asks, Pings};
 
 /// Every gateway that is connected, or was since the node started.
 #[derive(Debug, Clone, Default)]

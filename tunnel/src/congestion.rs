@@ -39,7 +39,7 @@ impl ControllerFactory for SteadyConfig {
             }
         };
         let filter = (self.0 == CongestionControl::Steady).then(LossFilter::default);
-        Box::new(Steady { inner, filter, rtt: RttSpread::default() })
+        Box::new(Steady { inner, filter, rtt: RttSpread::default(), told_off_until: None })
     }
 }
 
@@ -48,6 +48,8 @@ pub(crate) struct Steady {
     inner: Box<dyn Controller>,
     filter: Option<LossFilter>,
     rtt: RttSpread,
+    /// A router marked packets, or nothing came through for long: until then the window has no floor.
+    told_off_until: Option<Instant>,
 }
 
 impl Steady {
@@ -71,6 +73,7 @@ impl Controller for Steady {
         rtt: &RttEstimator,
     ) {
         self.rtt.observe(now, rtt);
+        self.told_off_until = self.told_off_until.filter(|until| now < *until);
         if let Some(filter) = &mut self.filter {
             filter.acknowledged(bytes, self.inner.window());
         }
@@ -96,6 +99,9 @@ impl Controller for Steady {
     ) {
         // Lost bytes of 0 are an ECN mark: a router says that it is congestion.
         let is_congestion = is_persistent_congestion || lost_bytes == 0;
+        if is_congestion {
+            self.told_off_until = Some(now + self.rtt.smoothed);
+        }
         let is_isolated = self
             .filter
             .as_mut()
@@ -109,8 +115,13 @@ impl Controller for Steady {
         self.inner.on_mtu_update(new_mtu);
     }
 
+    /// One connection has the exchanges of many. However much the path loses by itself, they may send
+    /// what one new connection may unasked (RFC 6928), unless a queue stands or a router says otherwise.
     fn window(&self) -> u64 {
-        self.inner.window()
+        let has_floor =
+            self.filter.is_some() && self.told_off_until.is_none() && !self.rtt.has_queue();
+        let floor = if has_floor { self.inner.initial_window() } else { 0 };
+        self.inner.window().max(floor)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -118,8 +129,8 @@ impl Controller for Steady {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        let inner = self.inner.clone_box();
-        Box::new(Self { inner, filter: self.filter, rtt: self.rtt })
+        let Self { filter, rtt, told_off_until, .. } = *self;
+        Box::new(Self { inner: self.inner.clone_box(), filter, rtt, told_off_until })
     }
 
     fn initial_window(&self) -> u64 {
@@ -213,6 +224,11 @@ mod tests {
 
     /// Window after so many packets of which each `every`th is lost, at this standing queue.
     fn window_after(control: CongestionControl, every: u64, queue: Duration) -> (u64, u64) {
+        let (start, steady) = steady_after(control, every, queue);
+        (start, steady.window())
+    }
+
+    fn steady_after(control: CongestionControl, every: u64, queue: Duration) -> (u64, Steady) {
         let mut steady = build(control);
         let base = Duration::from_millis(40);
         steady.rtt.follow(Instant::now(), base, base + queue, base + queue);
@@ -225,7 +241,7 @@ mod tests {
                 filter.acknowledged(1200, start);
             }
         }
-        (start, steady.window())
+        (start, steady)
     }
 
     #[test]
@@ -235,8 +251,15 @@ mod tests {
         assert_eq!(start, after, "1 % loss without a queue");
         let (start, after) = window_after(steady, 100, Duration::from_millis(30));
         assert!(after < start, "1 % loss with a standing queue");
-        let (start, after) = window_after(steady, 10, Duration::ZERO);
-        assert!(after < start, "10 % loss");
+        let (start, after) = steady_after(steady, 10, Duration::ZERO);
+        assert!(after.inner.window() < start, "10 % loss");
+        assert_eq!(
+            after.window(),
+            start,
+            "10 % loss without a queue, and a new connection's window"
+        );
+        let (start, after) = window_after(steady, 10, Duration::from_millis(30));
+        assert!(after < start, "10 % loss with a standing queue");
         let (start, after) = window_after(CongestionControl::Cubic, 100, Duration::ZERO);
         assert!(after < start, "CUBIC takes each loss for congestion");
     }

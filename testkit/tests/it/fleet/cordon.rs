@@ -15,7 +15,11 @@ use wire::operator::proto::{FoundRequest, IssueTokenRequest};
 use super::{LIMIT, WORKERS, World, host, intent, two_exporters};
 
 /// `fedctl` as a user runs it, against a cluster's node.
-pub(super) fn fedctl(world: &World, cluster: &str, words: &str) -> JoinHandle<Result<Outcome, CommandError>> {
+pub(super) fn fedctl(
+    world: &World,
+    cluster: &str,
+    words: &str,
+) -> JoinHandle<Result<Outcome, CommandError>> {
     let server = format!("unix:{}", world.cluster(cluster).operator_socket().display());
     let line = format!("fedctl --server {server} {words}");
     let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();

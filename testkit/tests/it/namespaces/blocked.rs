@@ -1,8 +1,6 @@
 //! Three sites, to one of which no UDP passes: it joins, votes and talks over TCP. Then UDP passes, and
 //! then not again.
 
-#![expect(clippy::print_stdout, reason = "a test tells the times that were measured")]
-
 use std::time::{Duration, Instant};
 
 use testkit::wait;
