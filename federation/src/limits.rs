@@ -199,6 +199,8 @@ pub const PROPOSE_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const PROPOSE_PAUSE_MAX: Duration = Duration::from_millis(800);
 /// How often the leader looks whether the right clusters vote.
 pub const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a member is looked for that can take over from one that leaves.
+pub const HEIR_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a cluster that said that it leaves is kept out of the group.
 pub const EXCLUSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a change of the group may take.

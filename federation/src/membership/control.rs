@@ -15,8 +15,8 @@ use super::error::MembershipError;
 use super::node::{Node, node_id};
 use super::voters::{Eligible, Group, plan};
 use crate::limits::{
-    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_PAUSE, GROUP_CHANGE_TIMEOUT, PROBE_TIMEOUT,
-    PROBES_MAX,
+    CONTROL_INTERVAL, EXCLUSION_TIMEOUT, GROUP_CHANGE_PAUSE, GROUP_CHANGE_TIMEOUT, HEIR_PATIENCE,
+    PROBE_TIMEOUT, PROBES_MAX, PROPOSE_PAUSE_MAX, PROPOSE_PAUSE_MIN,
 };
 use crate::store::MembersError;
 
@@ -65,7 +65,7 @@ impl Node {
         if !now.voters.contains(&node) && !now.standbys.contains(&node) {
             return Ok(());
         }
-        let wanted = self.plan_group(&now).await;
+        let wanted = self.plan_without(node, &now).await;
         if wanted.voters.contains(&node) {
             return Err(MembershipError::NotAllowed {
                 code: LEAVE_UNSAFE,
@@ -80,6 +80,21 @@ impl Node {
             return self.hand_over(&now, &wanted).await;
         }
         self.change_group(wanted).await
+    }
+
+    /// The plan without this node, as soon as somebody answers who can take over: a member that has just
+    /// joined may not be reached yet.
+    async fn plan_without(&self, node: u64, now: &Group) -> Group {
+        let deadline = Instant::now() + HEIR_PATIENCE;
+        let mut pause = PROPOSE_PAUSE_MIN;
+        loop {
+            let wanted = self.plan_group(now).await;
+            if !wanted.voters.contains(&node) || Instant::now() + pause >= deadline {
+                return wanted;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PROPOSE_PAUSE_MAX);
+        }
     }
 
     /// A leader cannot take itself out: it sees to it that those who stay vote, and lets one of them
