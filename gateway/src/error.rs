@@ -165,8 +165,11 @@ impl Kind {
     /// What the end of a stream means where the endpoint is.
     pub fn at_destination(how: StreamErrorKind, code: ErrorCode) -> Self {
         match (how, code) {
-            // The peer closed the connection under an exchange, whatever it had to say of it.
-            (StreamErrorKind::ConnectionLost, ErrorCode::NoError) => Self::TunnelLost,
+            // The peer closed the connection under an exchange, whatever it had to say of it; or one side
+            // trusts its certificates no more, which says nothing of younger ones.
+            (StreamErrorKind::ConnectionLost, ErrorCode::NoError | ErrorCode::AdmissionRefused) => {
+                Self::TunnelLost
+            }
             (_, code) => Self::of_code(code),
         }
     }
@@ -389,6 +392,16 @@ mod tests {
         }
         let refused = Refused::new(ErrorCode::Cancelled, Dispatched::No, "OPEN came too late");
         assert_eq!(ProxyError::refused(&refused).kind, Kind::Truncated);
+    }
+
+    /// After a rotation of roots another connection may be trusted, by the younger certificates.
+    #[test]
+    fn a_connection_that_is_trusted_no_more_is_not_its_cluster() {
+        let refused = ErrorCode::AdmissionRefused;
+        let lost = Kind::at_source(StreamErrorKind::ConnectionLost, refused);
+        assert_eq!((lost, lost.retry()), (Kind::TunnelLost, Retry::Elsewhere));
+        let told = Kind::at_source(StreamErrorKind::Reset, refused);
+        assert_eq!((told, told.retry()), (Kind::IdentityRefused, Retry::Never));
     }
 
     #[test]
