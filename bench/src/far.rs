@@ -85,7 +85,7 @@ fn write_applications(text: &mut String, stage: &Stage, options: &Options) -> an
     writeln!(text, "|---|---|---|---|")?;
     let measurements = [
         ("pgbench, 8 clients, select only", clients::pgbench as clients::Measure, "-S"),
-        ("pgbench, 8 clients, TPC-B-like", clients::pgbench, "-N"),
+        ("pgbench, 8 clients, simple update (`-N`)", clients::pgbench, "-N"),
         ("redis-benchmark, 50 clients, SET", clients::redis_benchmark, "set"),
         ("redis-benchmark, 50 clients, GET", clients::redis_benchmark, "get"),
     ];
