@@ -83,7 +83,8 @@ fn prepare(name: &str, host: u8, folder: &Path) -> anyhow::Result<Site> {
     })
 }
 
-async fn first_answer(target: &Target) -> anyhow::Result<()> {
+/// Waits until a request is answered, but not for ever.
+pub(crate) async fn first_answer(target: &Target) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(2));
     loop {

@@ -34,7 +34,7 @@ pub(super) fn small(
     lasting: Duration,
 ) -> anyhow::Result<Outcome> {
     let target = stage.http(way);
-    let outcome = inside(stage, async move {
+    let outcome = stage.in_east(async move {
         // Connections and their windows are there before anything counts.
         load::open(&target, CONNECTIONS, rate, Duration::from_secs(2)).await;
         anyhow::Ok(load::open(&target, CONNECTIONS, rate, lasting).await)
@@ -45,7 +45,7 @@ pub(super) fn small(
 
 /// One download, from its start.
 pub(super) fn goodput_mbps(stage: &Stage, way: Way, lasting: Duration) -> anyhow::Result<f64> {
-    let received = inside(stage, download(stage.http(way), lasting))?;
+    let received = stage.in_east(download(stage.http(way), lasting))?;
     Ok(received as f64 * 8.0 / 1e6 / lasting.as_secs_f64())
 }
 
@@ -65,17 +65,6 @@ async fn download(target: Target, lasting: Duration) -> anyhow::Result<u64> {
     }
     driver.abort();
     Ok(received)
-}
-
-/// Runs on a thread in east's namespace.
-fn inside<T: Send>(
-    stage: &Stage,
-    work: impl Future<Output = anyhow::Result<T>> + Send,
-) -> anyhow::Result<T> {
-    stage.east.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(work)
-    })?
 }
 
 /// `what` is pgbench's built-in script.

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fedctl::demo::manifests::{self, BackendRefKind, HTTP_PORT, clusterset_host, tcp_port};
-use fedctl::demo::probe;
 use testkit::{Process, Site, SiteSpec, site};
 use wan::netns::Netns;
 use wan::{Impairment, PortConfig, TunConfig, TunRouter};
 
 use crate::load::Target;
 use crate::origin;
+use crate::pair::first_answer;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const EAST: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
@@ -104,7 +104,8 @@ impl Stage {
             _west: west,
             _folder: folder,
         };
-        stage.first_answer()?;
+        let target = stage.http(Way::Federation);
+        stage.in_east(async { first_answer(&target).await })?;
         stage.fill_database()?;
         Ok(stage)
     }
@@ -130,24 +131,14 @@ impl Stage {
         tcp(way, REDIS_PORT, "api")
     }
 
-    fn first_answer(&self) -> anyhow::Result<()> {
-        let target = self.http(Way::Federation);
+    /// Runs on a thread in east's namespace.
+    pub(super) fn in_east<T: Send>(
+        &self,
+        work: impl Future<Output = anyhow::Result<T>> + Send,
+    ) -> anyhow::Result<T> {
         self.east.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let begun = Instant::now();
-                let mut pace = tokio::time::interval(Duration::from_millis(20));
-                loop {
-                    pace.tick().await;
-                    match probe::get_once(target.address, &target.host).await {
-                        Ok(_) => return Ok(()),
-                        Err(error) if begun.elapsed() > LIMIT => {
-                            return Err(error.context("no first answer"));
-                        }
-                        Err(_) => {}
-                    }
-                }
-            })
+            runtime.block_on(work)
         })?
     }
 

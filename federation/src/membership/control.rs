@@ -92,7 +92,7 @@ impl Node {
             if !wanted.voters.contains(&node) || Instant::now() + pause >= deadline {
                 return wanted;
             }
-            tokio::time::sleep(pause).await;
+            self.pause(pause).await;
             pause = (pause * 2).min(PROPOSE_PAUSE_MAX);
         }
     }

@@ -23,7 +23,7 @@ fn address(site: &Site) -> PeerAddress {
     PeerAddress { transport: Transport::Quic, host: addr.ip().to_string(), port: addr.port() }
 }
 
-fn joiner(seed: u8) -> JoinCertificate {
+pub(crate) fn joiner(seed: u8) -> JoinCertificate {
     FederationKey::from_seed(&[seed; 32]).self_signed().unwrap()
 }
 
@@ -122,6 +122,26 @@ async fn only_a_federation_node_gets_a_store_connection() {
     connected(&cell, &west, &mut incoming).await;
 }
 
+/// Four streams of a joiner's at a time; the fifth waits for one of them.
+pub(crate) async fn joiner_is_bounded(joiner: &RelayConnection, accepted: &RelayConnection) {
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut stream = joiner.open().await.unwrap();
+        stream.write_all(b"x").await.unwrap();
+        streams.push(stream);
+    }
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        taken.push(accepted.accept().await.unwrap());
+    }
+    let mut fifth = std::pin::pin!(accepted.accept());
+    assert!(futures_util::poll!(&mut fifth).is_pending());
+    taken.pop();
+    assert!(fifth.await.is_some());
+    // The joiner takes none.
+    assert!(accepted.open().await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_joiner_is_let_in_unverified_and_bounded() {
     let (_east, west) = host();
@@ -133,23 +153,7 @@ async fn a_joiner_is_let_in_unverified_and_bounded() {
         let accepted = incoming.next().await.unwrap();
         assert_eq!((accepted.protocol(), accepted.peer()), (Protocol::Join, None));
         if seed == 0 {
-            // Four streams at a time; the fifth waits for one of them.
-            let mut streams = Vec::new();
-            for _ in 0..5 {
-                let mut stream = ours[0].open().await.unwrap();
-                stream.write_all(b"x").await.unwrap();
-                streams.push(stream);
-            }
-            let mut taken = Vec::new();
-            for _ in 0..4 {
-                taken.push(accepted.accept().await.unwrap());
-            }
-            let mut fifth = std::pin::pin!(accepted.accept());
-            assert!(futures_util::poll!(&mut fifth).is_pending());
-            taken.pop();
-            assert!(fifth.await.is_some());
-            // The joiner takes none.
-            assert!(accepted.open().await.is_err());
+            joiner_is_bounded(&ours[0], &accepted).await;
         }
     }
     let fifth = dialler.dial_join(&joiner(9), &address(&west)).await.unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use identity::{ExpectedPeer, FederationKey, JoinCertificate, client_config, join_client_config};
+use identity::{ExpectedPeer, client_config, join_client_config};
 use model::{PeerAddress, Transport};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,7 @@ use wire::tunnel::{ALPN_STORE, ALPN_TUNNEL, ErrorCode};
 
 use crate::admission::{cell_of, host};
 use crate::fallback::forward;
+use crate::relay::{joiner, joiner_is_bounded};
 use crate::site::{Cluster, LONG, Site, trust, wait_for};
 
 const NODE: &str = "/fedgate/federation/node-0";
@@ -67,10 +68,6 @@ impl Drop for Way {
     fn drop(&mut self) {
         self.forward.abort();
     }
-}
-
-fn joiner(seed: u8) -> JoinCertificate {
-    FederationKey::from_seed(&[seed; 32]).self_signed().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,23 +191,7 @@ async fn joiners_over_tcp_are_bounded() {
         let accepted = way.incoming.next().await.unwrap();
         assert_eq!((accepted.protocol(), accepted.peer()), (Protocol::Join, None));
         if seed == 0 {
-            // Four streams at a time; the fifth waits for one of them.
-            let mut streams = Vec::new();
-            for _ in 0..5 {
-                let mut stream = ours[0].open().await.unwrap();
-                stream.write_all(b"x").await.unwrap();
-                streams.push(stream);
-            }
-            let mut taken = Vec::new();
-            for _ in 0..4 {
-                taken.push(accepted.accept().await.unwrap());
-            }
-            let mut fifth = std::pin::pin!(accepted.accept());
-            assert!(futures_util::poll!(&mut fifth).is_pending());
-            taken.pop();
-            assert!(fifth.await.is_some());
-            // The joiner takes none.
-            assert!(accepted.open().await.is_err());
+            joiner_is_bounded(&ours[0], &accepted).await;
         }
     }
     let fifth = dialler.dial_join(&joiner(9), &way.address).await.unwrap();
