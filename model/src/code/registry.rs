@@ -181,9 +181,9 @@ registry! {
         "The caller's user or ServiceAccount may not enrol, the name is taken, or the request is malformed.",
         "Run the gateway as the node's user, or list its uid or ServiceAccount under `enrolment`.";
     3006 BUNDLE_ROLLBACK "BundleRollback":
-        "A trust bundle with a lower sequence than the one in force was refused.",
-        "An old file was put back, or someone replays old state.",
-        "Export the bundle again from the cluster that owns the trust domain.";
+        "A trust bundle was refused: its sequence is lower than that of the one in force, or the same with other keys.",
+        "Lower: an old file was put back, or old state is replayed. The same: its keys changed and its number did not.",
+        "Take it again from the cluster that owns the trust domain; where the number is the same, that one raises it first.";
     3007 BUNDLE_MISSING "BundleMissing":
         "The gateway has no bundle of its own trust domain, so that it cannot tell its node from others.",
         "The file `federation.bundle` is damaged or not there yet: the node writes ConfigMap fedgate-trust at start.",
