@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use model::{ClusterName, Transport};
+use model::{ClusterName, Transport, code};
 use tokio::task::JoinHandle;
 use tunnel::{Exchange, Part, TunnelLimits, WorkerTunnel};
 use wan::{FlowSpread, UdpRelay};
@@ -251,6 +251,46 @@ async fn a_link_that_nobody_replaces_ends_with_its_certificates_and_takes_its_ex
     };
     assert_eq!(error.code, ErrorCode::AdmissionRefused, "{error}");
     assert!(error.to_string().contains("SVID expired"), "{error}");
+    assert_eq!(replaced([&east, &west]), 0);
+}
+
+/// East's node is away, so that east has no younger SVID. West's is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_outlives_its_svid_to_the_limit_and_nobody_connects_with_that_anew() {
+    /// What `EXPIRED_SVID_AGE_MAX` is elsewhere.
+    const LIVES_ON: Duration = Duration::from_secs(6);
+    let limits = TunnelLimits { expired_svid_age_max: LIVES_ON, ..strict() };
+    let clusters = ["east", "west"].map(Cluster::new);
+    let all = [&clusters[0], &clusters[1]];
+    let site = |name, cluster: usize| start(name, &clusters[cluster], &all, options(&limits, 1));
+    let (east, late, west) = (site("gw-0", 0), site("gw-1", 0), site("gw-0", 1));
+    connect(&east, &west, 1).await;
+    let end = |site: &Site| site.cell.load().svid.as_ref().unwrap().not_after();
+    let (ends_at, ends_last) = (end(&east), end(&east).max(end(&late)));
+    let mut exchange = east.open(&west, "echo", StreamKind::Tcp).await;
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    while SystemTime::now() <= ends_last {
+        say(&mut exchange).await.unwrap();
+        tick.tick().await;
+    }
+    renew(&west, LIFE * 10);
+
+    late.tunnel.set_peers(vec![west.peer()]);
+    let refused = || late.tunnel.links().into_iter().find_map(|row| row.last_error);
+    wait_for("the refusal of a new connection", || refused().is_some()).await;
+    let error = refused().unwrap();
+    assert_eq!(error.code, code::PEER_IDENTITY_REFUSED, "{}", error.text);
+    assert!(rows(&late) == 0 && ends_at + LIVES_ON > SystemTime::now());
+
+    let error = loop {
+        if let Err(error) = say(&mut exchange).await {
+            break error;
+        }
+        tick.tick().await;
+    };
+    let lived_on = ends_at.elapsed().unwrap();
+    assert!(lived_on >= LIVES_ON && lived_on < LIVES_ON * 2, "{lived_on:?}: {error}");
+    assert!(error.contains("SVID expired"), "{error}");
     assert_eq!(replaced([&east, &west]), 0);
 }
 
