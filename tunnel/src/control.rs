@@ -78,6 +78,7 @@ pub(crate) fn start(context: &Arc<WorkerContext>, greeted: Greeted) -> Option<Ar
         health,
         exchanges_seen: 0,
         drain_told: None,
+        drain_heard: false,
         idle_since: now,
         news: Cursor::default(),
         news_at: None,
@@ -94,7 +95,10 @@ struct ControlTask {
     link: Arc<Link>,
     health: Health,
     exchanges_seen: u64,
+    /// The grace of the last DRAIN here, until it was taken back.
     drain_told: Option<u32>,
+    /// The peer has said DRAIN here, and has not taken it back.
+    drain_heard: bool,
     idle_since: Instant,
     /// How far the peer was told of Heads and revocations here, and when last.
     news: Cursor,
@@ -166,17 +170,24 @@ impl ControlTask {
         }
         self.relieve_stalls();
         self.retire(now);
-        let drain = *self.shared.drain.borrow();
-        if drain.is_some() && drain != self.drain_told {
-            self.drain_told = drain;
-            self.writer.drain(drain.unwrap_or_default());
-        }
+        let is_back = self.tell_drain();
         let (news_due, next_check_at) = self.news_due(now, next_check_at);
         let siblings_due = self.shared.gossip.siblings().version != self.siblings_told;
-        if beacon_due || news_due || siblings_due {
+        if beacon_due || news_due || siblings_due || is_back {
             self.beacon(now, silence, news_due);
         }
         next_check_at
+    }
+
+    /// Says DRAIN when it is due. `true`: it is taken back, which the next beacon says.
+    fn tell_drain(&mut self) -> bool {
+        let grace_ms = self.shared.drain_grace();
+        let before = std::mem::replace(&mut self.drain_told, grace_ms);
+        match grace_ms {
+            Some(grace_ms) if before != Some(grace_ms) => self.writer.drain(grace_ms),
+            _ => {}
+        }
+        before.is_some() && grace_ms.is_none()
     }
 
     fn beacon(&mut self, now: Instant, silence: Duration, with_news: bool) {
@@ -190,7 +201,9 @@ impl ControlTask {
             true => Vec::new(),
             false => siblings.ids.clone(),
         };
-        if self.writer.beacon(&self.shared, silence, Told { heads, revocations, siblings: ids }) {
+        let draining = self.drain_told.is_some();
+        let told = Told { draining, heads, revocations, siblings: ids };
+        if self.writer.beacon(&self.shared, silence, told) {
             self.siblings_told = siblings.version;
             if with_news {
                 (self.news, self.news_at) = (cursor, Some(now));
@@ -267,13 +280,14 @@ impl ControlTask {
     }
 
     fn received(&mut self, frame: Result<Option<Frame>, ControlError>) {
-        let link = &self.link;
+        let link = &Arc::clone(&self.link);
         match frame {
             Ok(Some(Frame::Beacon(beacon))) if beacon.incarnation == link.incarnation => {
                 link.prove();
                 link.set_peer_load_permille(beacon.load_permille);
-                if beacon.draining {
-                    self.peer_drains();
+                match beacon.draining {
+                    true => self.peer_drains(),
+                    false => self.peer_stays(),
                 }
                 let Beacon { heads, revocations, siblings, .. } = &beacon;
                 if !siblings.is_empty() && link.set_siblings(siblings) {
@@ -309,7 +323,8 @@ impl ControlTask {
     }
 
     /// DRAIN speaks for the peer's whole gateway.
-    fn peer_drains(&self) {
+    fn peer_drains(&mut self) {
+        self.drain_heard = true;
         let mut is_new = false;
         for other in self.shared.registry.load().pair_of(&self.link) {
             is_new |= other.set_peer_draining();
@@ -318,10 +333,27 @@ impl ControlTask {
             self.shared.changed(); // another way is dialled at once
         }
     }
+
+    /// A beacon that does not say so takes back what was said before it on the same link: on another one
+    /// it may be older than DRAIN.
+    fn peer_stays(&mut self) {
+        if !std::mem::take(&mut self.drain_heard) {
+            return;
+        }
+        let mut is_new = false;
+        for other in self.shared.registry.load().pair_of(&self.link) {
+            is_new |= other.clear_peer_draining();
+        }
+        if is_new {
+            self.shared.changed(); // links that are missing are dialled
+            self.shared.way_found();
+        }
+    }
 }
 
 /// What a beacon says besides the state of its sender.
 struct Told {
+    draining: bool,
     heads: Vec<Bytes>,
     revocations: Vec<Bytes>,
     siblings: Vec<GatewayId>,
@@ -348,7 +380,7 @@ impl ControlWriter {
             heard_age_ms: u32::try_from(heard_age.as_millis()).unwrap_or(u32::MAX),
             in_flight: shared.in_flight(),
             load_permille: shared.load_permille(),
-            draining: shared.is_draining(),
+            draining: told.draining,
             heads: told.heads,
             revocations: told.revocations,
             siblings: told.siblings,

@@ -285,6 +285,11 @@ impl Link {
         !self.peer_draining.swap(true, Ordering::Relaxed)
     }
 
+    /// The peer serves as before. `true`: it was not known yet.
+    pub(crate) fn clear_peer_draining(&self) -> bool {
+        self.peer_draining.swap(false, Ordering::Relaxed)
+    }
+
     pub(crate) fn siblings(&self) -> Arc<Vec<GatewayId>> {
         self.siblings.load_full()
     }

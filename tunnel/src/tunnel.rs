@@ -14,7 +14,7 @@ use model::{ClusterName, ClusterPeer, GatewayId, PeerAddress};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::tunnel::limits::{SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX};
+use wire::tunnel::limits::{DEADLINE_MS_MAX, SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX};
 use wire::tunnel::{ConnectionClass, ErrorCode};
 
 use crate::bind::{Bound, bind_ports};
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     /// Milliseconds of grace, once draining.
     pub(crate) drain: watch::Sender<Option<u32>>,
     is_draining: AtomicBool,
+    /// Peers are to prefer other gateways, until further notice.
+    is_cordoned: AtomicBool,
     has_ended_accepting: AtomicBool,
     load_permille: AtomicU32,
     idle: Notify,
@@ -134,6 +136,7 @@ impl Tunnel {
             tasks: TaskTracker::new(),
             drain: watch::Sender::new(None),
             is_draining: AtomicBool::new(false),
+            is_cordoned: AtomicBool::new(false),
             has_ended_accepting: AtomicBool::new(false),
             load_permille: AtomicU32::new(0),
             idle: Notify::new(),
@@ -280,11 +283,20 @@ impl Tunnel {
     /// and what comes still is served until [`Self::end_accepting`]. Nothing is dialled any more.
     pub fn start_drain(&self, grace: Duration) {
         self.0.is_draining.store(true, Ordering::Relaxed);
-        let max = wire::tunnel::limits::DEADLINE_MS_MAX;
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(max).min(max);
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX).min(DEADLINE_MS_MAX);
         self.0.drain.send_replace(Some(grace_ms));
         for link in self.0.registry.load().links() {
             link.wake.notify_one();
+        }
+    }
+
+    /// Tells all peers to prefer other gateways, or takes that back. It has no end of its own: what comes
+    /// still is served, and this gateway dials as ever.
+    pub fn set_cordoned(&self, is_cordoned: bool) {
+        if self.0.is_cordoned.swap(is_cordoned, Ordering::Relaxed) != is_cordoned {
+            for link in self.0.registry.load().links() {
+                link.wake.notify_one();
+            }
         }
     }
 
@@ -347,6 +359,12 @@ impl Shared {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// The grace that DRAIN is to tell peers in milliseconds; `None` if they may use this gateway.
+    pub(crate) fn drain_grace(&self) -> Option<u32> {
+        let drain = *self.drain.borrow();
+        drain.or(self.is_cordoned.load(Ordering::Relaxed).then_some(DEADLINE_MS_MAX))
     }
 
     pub(crate) fn has_ended_accepting(&self) -> bool {

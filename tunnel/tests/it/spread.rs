@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use model::{ClusterName, GatewayId};
-use tunnel::{LinkState, LinkStatus};
+use tunnel::{LinkState, LinkStatus, Part};
 use wan::FlowSpread;
 use wire::tunnel::StreamKind;
 
@@ -92,6 +93,8 @@ fn reached(site: &Site) -> Vec<GatewayId> {
     gateways
 }
 
+const FAILURES_MAX: usize = 100;
+
 /// Asks without a pause from the first worker of a site, until it is told to end.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -107,7 +110,8 @@ impl Load {
         let (stopped, count, cluster) = (Arc::clone(&stop), Arc::clone(&asked), cluster.clone());
         let task = tokio::spawn(async move {
             let mut failures = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
+            // Where nobody is left it fails without a pause, and would go on after a failed test.
+            while !stopped.load(Ordering::Relaxed) && failures.len() < FAILURES_MAX {
                 let mut result = Ok(());
                 for _ in 0..tries {
                     result = crate::site::ask_worker(&worker, &cluster, &open).await.map(|_| ());
@@ -222,6 +226,67 @@ async fn gateways_are_replaced_one_by_one_under_load() {
         load.goes_on().await;
     }
     assert_eq!(load.end().await, Vec::<String>::new());
+}
+
+/// Nothing of it is closed meanwhile, so there is nothing that could fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordoned_gateway_gets_nothing_new_and_is_used_again_at_once_afterwards() {
+    let fleet = Fleet::start(2, 1);
+    fleet.tell_siblings(None);
+    fleet.is_whole().await;
+    // So many that each gateway has some at any time.
+    let load = || Load::on(&fleet.east[0], &fleet.clusters[1].name, 1);
+    let loads = [load(), load(), load()];
+    let mut old = fleet.east[0].open(&fleet.west[0], "echo", StreamKind::Tcp).await;
+    let out = old.peer().gateway;
+    let cordoned = fleet.west.iter().find(|site| site.tunnel.gateway() == out).unwrap();
+    let accepted = || cordoned.tunnel.counters().exchanges_accepted;
+    for _ in 0..3 {
+        cordoned.tunnel.set_cordoned(true);
+        fleet.tell_siblings(Some(out));
+        wait_for("its links to be the last choice", || {
+            fleet.east.iter().all(|site| !reached(site).contains(&out))
+        })
+        .await;
+        let before = accepted();
+        for load in &loads {
+            load.goes_on().await;
+        }
+        assert_eq!(accepted(), before, "something new came");
+        old.send.data(Bytes::from_static(b"still here")).await.unwrap();
+        let Part::Data(data) = old.recv.next().await.unwrap() else { panic!() };
+        assert_eq!(data, "still here");
+
+        cordoned.tunnel.set_cordoned(false);
+        fleet.tell_siblings(None);
+        fleet.is_whole().await;
+        wait_for("new exchanges", || accepted() > before).await;
+    }
+    for load in loads {
+        assert_eq!(load.end().await, Vec::<String>::new());
+    }
+    old.send.end().await.unwrap();
+    assert!(matches!(old.recv.next().await.unwrap(), Part::End));
+}
+
+/// The only gateway of its cluster serves on; and a new connection to it learns at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordoned_gateway_serves_while_there_is_no_other_and_tells_new_peers() {
+    let mut fleet = Fleet::start(1, 1);
+    let cordoned = fleet.west[0].tunnel.gateway();
+    fleet.west[0].tunnel.set_cordoned(true);
+    fleet.east[0].reaches(&fleet.west[0]).await;
+    wait_for("the last choice", || reached(&fleet.east[0]).is_empty()).await;
+    ask(&fleet.east[0], &fleet.west[0]).await.expect("the only one serves");
+    fleet.add_west(1);
+    wait_for("the other one", || {
+        let others = reached(&fleet.east[0]);
+        !others.is_empty() && !others.contains(&cordoned)
+    })
+    .await;
+    fleet.west[0].tunnel.set_cordoned(false);
+    fleet.tell_siblings(None);
+    fleet.is_whole().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
