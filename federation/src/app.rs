@@ -386,7 +386,7 @@ async fn start_membership(
     let (closing, stopped) = (membership.clone(), base.stop.clone());
     base.tasks.spawn(async move {
         stopped.cancelled_owned().await;
-        closing.close().await;
+        closing.end_store().await;
     });
     serve_peers(&membership, incoming, &base.stop, &base.tasks);
     Ok(membership)

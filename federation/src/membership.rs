@@ -71,9 +71,20 @@ impl Membership {
         Ok(Self { ground: Arc::new(ground), current: Current::new(node) })
     }
 
-    /// Closes the store; the node has been told to stop.
-    pub(crate) async fn close(&self) {
+    /// Ends the store's tasks; the node has been told to stop.
+    pub(crate) async fn end_store(&self) {
         self.node().store().shutdown().await;
+    }
+
+    /// Ends the store and lets go of its folder, also if a task that nobody waits for still holds it:
+    /// openraft's worker of the state ends some time after openraft's end was awaited.
+    pub(crate) async fn close(&self) {
+        let node = self.node();
+        node.store().shutdown().await;
+        let disk = node.disk.clone();
+        if let Err(problem) = tokio::task::spawn_blocking(move || disk.close()).await {
+            tracing::error!(%problem, "the store was not closed");
+        }
     }
 
     pub(crate) fn current(&self) -> &Current {

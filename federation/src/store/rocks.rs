@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -24,7 +24,8 @@ const INFO_LOGS_MAX: usize = 2;
 
 /// The store's folder.
 pub struct RocksDisk {
-    db: DB,
+    /// `None` once it is closed.
+    db: RwLock<Option<DB>>,
     folder: PathBuf,
     /// The first write that was refused.
     fault: OnceLock<String>,
@@ -54,7 +55,7 @@ impl RocksDisk {
         });
         let db = DB::open_cf_descriptors(&options, folder, families);
         let db = db.map_err(|error| disk_error("open", &error))?;
-        Ok(Self { db, folder: folder.into(), fault: OnceLock::new() })
+        Ok(Self { db: RwLock::new(Some(db)), folder: folder.into(), fault: OnceLock::new() })
     }
 
     /// Keeps what is in the folder beside it, before a damaged store is emptied in place; returns
@@ -62,22 +63,21 @@ impl RocksDisk {
     pub fn keep_beside(&self) -> Result<PathBuf, DiskError> {
         let failed = |problem: String| DiskError::Io { verb: "keep beside itself", problem };
         let target = place_beside(&self.folder).map_err(|error| failed(error.to_string()))?;
-        let kept = Checkpoint::new(&self.db).and_then(|point| point.create_checkpoint(&target));
-        kept.map_err(|error| failed(error.to_string()))?;
+        self.with("keep beside itself", |db| {
+            let kept = Checkpoint::new(db).and_then(|point| point.create_checkpoint(&target));
+            kept.map_err(|error| failed(error.to_string()))
+        })?;
         Ok(target)
     }
 
-    fn family(&self, family: Family) -> &ColumnFamily {
-        self.db.cf_handle(family.name()).expect("open makes a column family for each Family")
-    }
-
-    /// The end of a family that has no bound: just above its greatest key.
-    fn end(&self, family: Family) -> Result<Option<Vec<u8>>, DiskError> {
-        let above = |(mut key, _): Pair| {
-            key.push(0);
-            key
-        };
-        Ok(self.last(family)?.map(above))
+    fn with<T>(
+        &self,
+        verb: &'static str,
+        job: impl FnOnce(&DB) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || DiskError::Io { verb, problem: "the store is closed".into() };
+        job(db.as_ref().ok_or_else(closed)?)
     }
 }
 
@@ -89,35 +89,22 @@ impl fmt::Debug for RocksDisk {
 
 impl Disk for RocksDisk {
     fn write(&self, batch: Vec<Step>, sync: bool) -> Result<(), DiskError> {
-        let mut writes = WriteBatch::default();
-        for step in batch {
-            match step {
-                Step::Put { family, key, value } => {
-                    writes.put_cf(self.family(family), key, value);
-                }
-                Step::Delete { family, key } => writes.delete_cf(self.family(family), key),
-                Step::DeleteRange { family, from, to } => {
-                    let to = match to {
-                        Some(to) => Some(to),
-                        None => self.end(family)?,
-                    };
-                    if let Some(to) = to.filter(|to| *to > from) {
-                        writes.delete_range_cf(self.family(family), from, to);
-                    }
-                }
-            }
-        }
-        let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(writes, &options).map_err(|error| {
-            let error = disk_error("write", &error);
-            self.fault.get_or_init(|| error.to_string());
-            error
+        self.with("write", |db| {
+            let writes = batch_of(db, batch)?;
+            let mut options = WriteOptions::default();
+            options.set_sync(sync);
+            db.write_opt(writes, &options).map_err(|error| {
+                let error = disk_error("write", &error);
+                self.fault.get_or_init(|| error.to_string());
+                error
+            })
         })
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        self.db.get_cf(self.family(family), key).map_err(|error| disk_error("read", &error))
+        self.with("read", |db| {
+            db.get_cf(column(db, family), key).map_err(|error| disk_error("read", &error))
+        })
     }
 
     fn scan(
@@ -127,21 +114,23 @@ impl Disk for RocksDisk {
         to: Option<&[u8]>,
         most_bytes: usize,
     ) -> Result<Vec<Pair>, DiskError> {
-        let mut pairs = Vec::new();
-        let mut bytes = 0usize;
-        let mode = IteratorMode::From(from, Direction::Forward);
-        for pair in self.db.iterator_cf(self.family(family), mode) {
-            let (key, value) = pair.map_err(|error| disk_error("read", &error))?;
-            if to.is_some_and(|to| &*key >= to) {
-                break;
+        self.with("read", |db| {
+            let mut pairs = Vec::new();
+            let mut bytes = 0usize;
+            let mode = IteratorMode::From(from, Direction::Forward);
+            for pair in db.iterator_cf(column(db, family), mode) {
+                let (key, value) = pair.map_err(|error| disk_error("read", &error))?;
+                if to.is_some_and(|to| &*key >= to) {
+                    break;
+                }
+                bytes = bytes.saturating_add(value.len());
+                pairs.push((key.into_vec(), value.into_vec()));
+                if bytes >= most_bytes {
+                    break;
+                }
             }
-            bytes = bytes.saturating_add(value.len());
-            pairs.push((key.into_vec(), value.into_vec()));
-            if bytes >= most_bytes {
-                break;
-            }
-        }
-        Ok(pairs)
+            Ok(pairs)
+        })
     }
 
     fn fault(&self) -> Option<String> {
@@ -149,10 +138,52 @@ impl Disk for RocksDisk {
     }
 
     fn last(&self, family: Family) -> Result<Option<Pair>, DiskError> {
-        let mut backwards = self.db.iterator_cf(self.family(family), IteratorMode::End);
-        let last = backwards.next().transpose().map_err(|error| disk_error("read", &error))?;
-        Ok(last.map(|(key, value)| (key.into_vec(), value.into_vec())))
+        self.with("read", |db| last(db, family))
     }
+
+    fn close(&self) {
+        // Waits for the calls that are under way.
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn column(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name()).expect("open makes a column family for each Family")
+}
+
+fn batch_of(db: &DB, batch: Vec<Step>) -> Result<WriteBatch, DiskError> {
+    let mut writes = WriteBatch::default();
+    for step in batch {
+        match step {
+            Step::Put { family, key, value } => writes.put_cf(column(db, family), key, value),
+            Step::Delete { family, key } => writes.delete_cf(column(db, family), key),
+            Step::DeleteRange { family, from, to } => {
+                let to = match to {
+                    Some(to) => Some(to),
+                    None => end(db, family)?,
+                };
+                if let Some(to) = to.filter(|to| *to > from) {
+                    writes.delete_range_cf(column(db, family), from, to);
+                }
+            }
+        }
+    }
+    Ok(writes)
+}
+
+/// The end of a family that has no bound: just above its greatest key.
+fn end(db: &DB, family: Family) -> Result<Option<Vec<u8>>, DiskError> {
+    let above = |(mut key, _): Pair| {
+        key.push(0);
+        key
+    };
+    Ok(last(db, family)?.map(above))
+}
+
+fn last(db: &DB, family: Family) -> Result<Option<Pair>, DiskError> {
+    let mut backwards = db.iterator_cf(column(db, family), IteratorMode::End);
+    let last = backwards.next().transpose().map_err(|error| disk_error("read", &error))?;
+    Ok(last.map(|(key, value)| (key.into_vec(), value.into_vec())))
 }
 
 /// Moves a damaged store's folder out of the way, so that a new one can be made there; returns where

@@ -145,6 +145,8 @@ pub trait Disk: Send + Sync + 'static {
     fn latency(&self) -> Duration {
         Duration::ZERO
     }
+    /// Lets go of what is locked on the device, whoever still holds this: each later call is refused.
+    fn close(&self) {}
 }
 
 /// What a call carries, for the transport's priorities: a snapshot yields to the rest.
