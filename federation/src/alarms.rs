@@ -1,14 +1,19 @@
 //! Certificates of which little life is left: told long before anybody is refused. An SVID is late
 //! then, since it is renewed early in its life; a root is not renewed by itself.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use identity::{Ca, Svid, certificate_validity};
 use model::code::{self, Code};
 use model::{Diagnostic, Severity, Snapshot, TrustBundle};
+use tokio_util::sync::CancellationToken;
 
-use crate::gateways::GatewayView;
-use crate::limits::LIFE_LEFT_PERCENT;
+use crate::gateways::{GatewayView, Gateways};
+use crate::intake::Intake;
+use crate::limits::{LIFE_LEFT_PERCENT, RENEWAL_CHECK_INTERVAL};
+use crate::svid::OwnSvid;
 
 /// How much of a certificate's life is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +99,59 @@ impl Looked<'_> {
     }
 }
 
+/// Writes into the log what operators are told who ask: not everybody asks.
+pub(crate) struct Watch {
+    pub(crate) ca: Arc<Ca>,
+    pub(crate) svid: Arc<OwnSvid>,
+    pub(crate) intake: Arc<Intake>,
+    pub(crate) gateways: Gateways,
+}
+
+impl Watch {
+    pub(crate) async fn keep_told(self, stop: CancellationToken) {
+        let mut told = Told::default();
+        let mut ticks =
+            tokio::time::interval(RENEWAL_CHECK_INTERVAL.min(self.svid.lifetime() / 10));
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            for alarm in told.news(self.alarms(SystemTime::now())) {
+                log(&alarm);
+            }
+        }
+    }
+
+    fn alarms(&self, now: SystemTime) -> Vec<Diagnostic> {
+        let (findings, gateways) = (self.intake.findings(), self.gateways.view(Instant::now()));
+        let looked = Looked {
+            ca: &self.ca,
+            svid: &self.svid.current(),
+            lifetime: self.svid.lifetime(),
+            snapshot: &findings.snapshot,
+            gateways: &gateways,
+        };
+        looked.diagnostics(now)
+    }
+}
+
+fn log(alarm: &Diagnostic) {
+    let Diagnostic { code, object, message, fix, .. } = alarm;
+    match alarm.severity {
+        Severity::Error => tracing::error!(%code, object, fix, "{message}"),
+        Severity::Warning => tracing::warn!(%code, object, fix, "{message}"),
+    }
+}
+
+/// Alarms that the log has: each once, and again if it was over meanwhile.
+#[derive(Debug, Default)]
+struct Told(BTreeSet<(String, String)>);
+
+impl Told {
+    fn news(&mut self, alarms: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        let key = |alarm: &Diagnostic| (alarm.object.clone(), alarm.message.clone());
+        let before = std::mem::replace(&mut self.0, alarms.iter().map(key).collect());
+        alarms.into_iter().filter(|alarm| !before.contains(&key(alarm))).collect()
+    }
+}
+
 fn best(bundle: &TrustBundle, now: SystemTime) -> Option<Left> {
     let lives = bundle.x509_authorities.iter().filter_map(|der| certificate_validity(der));
     lives.map(|(from, until)| Left::of(from, until, now)).max()
@@ -164,5 +222,23 @@ mod tests {
         );
         assert_eq!(alarm(51, &LIFE_LEFT_PERCENT[1..]), None, "it is renewed then");
         assert_eq!(alarm(0, all), None);
+    }
+
+    #[test]
+    fn the_log_has_each_alarm_once() {
+        let (mut told, mut lines) = (Told::default(), Vec::new());
+        let codes = (code::SVID_RENEWAL_LATE, code::SVID_EXPIRED);
+        for day in (0..=110).chain(0..=60) {
+            let left = Left::of(at(0), at(100), at(day));
+            let alarm = super::told("x".into(), "it", left, &LIFE_LEFT_PERCENT, codes, at(day));
+            lines.extend(told.news(alarm.into_iter().collect()).into_iter().map(|news| {
+                let text = news.message.split(" of its life").next().unwrap().to_owned();
+                (day, news.code, text.split(" at 2").next().unwrap().to_owned())
+            }));
+        }
+        let late =
+            |day, percent| (day, code::SVID_RENEWAL_LATE, format!("it has less than {percent} %"));
+        let over = (100, code::SVID_EXPIRED, "it has run out".to_owned());
+        assert_eq!(lines, [late(51, 50), late(81, 20), late(96, 5), over, late(51, 50)]);
     }
 }

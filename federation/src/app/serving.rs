@@ -25,6 +25,7 @@ use wire::store::proto::store_service_server::StoreServiceServer;
 
 use super::base::Base;
 use super::coded;
+use crate::alarms::Watch;
 use crate::bundles;
 use crate::config::Listen;
 use crate::enrol::Enrolment;
@@ -126,6 +127,12 @@ impl Sockets {
             EnrolmentServiceServer::new(enrolment)
                 .max_decoding_message_size(ENROL_MESSAGE_BYTES_MAX),
         );
+        let watch = Watch {
+            ca: operator.ca.clone(),
+            svid: operator.svid.clone(),
+            intake: operator.intake.clone(),
+            gateways: operator.gateways.clone(),
+        };
         let operator = OperatorServiceServer::new(operator)
             .max_decoding_message_size(wire::operator::REQUEST_BYTES_MAX);
         let federation = FederationServiceServer::new(federation)
@@ -146,6 +153,8 @@ impl Sockets {
                 loops.push(serve_port(name, port, routes.clone(), (stop, tasks))?);
             }
         }
+        let watching = watch.keep_told(stop.clone());
+        loops.push(Loop::spawn("the watch over certificates", watching, tasks));
         let files = vec![
             serve(self.resource, &base.users, resource, stop, tasks),
             serve(self.operator, &base.callers(), operators, stop, tasks),
