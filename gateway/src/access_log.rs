@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
-use model::{ClusterName, RequestId, ServiceName, SpiffeId};
+use model::{ClusterName, RequestId, ServiceName, SpiffeId, Transport};
 
 use crate::error::{Kind, ProxyError};
 use crate::json::JsonLine;
@@ -93,6 +93,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     pub source_cluster: Option<ClusterName>,
     pub destination_cluster: Option<ClusterName>,
+    /// What carries the exchange between clusters: the attempt that was made last.
+    pub transport: Option<Transport>,
     pub source: Option<SpiffeId>,
     pub unattested: bool,
     pub request_id: Option<RequestId>,
@@ -130,6 +132,7 @@ impl Record {
             upstream: None,
             source_cluster: None,
             destination_cluster: None,
+            transport: None,
             source: None,
             unattested: false,
             request_id: None,
@@ -172,6 +175,7 @@ impl Record {
         line.optional("upstream", self.upstream);
         line.optional("source_cluster", self.source_cluster.as_ref());
         line.optional("destination_cluster", self.destination_cluster.as_ref());
+        line.optional("transport", self.transport.map(Transport::as_str));
         line.optional("source_spiffe_id", self.source.as_ref());
         line.boolean("source_unattested", self.unattested);
         line.number("attempts", self.attempts.into());
@@ -383,12 +387,14 @@ mod tests {
         let detail = "no policy".to_string();
         record.failure = Some(Failure { kind: Kind::Denied, detail });
         record.destination_cluster = Some(ClusterName::parse("west").unwrap());
+        record.transport = Some(Transport::Tcp);
         let line = line(&record);
         assert_eq!(line["start_time"], "2023-11-14T22:13:20.123Z");
         assert_eq!(line["status"], 403);
         assert_eq!(line["fed_code"], "FED5001");
         assert_eq!(line["response_flags"], "UAEX");
         assert_eq!(line["destination_cluster"], "west");
+        assert_eq!(line["transport"], "tcp");
         assert_eq!(line["client"], "192.0.2.1:99");
         assert!(line.get("upstream").is_none());
     }

@@ -39,7 +39,8 @@ pub async fn serve(worker: Arc<WorkerState>, mut incoming: Incoming) {
 async fn serve_exchange(worker: Arc<WorkerState>, incoming: IncomingExchange) {
     let gateway = &worker.gateway;
     let _guard = gateway.drain.guard();
-    let record = record(gateway, &incoming.peer, &incoming.open);
+    let mut record = record(gateway, &incoming.peer, &incoming.open);
+    record.transport = incoming.transport();
     let mut entry = LogEntry::begin(record, &gateway.log, &worker.shard);
     let snapshot = gateway.snapshot.load_full();
     let admitted = admit::admit(gateway, &snapshot, &incoming.peer, &incoming.open);

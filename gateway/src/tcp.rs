@@ -122,11 +122,12 @@ async fn connect(
     loop {
         let upstream = attempts.pick(None).await?;
         attempts.describe(entry.record());
+        entry.record().transport = None; // of the attempt before
         let joined = match upstream {
             Upstream::Local(lease) => connect_endpoint(worker, lease).await,
             Upstream::Peer(cluster) => {
                 let open = open(worker, &attempts, request_id, revision)?;
-                connect_peer(worker, &cluster, &open).await
+                connect_peer(worker, &cluster, &open, entry.record()).await
             }
         };
         match joined {
@@ -163,9 +164,11 @@ async fn connect_peer(
     worker: &WorkerState,
     cluster: &ClusterName,
     open: &Open,
+    record: &mut Record,
 ) -> Result<Joined, ProxyError> {
     let stream = worker.tunnel()?.open(cluster, open).await;
     let mut stream = stream.map_err(|error| open_failure(&error))?;
+    record.transport = Some(stream.transport());
     let Ok(opened) = timeout(PEER_CONNECT_TIMEOUT, stream.recv.opened()).await else {
         let detail = format!("cluster {cluster} did not say in time whether it serves this");
         return Err(ProxyError::unsent(Kind::Deadline, detail));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use model::ClusterName;
+use model::{ClusterName, Transport};
 use quinn::{Endpoint, TokioRuntime};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -261,6 +261,11 @@ impl IncomingExchange {
         let life = Life::begin(link, shared, open.kind);
         let peer = Arc::clone(&link.peer);
         Self { peer, open, parts: Some(Parts { life, send, reader }) }
+    }
+
+    /// What carries it; `None` once it was answered.
+    pub fn transport(&self) -> Option<Transport> {
+        self.parts.as_ref().map(|parts| parts.life.link.transport())
     }
 
     /// Serves it: OPENED is sent, and the exchange begins.

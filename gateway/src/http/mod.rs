@@ -34,6 +34,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::Record;
 use crate::attempts::Attempts;
 use crate::balance::Upstream;
 use crate::drain::DrainStage;
@@ -76,7 +77,9 @@ pub async fn handle_request(
         loop {
             let upstream = attempts.pick(outgoing.deadline).await?;
             exchange.log(|record| attempts.describe(record));
-            match forward(worker, &mut outgoing, upstream, &attempts, route.revision).await {
+            let record = exchange.entry().record();
+            match forward(worker, &mut outgoing, upstream, &attempts, route.revision, record).await
+            {
                 Ok(served) => break Ok(served),
                 Err(error) => {
                     let again = outgoing.may_go_again(&error);
@@ -170,19 +173,21 @@ async fn forward(
     upstream: Upstream,
     attempts: &Attempts<'_>,
     revision: Revision,
+    record: &mut Record,
 ) -> Result<Served, ProxyError> {
     let backend = attempts.backend();
+    record.transport = None; // of the attempt before
     match upstream {
         Upstream::Local(lease) => local::forward(worker, outgoing, lease, backend.protocol).await,
         Upstream::Peer(cluster) => {
             let open = outgoing.open(worker, backend, attempts.number(), revision)?;
-            remote::forward(worker, outgoing, &cluster, &open).await
+            remote::forward(worker, outgoing, &cluster, &open, record).await
         }
     }
 }
 
 impl Route {
-    fn describe(&self, record: &mut crate::access_log::Record) {
+    fn describe(&self, record: &mut Record) {
         record.route = Some(self.name.clone());
         let (service, port) = self.destination.service();
         record.service = Some((service.clone(), port));

@@ -17,7 +17,7 @@ use super::exchange::{ResponseSource, Served, content_length};
 use super::filters;
 use super::outgoing::Outgoing;
 use super::upgrade::Switch;
-use crate::access_log::Role;
+use crate::access_log::{Record, Role};
 use crate::body::{AttemptBody, BodyError, TunnelBody};
 use crate::error::{Kind, ProxyError};
 use crate::limits::UNOPENED_BYTES_MAX;
@@ -28,10 +28,11 @@ pub(super) async fn forward(
     outgoing: &mut Outgoing,
     cluster: &ClusterName,
     open: &Open,
+    record: &mut Record,
 ) -> Result<Served, ProxyError> {
     let (head, mut recv, send) = {
         let outgoing: &Outgoing = outgoing;
-        outgoing.in_time(exchange_heads(worker, outgoing, cluster, open)).await?
+        outgoing.in_time(exchange_heads(worker, outgoing, cluster, open, record)).await?
     };
     let ResponseHead { status, mut headers } = head;
     if let (Some(send), true) = (send, status.is_success()) {
@@ -65,6 +66,7 @@ async fn exchange_heads(
     outgoing: &Outgoing,
     cluster: &ClusterName,
     open: &Open,
+    record: &mut Record,
 ) -> Result<(ResponseHead, RecvHalf, Option<SendHalf>), ProxyError> {
     let tunnel = worker.tunnel()?;
     let bulk = outgoing.body.declared_bytes().is_some_and(|bytes| bytes >= BULK_LENGTH_BYTES_MIN);
@@ -72,7 +74,9 @@ async fn exchange_heads(
         true => tunnel.open_bulk(cluster, open).await,
         false => tunnel.open(cluster, open).await,
     };
-    let Stream { mut send, mut recv } = stream.map_err(|error| open_failure(&error))?;
+    let stream = stream.map_err(|error| open_failure(&error))?;
+    record.transport = Some(stream.transport());
+    let Stream { mut send, mut recv } = stream;
     // If the peer refuses while we write, its answer says more than the failed write.
     let written = send.request_head(&outgoing.to_head()).await;
     let mut upgrade = None;

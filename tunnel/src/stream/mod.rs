@@ -7,6 +7,7 @@ mod send;
 use std::sync::{Arc, OnceLock};
 
 use http::Method;
+use model::Transport;
 use quinn::VarInt;
 use wire::tunnel::{StreamKind, StreamReset};
 
@@ -30,6 +31,11 @@ impl Exchange {
     /// The gateway at the other end.
     pub fn peer(&self) -> &Arc<PeerIdentity> {
         &self.send.life().link.peer
+    }
+
+    /// What carries it; a direction that moves goes on over the same.
+    pub fn transport(&self) -> Transport {
+        self.send.life().link.transport()
     }
 
     /// The dialler's or acceptor's worker, of ours, that drives the stream.
