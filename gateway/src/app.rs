@@ -17,6 +17,7 @@ use crate::drain::{self, DrainStage};
 use crate::enrol::{IdentityFiles, Kept, OwnCluster, keep_enrolled};
 use crate::files;
 use crate::folder_lock::FolderLock;
+use crate::life;
 use crate::limits::{REPORT_QUEUE_MAX, STOP_MAX};
 use crate::relay;
 use crate::state::GatewayState;
@@ -117,6 +118,7 @@ impl App {
                     }
                 };
                 tokio::spawn(keep_enrolled(state.clone(), files, enrolled));
+                tokio::spawn(life::keep_told(state.clone()));
                 tokio::spawn(keep_subscribed(state, events));
                 control::run(control, inbox).await;
             });

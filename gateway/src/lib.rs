@@ -25,6 +25,7 @@ mod files;
 mod folder_lock;
 pub mod http;
 mod json;
+mod life;
 pub mod limits;
 pub mod listeners;
 pub mod metrics;

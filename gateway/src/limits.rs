@@ -23,6 +23,12 @@ pub const EXCHANGES_MAX: usize = 16_384;
 /// Of these, exchanges from one peer cluster; the rest is left to local traffic and other peers.
 pub const PEER_EXCHANGES_MAX: usize = EXCHANGES_MAX / 2;
 
+/// When less of its SVID's life is left, in percent, the gateway says so in its log: at the last level as an
+/// error.
+pub const SVID_LIFE_LEFT_PERCENT: [u64; 3] = [50, 20, 5];
+/// How often it looks at least.
+pub const SVID_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Fields of a request from a client: ours come on top, and tunnel v1 carries 100.
 pub const HEADERS_MAX: usize = 90;
 /// Bytes of a request's head.
