@@ -94,8 +94,10 @@ fn probes(at: At<'_>, probes: u32) -> Result<u32, WireError> {
 }
 
 impl PingAnswer {
-    pub fn decode(message: proto::PingAnswer) -> Result<Self, WireError> {
+    /// A link with a word of a later version is left out alone, as in a report.
+    pub fn decode(mut message: proto::PingAnswer) -> Result<Self, WireError> {
         let at = At::message("PingAnswer");
+        message.links.retain(|pinged| pinged.link.as_ref().is_none_or(report::is_known));
         let links = list(&at, "links", message.links, limits::LINKS_MAX, pinged)?;
         let refusal = text(at.field("refusal"), message.refusal)?;
         let links = if refusal.is_empty() { Ok(links) } else { Err(refusal) };
@@ -176,30 +178,12 @@ impl PingedLink {
 
 #[cfg(test)]
 mod tests {
-    use model::Transport;
-
     use super::*;
-    use crate::resource::{LinkClass, LinkState};
+    use crate::resource::tests::link;
 
     fn answer() -> PingAnswer {
-        let link = Link {
-            cluster: ClusterName::parse("west").unwrap(),
-            gateway_id: None,
-            address: "gw.west:8443".into(),
-            transport: Transport::Quic,
-            class: LinkClass::Fast,
-            worker: 1,
-            state: LinkState::Live,
-            rtt_us: Some(40_000),
-            packets_sent: 1,
-            packets_lost: 2,
-            bytes_sent: 3,
-            bytes_received: 4,
-            since_age_ms: 6,
-            last_error: None,
-        };
         let pinged = PingedLink {
-            link,
+            link: link(),
             sent: 5,
             answered: 4,
             round_trips: Some(RoundTrips { min_us: 1, avg_us: 2, max_us: 3 }),
@@ -222,6 +206,10 @@ mod tests {
         let request = PingRequest { id: 7, cluster, probes: 100 };
         assert_eq!(PingRequest::decode(request.encode()), Ok(request));
         assert_eq!(PingAnswer::decode(answer().encode()), Ok(answer()));
+        let mut later = answer().encode();
+        later.links.push(later.links[0].clone());
+        later.links[0].link.as_mut().unwrap().state = 4711;
+        assert_eq!(PingAnswer::decode(later), Ok(answer()), "a newer gateway's word");
         let refused = PingAnswer { id: 8, links: Err("busy".into()) };
         assert_eq!(PingAnswer::decode(refused.encode()), Ok(refused));
         assert_eq!(PingRequest::longest(5), Duration::from_secs(4));

@@ -126,8 +126,13 @@ pub struct Counter {
 }
 
 impl StatusReport {
-    pub fn decode(message: proto::StatusReport) -> Result<Self, WireError> {
+    /// A row with a word of a later version is left out alone: the rows are for people, and what is not
+    /// there is not taken for usable.
+    pub fn decode(mut message: proto::StatusReport) -> Result<Self, WireError> {
         let at = At::message("StatusReport");
+        message.links.retain(is_known);
+        message.listeners.retain(|row| knows::<proto::ListenerProtocol>(row.protocol));
+        message.services.retain(|row| knows::<proto::AppProtocol>(row.protocol));
         let not_after = message.svid_not_after_unix_s;
         Ok(Self {
             gateway: parse(at.field("gateway"), &message.gateway, ObjectName::parse)?,
@@ -178,6 +183,17 @@ fn socket(at: At<'_>, value: &str) -> Result<Option<SocketAddr>, WireError> {
         value.parse().map_err(|_| "write it as address:port, an IPv6 address in brackets")
     };
     parse_optional(at, value, rule)
+}
+
+/// Whether this version has a name for the value. It has one for 0, which nobody sends.
+fn knows<E: TryFrom<i32>>(value: i32) -> bool {
+    E::try_from(value).is_ok()
+}
+
+pub(super) fn is_known(link: &proto::Link) -> bool {
+    knows::<proto::Transport>(link.transport)
+        && knows::<proto::LinkClass>(link.class)
+        && knows::<proto::LinkState>(link.state)
 }
 
 pub(super) fn link(at: At<'_>, link: proto::Link) -> Result<Link, WireError> {

@@ -165,6 +165,29 @@ fn routing_samples() -> [Resource; 3] {
     ]
 }
 
+pub(super) fn link() -> Link {
+    Link {
+        cluster: cluster("west"),
+        gateway_id: Some(model::GatewayId::from_bytes([7; 16])),
+        address: "gw.west:8443".into(),
+        transport: Transport::Quic,
+        class: LinkClass::Bulk,
+        worker: 1,
+        state: LinkState::Live,
+        rtt_us: Some(40_000),
+        packets_sent: 1,
+        packets_lost: 2,
+        bytes_sent: 3,
+        bytes_received: 4,
+        since_age_ms: 6,
+        last_error: Some(LinkError {
+            code: Some(TUNNEL_DOWN),
+            text: "timed out".into(),
+            age_ms: 9,
+        }),
+    }
+}
+
 fn report() -> StatusReport {
     StatusReport {
         gateway: object("gw-0"),
@@ -177,26 +200,7 @@ fn report() -> StatusReport {
         draining: true,
         uptime_ms: 5,
         version: "0.1.0".into(),
-        links: vec![Link {
-            cluster: cluster("west"),
-            gateway_id: Some(model::GatewayId::from_bytes([7; 16])),
-            address: "gw.west:8443".into(),
-            transport: Transport::Quic,
-            class: LinkClass::Bulk,
-            worker: 1,
-            state: LinkState::Live,
-            rtt_us: Some(40_000),
-            packets_sent: 1,
-            packets_lost: 2,
-            bytes_sent: 3,
-            bytes_received: 4,
-            since_age_ms: 6,
-            last_error: Some(LinkError {
-                code: Some(TUNNEL_DOWN),
-                text: "timed out".into(),
-                age_ms: 9,
-            }),
-        }],
+        links: vec![link()],
         listeners: vec![Listener {
             name: "Gateway/shop/edge/web".into(),
             address: "0.0.0.0:8080".parse().unwrap(),
@@ -342,6 +346,31 @@ fn what_a_newer_node_sends_is_skipped_and_counted() {
     delta.apply(&mut revision, &mut resources).unwrap();
     assert!(resources.get(&key).is_none());
     assert_eq!(revision, Some(Revision { epoch: 1, index: 2 }));
+}
+
+#[test]
+fn a_row_with_a_word_of_a_newer_gateway_is_left_out_alone() {
+    let later: [fn(&mut proto::StatusReport); 5] = [
+        |report| report.links[0].transport = 4711,
+        |report| report.links[0].class = 4711,
+        |report| report.links[0].state = 4711,
+        |report| report.listeners[0].protocol = 4711,
+        |report| report.services[0].protocol = 4711,
+    ];
+    for change in later {
+        let (mut message, twice) = (report().encode(), report().encode());
+        change(&mut message);
+        message.links.extend(twice.links);
+        message.listeners.extend(twice.listeners);
+        message.services.extend(twice.services);
+        let read = StatusReport::decode(message).unwrap();
+        let rows = [read.links.len(), read.listeners.len(), read.services.len()];
+        assert_eq!(rows.iter().sum::<usize>(), 5, "{rows:?}");
+        assert_eq!(read.counters, report().counters);
+        let known = report();
+        assert!(read.links.iter().all(|link| *link == known.links[0]));
+        assert!(read.services.iter().all(|service| *service == known.services[0]));
+    }
 }
 
 #[test]
