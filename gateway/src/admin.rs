@@ -1,4 +1,4 @@
-//! The admin port: liveness, readiness, metrics, dumps, drain, log level; loopback by default. The
+//! The admin port: liveness, readiness, metrics, dumps, drain, cordon, log level; loopback by default. The
 //! health port tells the first three alone, to whoever reaches the pod. Both have one thread and a
 //! runtime of its own, so that a scrape cannot slow traffic down.
 
@@ -18,14 +18,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::code::ADDRESS_IN_USE;
+use model::code::{ADDRESS_IN_USE, DATA_FOLDER_UNUSABLE};
 use model::snapshot::Destination;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use crate::drain::DrainStage;
+use crate::drain::{DrainStage, tell_cordon};
 use crate::limits::{ACCEPT_ERROR_PAUSE, ADMIN_CONNECTIONS_MAX, ADMIN_TIMEOUT, STOP_MAX};
 use crate::metrics;
 use crate::report;
@@ -66,18 +66,23 @@ pub struct Started {
 
 /// Binds the ports and serves them on a thread of their own until the gateway stops.
 pub fn start(state: &Arc<GatewayState>, log_level: Option<LogLevel>) -> anyhow::Result<Started> {
+    state.drain.restore_cordon(&state.config.data_dir).with_context(|| {
+        let folder = state.config.data_dir.display();
+        format!("{DATA_FOLDER_UNUSABLE}: failed to look whether {folder} says that it is cordoned")
+    })?;
     let (listener, admin) = bind("admin.listen", state.config.admin_listen)?;
     let health = state.config.health_listen.map(|wanted| bind("health.listen", wanted));
     let (health_listener, health) = health.transpose()?.unzip();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let of_health = health_routes().with_state(Admin { state: state.clone(), log_level: None });
     let all = router(Admin { state: state.clone(), log_level });
-    let drain = state.drain.clone();
+    let (drain, cordoning) = (state.drain.clone(), state.clone());
     let thread = std::thread::Builder::new().name("fg-admin".into()).spawn(move || {
         runtime.block_on(async {
             tokio::select! {
                 () = serve(Some(listener), all) => {}
                 () = serve(health_listener, of_health) => {}
+                () = tell_cordon(&cordoning) => {}
                 () = drain.reached(DrainStage::Stopped) => {}
             }
         });
@@ -152,6 +157,8 @@ fn router(admin: Admin) -> Router {
     health_routes()
         .route("/config_dump", get(config_dump))
         .route("/drain", post(drain))
+        .route("/cordon", get(read_cordon).post(cordon))
+        .route("/uncordon", post(uncordon))
         .route("/loglevel", get(read_log_level).post(change_log_level))
         .with_state(admin)
 }
@@ -177,6 +184,59 @@ async fn metrics_page(State(admin): State<Admin>) -> Response {
 async fn drain(State(admin): State<Admin>) -> Response {
     admin.state.drain.request();
     (StatusCode::ACCEPTED, "draining; the process ends when it is done\n").into_response()
+}
+
+/// Whether the gateway is out of service, and what is in progress: what to wait for.
+async fn read_cordon(State(admin): State<Admin>) -> Response {
+    let state = &admin.state;
+    let clusters: Vec<Value> = report::of(state)
+        .exchanges
+        .iter()
+        .map(
+            |row| json!({"name": row.cluster.as_str(), "sent": row.sent, "received": row.received}),
+        )
+        .collect();
+    let body = json!({
+        "gateway": state.config.name.as_str(),
+        "cluster": state.config.cluster.as_str(),
+        "cordoned": state.drain.is_cordoned(),
+        "inProgress": state.in_progress(),
+        "clusters": clusters,
+    });
+    ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
+}
+
+async fn cordon(State(admin): State<Admin>) -> Response {
+    set_cordoned(admin, true).await
+}
+
+async fn uncordon(State(admin): State<Admin>) -> Response {
+    set_cordoned(admin, false).await
+}
+
+async fn set_cordoned(admin: Admin, is_cordoned: bool) -> Response {
+    let state = admin.state.clone();
+    let set = move || {
+        state.drain.set_cordoned(is_cordoned, &state.config.data_dir).map_err(|e| e.to_string())
+    };
+    let set = tokio::task::spawn_blocking(set).await.unwrap_or_else(|error| Err(error.to_string()));
+    admin.state.note_change();
+    let text = match (set, is_cordoned) {
+        (Ok(true), true) => {
+            "cordoned: peers and load balancers are told; `POST /uncordon` takes it back"
+        }
+        (Ok(false), true) => "it was cordoned already",
+        (Ok(true), false) => "uncordoned: peers and load balancers are told",
+        (Ok(false), false) => "it was not cordoned",
+        (Err(error), _) => {
+            let folder = admin.state.config.data_dir.display();
+            let text =
+                format!("{DATA_FOLDER_UNUSABLE}: nothing was changed in {folder}: {error}\n");
+            return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
+        }
+    };
+    tracing::info!(is_cordoned, "{text}");
+    format!("{text}\n").into_response()
 }
 
 async fn read_log_level(State(admin): State<Admin>) -> Response {
@@ -355,9 +415,18 @@ mod tests {
         assert!(reasons.starts_with("FED3001: "), "{reasons}");
         let (status, page) = ask(health, "GET /metrics");
         assert!(status == 200 && page.contains("fed_connections_open"), "{status} {page}");
-        for request in ["POST /drain", "GET /config_dump", "GET /loglevel", "POST /loglevel"] {
+        for request in [
+            "POST /drain",
+            "GET /cordon",
+            "POST /cordon",
+            "POST /uncordon",
+            "GET /config_dump",
+            "GET /loglevel",
+            "POST /loglevel",
+        ] {
             assert_eq!(ask(health, request).0, 404, "{request}");
         }
+        assert!(!state.drain.is_cordoned());
         assert_eq!(state.drain.stage(), DrainStage::Serving);
         assert_eq!(ask(admin, "GET /config_dump").0, 200);
         state.drain.advance(DrainStage::Stopped);

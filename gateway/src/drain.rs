@@ -1,13 +1,18 @@
 //! How a gateway goes: not ready, then no new connections, then no connections at all. Whoever
-//! serves something holds a [`DrainGuard`] while it does.
+//! serves something holds a [`DrainGuard`] while it does. One that is cordoned only makes the first
+//! step, and can come back.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::files::write_private;
 use crate::limits::DRAIN_MAX;
 use crate::state::GatewayState;
 
@@ -24,7 +29,10 @@ pub enum DrainStage {
     Stopped,
 }
 
-/// The gateway's stage, and how much is in progress.
+/// While it is in the data folder, the gateway is cordoned.
+const CORDON_FILE: &str = "cordoned";
+
+/// The gateway's stage, whether it is cordoned, and how much is in progress.
 #[derive(Debug, Clone)]
 pub struct Drain(Arc<Shared>);
 
@@ -32,6 +40,11 @@ pub struct Drain(Arc<Shared>);
 struct Shared {
     stage: watch::Sender<DrainStage>,
     requested: watch::Sender<bool>,
+    cordoned: watch::Sender<bool>,
+    /// The same, for each exchange to read.
+    is_cordoned: AtomicBool,
+    /// Held through a change of it, the disk included.
+    changing: Mutex<()>,
     in_progress: AtomicUsize,
     idle: Notify,
 }
@@ -41,6 +54,9 @@ impl Default for Drain {
         Self(Arc::new(Shared {
             stage: watch::Sender::new(DrainStage::Serving),
             requested: watch::Sender::new(false),
+            cordoned: watch::Sender::new(false),
+            is_cordoned: AtomicBool::new(false),
+            changing: Mutex::default(),
             in_progress: AtomicUsize::new(0),
             idle: Notify::new(),
         }))
@@ -78,6 +94,38 @@ impl Drain {
         let _ = requested.wait_for(|requested| *requested).await;
     }
 
+    /// Begins as the last process ended.
+    pub(crate) fn restore_cordon(&self, data_dir: &Path) -> io::Result<()> {
+        let is_there = data_dir.join(CORDON_FILE).try_exists()?;
+        self.note_cordon(is_there);
+        Ok(())
+    }
+
+    /// Takes the gateway out of service until further notice, or back into it; on disk first. `false`:
+    /// it was so already. It waits for the disk.
+    pub fn set_cordoned(&self, is_cordoned: bool, data_dir: &Path) -> io::Result<bool> {
+        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = data_dir.join(CORDON_FILE);
+        match is_cordoned {
+            true => write_private(&path, b"POST /uncordon at the admin port takes it back\n")?,
+            false => match fs::remove_file(&path) {
+                Ok(()) => fs::File::open(data_dir)?.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            },
+        }
+        Ok(self.note_cordon(is_cordoned) != is_cordoned)
+    }
+
+    fn note_cordon(&self, is_cordoned: bool) -> bool {
+        self.0.is_cordoned.store(is_cordoned, Ordering::Relaxed);
+        self.0.cordoned.send_replace(is_cordoned)
+    }
+
+    pub fn is_cordoned(&self) -> bool {
+        self.0.is_cordoned.load(Ordering::Relaxed)
+    }
+
     pub fn guard(&self) -> DrainGuard {
         self.0.in_progress.fetch_add(1, Ordering::Relaxed);
         DrainGuard(self.clone())
@@ -107,6 +155,23 @@ impl Drop for DrainGuard {
     fn drop(&mut self) {
         if self.0.0.in_progress.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Has the tunnel tell peers whether the gateway is cordoned, as long as there is something to tell.
+pub(crate) async fn tell_cordon(state: &GatewayState) {
+    let mut changes = state.changes();
+    let mut cordoned = state.drain.0.cordoned.subscribe();
+    loop {
+        let is_cordoned = *cordoned.borrow_and_update();
+        if let Some(tunnel) = state.tunnel.get() {
+            tunnel.set_cordoned(is_cordoned);
+        }
+        tokio::select! {
+            // The tunnel's port is bound, among others.
+            _ = changes.changed() => {}
+            _ = cordoned.changed() => {}
         }
     }
 }
@@ -160,6 +225,29 @@ mod tests {
         drop(second);
         waiting.await.unwrap();
         drain.idle().await;
+    }
+
+    #[tokio::test]
+    async fn a_cordon_outlasts_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let drain = Drain::default();
+            drain.restore_cordon(folder.path()).unwrap();
+            drain
+        };
+        let drain = open();
+        assert!(!drain.is_cordoned());
+        assert!(drain.set_cordoned(true, folder.path()).unwrap());
+        assert!(!drain.set_cordoned(true, folder.path()).unwrap(), "it was so already");
+        let again = open();
+        assert!(again.is_cordoned());
+        assert!(again.set_cordoned(false, folder.path()).unwrap());
+        assert!(!again.set_cordoned(false, folder.path()).unwrap());
+        assert!(!open().is_cordoned());
+        assert_eq!(drain.stage(), DrainStage::Serving, "which is another matter");
+        let missing = folder.path().join("missing");
+        assert!(drain.set_cordoned(true, &missing).is_err());
+        assert!(drain.is_cordoned(), "what is not on disk does not count");
     }
 
     #[tokio::test]

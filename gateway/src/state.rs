@@ -215,6 +215,13 @@ impl GatewayState {
         self.diagnostics.store(Arc::new(diagnostics));
     }
 
+    /// Whatever a drain waits for: what is served here, for own clients and for peers, and what peers
+    /// have open still.
+    pub fn in_progress(&self) -> usize {
+        let open = self.tunnel.get().map_or(0, |tunnel| tunnel.in_flight() as usize);
+        self.drain.in_progress().max(open)
+    }
+
     /// Whoever waits for readiness or sends reports looks again.
     pub fn note_change(&self) {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
@@ -244,6 +251,11 @@ impl GatewayState {
         let mut reasons = Vec::new();
         if self.drain.stage() != DrainStage::Serving {
             reasons.push((code::DRAINING, "the gateway is draining".to_owned()));
+        }
+        if self.drain.is_cordoned() {
+            let text =
+                "the gateway is cordoned; `POST /uncordon` at its admin port takes that back";
+            reasons.push((code::DRAINING, text.to_owned()));
         }
         if self.identity.load().svid.is_none() || self.tunnel.get().is_none() {
             let problem = self.identity_problem.lock().unwrap_or_else(PoisonError::into_inner);

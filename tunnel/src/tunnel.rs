@@ -363,8 +363,9 @@ impl Shared {
 
     /// The grace that DRAIN is to tell peers in milliseconds; `None` if they may use this gateway.
     pub(crate) fn drain_grace(&self) -> Option<u32> {
-        let drain = *self.drain.borrow();
-        drain.or(self.is_cordoned.load(Ordering::Relaxed).then_some(DEADLINE_MS_MAX))
+        let is_cordoned = self.is_cordoned.load(Ordering::Relaxed);
+        let cordoned = is_cordoned.then_some(DEADLINE_MS_MAX);
+        self.drain.borrow().or(cordoned)
     }
 
     pub(crate) fn has_ended_accepting(&self) -> bool {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -77,6 +77,7 @@ impl Exchange {
     /// The response of an application, on its way to the client.
     pub(crate) fn respond(mut self, served: Served) -> Response<ResponseBody> {
         let Served { status, headers, source, lease, returning } = served;
+        let leaves = self.leaves();
         if let Some(body) = &self.body {
             body.settle();
         }
@@ -103,6 +104,9 @@ impl Exchange {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if leaves {
+            end_connection(&mut response);
+        }
         response
     }
 
@@ -116,6 +120,7 @@ impl Exchange {
         self.entry.fail(error);
         let (parts, body) = respond::respond(error, dialect).into_parts();
         self.entry.record().status = Some(parts.status);
+        let leaves = self.leaves();
         let promised = content_length(&parts.headers);
         let bodiless = self.method == Method::HEAD;
         let body = ResponseBody {
@@ -127,7 +132,17 @@ impl Exchange {
             bodiless,
             sent_bytes: 0,
         };
-        Response::from_parts(parts, body)
+        let mut response = Response::from_parts(parts, body);
+        if leaves {
+            end_connection(&mut response);
+        }
+        response
+    }
+
+    /// Whether the client's next request is to come by another connection, which a load balancer takes
+    /// elsewhere. HTTP/2 has no header for it.
+    fn leaves(&mut self) -> bool {
+        self.entry.record().protocol == Protocol::Http1 && self.worker.gateway.drain.is_cordoned()
     }
 
     pub(crate) fn entry(&mut self) -> &mut LogEntry {
@@ -158,6 +173,11 @@ impl Drop for Exchange {
         let read_bytes = self.body.as_ref().map_or(0, ReplayBody::read_bytes);
         self.entry.record().received_bytes += read_bytes;
     }
+}
+
+/// Unlike the end of an idle connection, it cannot meet a request on its way.
+fn end_connection(response: &mut Response<ResponseBody>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The connection belongs to its two ends from now on; the exchange goes on beside it.

@@ -108,3 +108,64 @@ async fn what_is_cut_off_is_logged_as_such() {
     let codes: Vec<_> = records.iter().map(|record| record["failure"].as_str().unwrap()).collect();
     assert!(codes.iter().all(|text| text.contains("end of the drain")), "{codes:?}");
 }
+
+async fn cordon_of(site: &Site) -> serde_json::Value {
+    let (status, body) = site.admin("GET", "/cordon").await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// Unlike a drain it ends nothing, lasts over a restart, and can be taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cordoned_gateway_is_unready_serves_who_comes_still_and_comes_back() {
+    let origin = Origin::start("one").await;
+    let mut site = Site::ready("east", objects(&origin).await).await;
+    let connect = async |site: &Site| {
+        let stream = TcpStream::connect(site.http()).await.unwrap();
+        let (client, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    };
+    let mut held = connect(&site).await;
+    let held = tokio::spawn(held.send_request(request("/held")));
+    eventually("a held request", async || (origin.requests() == 1).then_some(())).await;
+
+    let (status, text) = site.admin("POST", "/cordon").await;
+    assert!(status == 200 && text.starts_with("cordoned: "), "{text}");
+    assert_eq!(site.admin("POST", "/cordon").await, (200, "it was cordoned already\n".into()));
+    let (status, reason) = site.admin("GET", "/readyz").await;
+    assert!(status == 503 && reason.starts_with("FED2008: the gateway is cordoned"), "{reason}");
+    let cordon = cordon_of(&site).await;
+    assert_eq!((&cordon["cordoned"], &cordon["inProgress"]), (&true.into(), &1.into()));
+    // Who has not noticed is served, and told to come by another connection.
+    let mut late = connect(&site).await;
+    let answer = late.send_request(request("/echo")).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["connection"]),
+        (200, &"close".parse().unwrap())
+    );
+    origin.release.add_permits(1);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    eventually("nothing in progress", async || {
+        (cordon_of(&site).await["inProgress"] == 0).then_some(())
+    })
+    .await;
+
+    site.app.take().unwrap().stop_now().await;
+    site.app = Some(gateway::app::build(site.config.clone()).unwrap());
+    assert_eq!(cordon_of(&site).await["cordoned"], true, "after a restart, too");
+    eventually("only that makes it unready", async || {
+        let (status, reasons) = site.admin("GET", "/readyz").await;
+        assert_eq!(status, 503, "{reasons}");
+        (reasons.lines().count() == 1 && reasons.contains("cordoned")).then_some(())
+    })
+    .await;
+
+    let (status, text) = site.admin("POST", "/uncordon").await;
+    assert!(status == 200 && text.starts_with("uncordoned: "), "{text}");
+    assert_eq!(site.admin("POST", "/uncordon").await, (200, "it was not cordoned\n".into()));
+    assert_eq!(site.admin("GET", "/readyz").await, (200, "ok\n".into()));
+    let mut client = connect(&site).await;
+    let answer = client.send_request(request("/echo")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers().get("connection")), (200, None));
+}

@@ -5,6 +5,7 @@
 
 mod across;
 mod client;
+mod cordon;
 mod drain;
 mod listeners;
 mod local_http;

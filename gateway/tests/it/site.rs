@@ -75,6 +75,20 @@ impl Site {
         self.app = Some(app);
     }
 
+    /// Of another gateway of this cluster, at an address of its own.
+    pub(crate) fn another(&self, name: &str) -> GatewayConfig {
+        let (address, folder) = (IpAddr::V4(own_address()), self.config.data_dir.clone());
+        GatewayConfig {
+            name: ObjectName::parse(name).unwrap(),
+            data_dir: folder.with_file_name(name),
+            tunnel_listen: SocketAddr::new(address, self.config.tunnel_listen.port()),
+            routes_listen: address,
+            admin_listen: SocketAddr::new(address, 0),
+            access_log: folder.with_file_name(format!("{name}.log")),
+            ..self.config.clone()
+        }
+    }
+
     pub(crate) fn config(&self) -> &GatewayConfig {
         &self.config
     }
