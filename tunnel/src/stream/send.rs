@@ -257,19 +257,22 @@ impl SendHalf {
         Ok(())
     }
 
-    /// What was sent to the end is still to arrive: until then a link that retires is not closed. A short
-    /// direction on a link that stays has arrived before that could be.
-    fn hold_link(&mut self) {
-        let is_short = self.link.class == ConnectionClass::Fast && !self.link.is_retiring();
-        if is_short || self.link.transport() == Transport::Tcp {
+    /// What was sent to the end is still to arrive: until then the exchange is open, so that neither a link
+    /// that retires nor a gateway that drains closes the connection under it. A short direction on a link
+    /// that stays has arrived before that could be.
+    fn hold_exchange(&mut self) {
+        let is_short = self.link.class == ConnectionClass::Fast;
+        let stays = !self.link.is_retiring() && !self.life.shared.is_draining();
+        if is_short && stays || self.link.transport() == Transport::Tcp {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
         let lease = self.lease.take().unwrap_or_else(|| LinkLease::of(&self.link));
+        let held = (lease, Arc::clone(&self.life));
         let arrived = self.stream.stopped();
         runtime.spawn(async move {
             let _ = arrived.await;
-            drop(lease);
+            drop(held);
         });
     }
 
@@ -286,7 +289,7 @@ impl Drop for SendHalf {
             State::Open | State::Writing => {
                 self.reset_stream(StreamReset::new(ErrorCode::Cancelled, Dispatched::Maybe));
             }
-            State::Ended => self.hold_link(),
+            State::Ended => self.hold_exchange(),
             State::Over => {}
         }
     }

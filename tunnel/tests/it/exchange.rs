@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use tunnel::{Part, StreamErrorKind};
 use wire::tunnel::{Dispatched, ErrorCode, Head, RequestHead, StreamKind};
 
-use crate::site::{Checksum, Options, Site, ask, pair, pattern, wait_for};
+use crate::site::{Checksum, Options, Site, ask, pair, pattern, read_pattern, relayed, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn either_side_opens_tcp_exchanges() {
@@ -158,6 +158,25 @@ async fn a_gateway_that_drains_serves_for_a_moment_and_lets_old_exchanges_end() 
     assert!(matches!(old.recv.next().await.unwrap(), Part::End));
     drop(old);
     tokio::time::timeout(crate::site::LONG, drained).await.unwrap().unwrap();
+}
+
+/// The last bytes are on their way for a while after they were handed over. The longer body goes on on a
+/// bulk connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_until_what_was_sent_has_arrived() {
+    for bytes in [200_000_u64, 4_000_000] {
+        let path = wan::Impairment::delayed(std::time::Duration::from_millis(50));
+        let (east, west, _relay) = relayed(path, Options::default).await;
+        let service = format!("source-{bytes}");
+        let mut exchange = east.open(&west, &service, StreamKind::Tcp).await;
+        assert_eq!(exchange.recv.opened().await.unwrap(), Ok(()));
+        let read = tokio::spawn(async move { read_pattern(&mut exchange).await });
+        west.tunnel.start_drain(std::time::Duration::from_secs(10));
+        west.tunnel.end_accepting();
+        tokio::time::timeout(crate::site::LONG, west.tunnel.drained()).await.unwrap();
+        west.tunnel.close();
+        assert_eq!(read.await.unwrap().unwrap(), bytes);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
