@@ -27,7 +27,7 @@ pub const PEER_EXCHANGES_MAX: usize = EXCHANGES_MAX / 2;
 /// error.
 pub const SVID_LIFE_LEFT_PERCENT: [u64; 3] = [50, 20, 5];
 /// How often it looks at least.
-pub const SVID_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub const SVID_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Fields of a request from a client: ours come on top, and tunnel v1 carries 100.
 pub const HEADERS_MAX: usize = 90;
