@@ -295,6 +295,8 @@ pub struct LinkView {
     pub class: &'static str,
     pub worker: u32,
     pub state: &'static str,
+    /// Another one has taken its place: it goes when its exchanges have ended.
+    pub retiring: bool,
     pub since: Since,
     pub rtt_us: Option<u64>,
     pub packets_sent: u64,
@@ -332,6 +334,7 @@ impl LinkView {
             transport,
             peer_gateway: id.map(|id| model::GatewayId::from_bytes(id).to_string()),
             since: Since::age(link.since_age_ms, now),
+            retiring: link.retiring,
             last_error: Fault::of(link.last_error.as_ref(), now),
             gateway: row.gateway,
             cluster: link.cluster,

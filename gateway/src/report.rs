@@ -91,6 +91,7 @@ pub(crate) fn link(status: &LinkStatus, now: SystemTime) -> Link {
             text: error.text.clone(),
             age_ms: age_ms(error.at),
         }),
+        retiring: status.retiring,
     }
 }
 

@@ -31,7 +31,7 @@ fn row(link: &LinkView) -> Vec<String> {
         link.cluster.clone(),
         link.gateway.clone(),
         format!("{} {}", link.transport, link.class).trim().into(),
-        link.state.into(),
+        state(link).into(),
         age(link.since.age_ms),
         link.rtt_us.map_or_else(|| "-".into(), milliseconds),
         format!("{:.1}%", link.loss_percent()),
@@ -39,6 +39,11 @@ fn row(link: &LinkView) -> Vec<String> {
         bytes(link.bytes_received),
         link.address.clone(),
     ]
+}
+
+/// A link of which another one has taken the place is up until its exchanges have ended.
+fn state(link: &LinkView) -> &'static str {
+    if link.retiring && link.state == "Up" { "Retiring" } else { link.state }
 }
 
 /// `512 B`, `1.5 KiB`, `3.0 GiB`.
@@ -57,7 +62,28 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wire::operator::proto::GatewayLink;
+    use wire::resource::proto::{Link, LinkState};
+
     use super::*;
+
+    #[test]
+    fn a_link_that_is_replaced_is_told_apart() {
+        let shown = |state: LinkState, retiring| {
+            let link = Some(Link { state: state.into(), retiring, ..Link::default() });
+            let view =
+                LinkView::of(GatewayLink { link, ..GatewayLink::default() }, Timestamp::now());
+            let view = view.unwrap();
+            (row(&view)[3].clone(), serde_json::to_value(&view).unwrap()["retiring"].clone())
+        };
+        for (state, retiring, want) in [
+            (LinkState::Live, false, "Up"),
+            (LinkState::Live, true, "Retiring"),
+            (LinkState::Draining, true, "Draining"),
+        ] {
+            assert_eq!(shown(state, retiring), (want.to_string(), retiring.into()));
+        }
+    }
 
     #[test]
     fn bytes_read_well() {

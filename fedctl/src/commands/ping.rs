@@ -306,6 +306,7 @@ mod tests {
             bytes_received: 90_000,
             since_age_ms: 60_000,
             last_error: None,
+            retiring: false,
         }
     }
 

@@ -93,6 +93,7 @@ fn link(state: LinkState, rtt_us: Option<u64>) -> Link {
         bytes_received: 200,
         since_age_ms: 1_000,
         last_error: None,
+        retiring: false,
     }
 }
 

@@ -119,6 +119,7 @@ mod tests {
             worker: 0,
             dialled: true,
             state: LinkState::Live,
+            retiring: false,
             rtt: None,
             sent_packets: packets,
             lost_packets: 1,

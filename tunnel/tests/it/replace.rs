@@ -216,6 +216,10 @@ fn rows(site: &Site) -> usize {
     site.tunnel.links().iter().filter(|row| row.rtt.is_some()).count()
 }
 
+fn retiring(site: &Site) -> usize {
+    site.tunnel.links().iter().filter(|row| row.retiring).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_fails_over_several_lives_of_the_certificates() {
     let [east, west] = sites(&strict(), 2);
@@ -316,11 +320,13 @@ async fn an_exchange_that_lasts_keeps_its_link_while_younger_ones_come_and_go() 
     drop(renewal);
     // Theirs, which is as old as they are, and one of each class.
     wait_for("those between to go", || rows(&east) == 3 && rows(&west) == 3).await;
+    assert_eq!((retiring(&east), retiring(&west)), (1, 1));
     for exchange in &mut lasting {
         say(exchange).await.unwrap();
     }
     drop(lasting);
     wait_for("theirs to go", || rows(&east) == 2 && rows(&west) == 2).await;
+    assert_eq!((retiring(&east), retiring(&west)), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

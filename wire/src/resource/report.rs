@@ -65,6 +65,8 @@ pub struct Link {
     /// Time in this state.
     pub since_age_ms: u64,
     pub last_error: Option<LinkError>,
+    /// Another one has taken its place: it goes when its exchanges have ended.
+    pub retiring: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -218,6 +220,7 @@ pub(super) fn link(at: At<'_>, link: proto::Link) -> Result<Link, WireError> {
         bytes_received: link.bytes_received,
         since_age_ms: link.since_age_ms,
         last_error: error.transpose()?,
+        retiring: link.retiring,
     })
 }
 

@@ -87,6 +87,7 @@ pub(super) fn link(link: &Link) -> proto::Link {
         bytes_received: link.bytes_received,
         since_age_ms: link.since_age_ms,
         last_error: link.last_error.as_ref().map(LinkError::encode),
+        retiring: link.retiring,
     }
 }
 

@@ -185,6 +185,7 @@ pub(super) fn link() -> Link {
             text: "timed out".into(),
             age_ms: 9,
         }),
+        retiring: true,
     }
 }
 

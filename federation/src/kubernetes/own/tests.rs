@@ -70,6 +70,7 @@ fn link(cluster: &str, rtt_us: Option<u64>) -> Link {
         bytes_received: 0,
         since_age_ms: 0,
         last_error: None,
+        retiring: false,
     }
 }
 
