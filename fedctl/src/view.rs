@@ -84,7 +84,10 @@ impl Until {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressView {
+    /// As it is advertised.
     pub address: String,
+    /// What it was reached over.
+    pub over: Option<&'static str>,
     pub answered_us: Option<u64>,
     pub problem: Option<String>,
 }
@@ -92,20 +95,30 @@ pub struct AddressView {
 impl AddressView {
     pub fn of(report: wire::operator::proto::AddressReport) -> Self {
         use wire::operator::proto::address_report::Outcome;
+        let over = report.over();
         let address = report.address.as_ref().map_or_else(String::new, address);
         let (answered_us, problem) = match report.outcome {
             Some(Outcome::AnsweredUs(time)) => (Some(time), None),
             Some(Outcome::Problem(problem)) => (None, Some(problem)),
             None => (None, None),
         };
-        Self { address, answered_us, problem }
+        let over = match over {
+            Transport::Unspecified => None,
+            Transport::Quic => Some("quic"),
+            Transport::Tcp => Some("tcp"),
+        };
+        Self { address, over, answered_us, problem }
     }
 
-    /// `✓ quic 203.0.113.7:8443  18.0 ms`.
+    /// `✓ quic 203.0.113.7:8443  18.0 ms`, or `... over tcp: UDP does not pass  1118 ms`.
     pub fn line(&self) -> String {
         let address = &self.address;
+        let over = match self.over {
+            Some("tcp") if address.starts_with("quic ") => " over tcp: UDP does not pass",
+            _ => "",
+        };
         match (self.answered_us, &self.problem) {
-            (Some(time), _) => format!("✓ {address}  {}", crate::printer::milliseconds(time)),
+            (Some(time), _) => format!("✓ {address}{over}  {}", crate::printer::milliseconds(time)),
             (None, problem) => {
                 format!("✗ {address}  {}", problem.as_deref().unwrap_or("not tried"))
             }

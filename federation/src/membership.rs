@@ -52,9 +52,9 @@ pub(crate) use service::StoreServer;
 pub(crate) use start::Ground;
 pub(crate) use tasks::take_heard;
 pub use types::{
-    AddressReport, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, LeaveRequest, MemberRow,
-    Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts, StoreRole, StoreView,
-    TokenFacts, TokenRequest, TokenRow, TokenState, TokenText,
+    AddressReport, Answered, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, LeaveRequest,
+    MemberRow, Mode, PendingJoin, RevokeRequest, RevokeTarget, Revoked, SnapshotFacts, StoreRole,
+    StoreView, TokenFacts, TokenRequest, TokenRow, TokenState, TokenText,
 };
 
 /// What operators ask of the federation. Cheap to clone.

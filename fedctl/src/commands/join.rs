@@ -308,10 +308,10 @@ mod tests {
         }
     }
 
-    fn report(outcome: Outcome) -> AddressReport {
+    fn report(over: Transport, outcome: Outcome) -> AddressReport {
         let address =
             PeerAddress { transport: Transport::Quic.into(), host: "fd00::7".into(), port: 8443 };
-        AddressReport { address: Some(address), outcome: Some(outcome) }
+        AddressReport { address: Some(address), outcome: Some(outcome), over: over.into() }
     }
 
     #[test]
@@ -320,8 +320,12 @@ mod tests {
         let revision = Some(Revision { epoch: 1, index: 9 });
         let events = [
             Event::TokenRead(facts()),
-            Event::AddressTried(report(Outcome::Problem("connection refused".into()))),
-            Event::AddressTried(report(Outcome::AnsweredUs(18_000))),
+            Event::AddressTried(report(
+                Transport::Unspecified,
+                Outcome::Problem("connection refused".into()),
+            )),
+            Event::AddressTried(report(Transport::Quic, Outcome::AnsweredUs(18_000))),
+            Event::AddressTried(report(Transport::Tcp, Outcome::AnsweredUs(1_118_000))),
             Event::Waiting(WaitingForApproval {}),
             Event::Redeemed(Changed { revision }),
             Event::Stored(StoredMembers { members: 2, revision }),
@@ -344,7 +348,7 @@ mod tests {
     fn a_check_says_what_would_happen() {
         let answer = TokenVerdict {
             facts: Some(facts()),
-            addresses: vec![report(Outcome::AnsweredUs(18_000))],
+            addresses: vec![report(Transport::Tcp, Outcome::AnsweredUs(18_000))],
             admitted: false,
             code: 6116,
             text: "the name west is taken".into(),

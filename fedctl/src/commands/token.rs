@@ -171,6 +171,7 @@ mod tests {
                 port: 8443,
             }),
             outcome: Some(outcome),
+            over: Transport::Unspecified.into(),
         };
         let view = issued(
             IssuedToken {

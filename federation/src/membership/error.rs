@@ -90,7 +90,7 @@ fn listed(reports: &[AddressReport]) -> String {
     for report in reports {
         let address = &report.address;
         let outcome = match &report.outcome {
-            Ok(time) => format!("answered in {} ms", time.as_millis()),
+            Ok(answered) => format!("answered in {} ms", answered.after.as_millis()),
             Err(why) => why.clone(),
         };
         // Writing to a String does not fail.

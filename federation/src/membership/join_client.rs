@@ -111,11 +111,7 @@ impl Node {
         let target = JoinTarget { addresses: token.addresses.clone(), inviter };
         let start = Instant::now();
         let dialled = join_dial(&target, &certificate, self.transport.dial_from()).await;
-        let report = |(address, outcome): (_, Result<(), String>)| AddressReport {
-            address,
-            outcome: outcome.map(|()| start.elapsed()),
-        };
-        Ok((dialled.attempts.into_iter().map(report).collect(), dialled.connection))
+        Ok((AddressReport::all(dialled.attempts, start.elapsed()), dialled.connection))
     }
 
     async fn reach(

@@ -112,11 +112,7 @@ impl Node {
         let target = JoinTarget { addresses: self.own.advertise.borrow().to_vec(), inviter };
         let start = Instant::now();
         let dialled = join_dial(&target, &certificate, self.transport.dial_from()).await;
-        let report = |(address, outcome): (PeerAddress, Result<(), String>)| AddressReport {
-            address,
-            outcome: outcome.map(|()| start.elapsed()),
-        };
-        Ok(dialled.attempts.into_iter().map(report).collect())
+        Ok(AddressReport::all(dialled.attempts, start.elapsed()))
     }
 
     fn token_addresses(

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use model::code::Code;
-use model::{ClusterId, ClusterName, FederationId, PeerAddress, Revision, RoleSet, TrustDomain};
+use model::{
+    ClusterId, ClusterName, FederationId, PeerAddress, Revision, RoleSet, Transport, TrustDomain,
+};
 use wire::store::TokenId;
 
 use crate::replica::Standing;
@@ -90,8 +92,29 @@ pub struct IssuedToken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressReport {
     pub address: PeerAddress,
-    /// Time until the inviter had answered, or why it did not.
-    pub outcome: Result<Duration, String>,
+    /// Why it did not answer, if it did not.
+    pub outcome: Result<Answered, String>,
+}
+
+impl AddressReport {
+    /// Of all addresses that were tried at once, of which the last one was done `after` the start.
+    pub(super) fn all(
+        attempts: Vec<(PeerAddress, Result<Transport, String>)>,
+        after: Duration,
+    ) -> Vec<Self> {
+        let answered = |over| Answered { after, over };
+        let report =
+            |(address, over): (_, Result<_, _>)| Self { address, outcome: over.map(answered) };
+        attempts.into_iter().map(report).collect()
+    }
+}
+
+/// An inviter that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    pub after: Duration,
+    /// TCP also at an address of QUIC, where UDP does not pass.
+    pub over: Transport,
 }
 
 /// What has become of a token.

@@ -7,10 +7,10 @@ use wire::operator::proto::{self, Changed};
 use wire::replica::KeptFinding;
 use wire::resource::proto as resource;
 
-use super::node::{encode_addresses, millis, unix};
+use super::node::{encode_addresses, encode_transport, millis, unix};
 use crate::membership::{
-    AddressReport, ExportRow, Founded, IssuedToken, JoinCheck, JoinProgress, Joined, MemberRow,
-    PendingJoin, Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
+    AddressReport, Answered, ExportRow, Founded, IssuedToken, JoinCheck, JoinProgress, Joined,
+    MemberRow, PendingJoin, Revoked, SnapshotFacts, StoreView, TokenFacts, TokenRow, TokenState,
 };
 use crate::replica::{MemberReport, OwnerReport, VerifyReport};
 
@@ -124,11 +124,15 @@ fn facts(facts: &TokenFacts) -> proto::TokenFacts {
 
 fn report(report: &AddressReport) -> proto::AddressReport {
     use proto::address_report::Outcome;
-    let outcome = match &report.outcome {
-        Ok(time) => Outcome::AnsweredUs(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-        Err(problem) => Outcome::Problem(problem.clone()),
+    let (over, outcome) = match &report.outcome {
+        Ok(Answered { after, over }) => {
+            let time = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+            (encode_transport(*over), Outcome::AnsweredUs(time))
+        }
+        Err(problem) => (resource::Transport::Unspecified, Outcome::Problem(problem.clone())),
     };
-    proto::AddressReport { address: address(&report.address), outcome: Some(outcome) }
+    let (address, over) = (address(&report.address), over.into());
+    proto::AddressReport { address, outcome: Some(outcome), over }
 }
 
 fn address(address: &PeerAddress) -> Option<resource::PeerAddress> {

@@ -178,14 +178,18 @@ pub(super) fn links_of(gateway: &GatewayView) -> Vec<GatewayLink> {
 
 pub(super) fn encode_addresses(addresses: &[PeerAddress]) -> Vec<resource::PeerAddress> {
     let encode = |address: &PeerAddress| resource::PeerAddress {
-        transport: match address.transport {
-            model::Transport::Quic => resource::Transport::Quic.into(),
-            model::Transport::Tcp => resource::Transport::Tcp.into(),
-        },
+        transport: encode_transport(address.transport).into(),
         host: address.host.clone(),
         port: address.port.into(),
     };
     addresses.iter().map(encode).collect()
+}
+
+pub(super) fn encode_transport(transport: model::Transport) -> resource::Transport {
+    match transport {
+        model::Transport::Quic => resource::Transport::Quic,
+        model::Transport::Tcp => resource::Transport::Tcp,
+    }
 }
 
 fn encode_revision(revision: Revision) -> resource::Revision {

@@ -24,10 +24,10 @@ pub struct JoinTarget {
     pub inviter: Inviter,
 }
 
-/// How it went, address by address, in their order.
+/// How it went, address by address, in their order: over what each was reached, or why it was not.
 #[derive(Debug)]
 pub struct JoinDial {
-    pub attempts: Vec<(PeerAddress, Result<(), String>)>,
+    pub attempts: Vec<(PeerAddress, Result<Transport, String>)>,
     /// By the first address of the list that answered as the inviter.
     pub connection: Option<JoinConnection>,
 }
@@ -66,15 +66,13 @@ pub async fn join_dial(
     let mut connection = None;
     for (address, reached) in join_all(dials).await {
         let taken = match reached {
-            Ok(inner) if connection.is_none() => match take(address.clone(), inner).await {
-                Ok(taken) => {
+            Ok((over, inner)) if connection.is_none() => {
+                take(address.clone(), inner).await.map(|taken| {
                     connection = Some(taken);
-                    Ok(())
-                }
-                Err(problem) => Err(problem),
-            },
-            Ok(_) => Ok(()),
-            Err(problem) => Err(problem),
+                    over
+                })
+            }
+            reached => reached.map(|(over, _)| over),
         };
         attempts.push((address, taken));
     }
@@ -90,16 +88,17 @@ async fn reach(
     address: &PeerAddress,
     target: &JoinTarget,
     certificate: &JoinCertificate,
-) -> Result<Inner<RelayStream>, String> {
+) -> Result<(Transport, Inner<RelayStream>), String> {
     let dialled = dialler.dial_join(certificate, address).await;
     let connection = dialled.map_err(|error| error.text)?;
-    if connection.transport() == Transport::Tcp {
+    let over = connection.transport();
+    if over == Transport::Tcp {
         let (code, remote) = (TUNNEL_FALLBACK, connection.remote());
         tracing::warn!(%code, %remote, "the inviter is reached over TCP, since UDP does not pass");
     }
     let stream = connection.open().await.map_err(|error| error.to_string())?;
     let inner = Inner::open_join(stream, certificate, &target.inviter).await;
-    inner.map_err(|error| {
+    inner.map(|inner| (over, inner)).map_err(|error| {
         let end = connection.is_live();
         if end {
             error.to_string()

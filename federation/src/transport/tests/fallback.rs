@@ -1,7 +1,7 @@
 //! Nodes between which UDP does not pass, or not always.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 use tokio::io::copy_bidirectional;
@@ -14,6 +14,8 @@ use super::*;
 struct Gate {
     address: PeerAddress,
     lets_udp: Arc<AtomicBool>,
+    /// TCP connections that pass it now.
+    over_tcp: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -31,18 +33,22 @@ impl Gate {
         let address = PeerAddress { port, ..site.address() };
         let lets_udp = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        tasks.spawn(pass_tcp(tcp, target));
+        let over_tcp = Arc::new(AtomicUsize::new(0));
+        tasks.spawn(pass_tcp(tcp, target, over_tcp.clone()));
         tasks.spawn(pass_udp(Arc::new(udp), target, lets_udp.clone()));
-        Self { address, lets_udp, _tasks: tasks }
+        Self { address, lets_udp, over_tcp, _tasks: tasks }
     }
 }
 
-async fn pass_tcp(listener: TcpListener, target: SocketAddr) {
+async fn pass_tcp(listener: TcpListener, target: SocketAddr, passing: Arc<AtomicUsize>) {
     let mut ways = JoinSet::new();
     while let Ok((mut outside, _)) = listener.accept().await {
+        passing.fetch_add(1, Relaxed);
+        let passing = passing.clone();
         ways.spawn(async move {
             let mut inside = TcpStream::connect(target).await.unwrap();
             let _ = copy_bidirectional(&mut outside, &mut inside).await;
+            passing.fetch_sub(1, Relaxed);
         });
     }
 }
@@ -117,7 +123,7 @@ async fn the_store_goes_over_tcp_for_as_long_as_udp_does_not_pass() {
     let back = async {
         let took = until_over(PeerTransport::Quic, &east, &west).await;
         println!("over QUIC after {took:?}");
-        tokio::time::sleep(FALLBACK_RETIRES_AFTER + Duration::from_secs(1)).await;
+        until("no connection over TCP", async || gate.over_tcp.load(Relaxed) == 0).await;
     };
     let calls = async {
         loop {
@@ -146,7 +152,8 @@ async fn a_joiner_reaches_its_inviter_over_tcp() {
     let inviter = Inviter { ca_pin, id: west.node_id.clone() };
     let target = JoinTarget { addresses: vec![gate.address.clone()], inviter };
     let JoinDial { attempts, connection } = join_dial(&target, &certificate, None).await;
-    let connection = connection.unwrap_or_else(|| panic!("{attempts:?}"));
+    assert_eq!(attempts, [(gate.address.clone(), Ok(PeerTransport::Tcp))]);
+    let connection = connection.unwrap();
     let answer = ask_over(connection.channel, "let me in").await.unwrap();
     let key = FederationKey::from_seed(&[3; 32]).public().spki().to_vec();
     assert_eq!(answer, format!("joiner {key:?} {:?}: let me in", connection.exporter));
