@@ -183,7 +183,8 @@ registry! {
     3006 BUNDLE_ROLLBACK "BundleRollback":
         "A trust bundle was refused: its sequence is lower than that of the one in force, or the same with other keys.",
         "Lower: an old file was put back, or old state is replayed. The same: its keys changed and its number did not.",
-        "Take it again from the cluster that owns the trust domain; where the number is the same, that one raises it first.";
+        "Take it again from the cluster that owns the trust domain; where the number is the same, that one \
+         raises it first.";
     3007 BUNDLE_MISSING "BundleMissing":
         "The gateway has no bundle of its own trust domain, so that it cannot tell its node from others.",
         "The file `federation.bundle` is damaged or not there yet: the node writes ConfigMap fedgate-trust at start.",
