@@ -36,7 +36,7 @@ test: setup ## Check format and lints, run all tests, count them
 	@$(XTASK) check
 
 e2e-programs: setup-build
-	@scripts/setup.sh e2e
+	@scripts/setup.sh e2e deb
 	$(BUILD) --bin kind-e2e
 	$(BUILD) $(if $(filter release,$(PROFILE)),--release) --bin fedgate-federation --bin fedgate-gateway --bin fedctl
 

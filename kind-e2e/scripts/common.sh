@@ -50,3 +50,19 @@ has_system_tools() {
     # An engine of ours was started because there was none.
     [ ! -S $engine_run/docker.sock ] && docker info >/dev/null 2>&1
 }
+
+# Debian's packages in a minimal file system, as an image whose name is put into $debian. It depends on
+# nothing of ours but this list. Uses the folder $work.
+debian_image() {
+    local release=$1 packages=$2 root=$work/debian
+    debian=fedgate-kind/debian:$release-$(printf '%s' "$packages" | sha256sum | cut -c1-12)
+    ! docker image inspect "$debian" >/dev/null 2>&1 || return 0
+    say "installing Debian's packages"
+    debootstrap --variant=minbase --include="$packages" "$release" "$root" >"$work/debootstrap.log" 2>&1 || {
+        tail -n 20 "$work/debootstrap.log" >&2
+        fail "debootstrap failed; its last words are above"
+    }
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}
+    tar -C "$root" -c . | docker import - "$debian" >/dev/null
+    rm -rf "$root"
+}

@@ -11,6 +11,7 @@ exec 6>"$clusters_lock"
 flock 6
 if docker info >/dev/null 2>&1; then
     for name in east west south; do
+        docker rm --force --volumes "fedgate-machine-$name" >/dev/null 2>&1 || true
         # Another person's cluster of that name, about which it complains, is no reason to stop.
         "$kind_e2e/scripts/cluster.sh" down "$name" || true
     done

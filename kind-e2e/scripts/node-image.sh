@@ -31,27 +31,12 @@ main() {
 }
 
 build() {
-    debian_image
+    debian_image "$DEBIAN_RELEASE" "$packages"
     mkdir -p "$work"/{control-plane,pause,node}
     control_plane_images
     node_base
     preload
     remove_older
-}
-
-# Debian's packages in a minimal file system. It depends on nothing of ours but this list.
-debian_image() {
-    debian=$DEBIAN_RELEASE-$(printf '%s' "$packages" | sha256sum | cut -c1-12)
-    ! docker image inspect "fedgate-kind/debian:$debian" >/dev/null 2>&1 || return 0
-    say "installing Debian's packages for the node"
-    local root=$work/debian
-    debootstrap --variant=minbase --include="$packages" "$DEBIAN_RELEASE" "$root" >"$work/debootstrap.log" 2>&1 || {
-        tail -n 20 "$work/debootstrap.log" >&2
-        fail "debootstrap failed; its last words are above"
-    }
-    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}
-    tar -C "$root" -c . | docker import - "fedgate-kind/debian:$debian" >/dev/null
-    rm -rf "$root"
 }
 
 # One image with the multi-call program has the names of all images that kubeadm asks for.
@@ -60,7 +45,7 @@ control_plane_images() {
     mkdir -p "$root/usr/local/bin" "$root/tmp"
     chmod 1777 "$root/tmp"
     # kube-proxy writes its rules with nft; the program is copied with the libraries it loads.
-    docker run --rm --network none --entrypoint sh "fedgate-kind/debian:$debian" -c \
+    docker run --rm --network none --entrypoint sh "$debian" -c \
         'tar -chf - /usr/sbin/nft $(ldd /usr/sbin/nft | grep -o "/[^ ]*")' 2>/dev/null | tar -C "$root" -xf -
     ln "$bin/kubernetes" "$root/usr/local/bin/"
     for name in kube-apiserver kube-controller-manager kube-scheduler kube-proxy etcd coredns; do
@@ -92,7 +77,7 @@ node_base() {
     # Where kind reads the release and the default storage class.
     cp "$kind_e2e/node/default-storage.yaml" "$files/kind/manifests/"
     printf '%s' "$KUBERNETES_VERSION" >"$files/kind/version"
-    sed "s/@DEBIAN@/$debian/" "$kind_e2e/node/Dockerfile" >"$work/node/Dockerfile"
+    sed "s#@DEBIAN@#$debian#" "$kind_e2e/node/Dockerfile" >"$work/node/Dockerfile"
     docker_build --tag=fedgate-kind/node:base "$work/node"
 }
 

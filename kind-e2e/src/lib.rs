@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod command;
+pub mod debian;
 pub mod limits;
 pub mod machine;
 pub mod report;

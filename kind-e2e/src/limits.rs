@@ -12,6 +12,12 @@ pub const UP_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// How long removing all clusters and the engine may take.
 pub const DOWN_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long making the image of a machine without Kubernetes may take, with nothing in the cache.
+pub const MACHINE_IMAGE_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How long making a Debian package may take.
+pub const PACKAGE_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How long building our images and loading them into the clusters may take.
 pub const IMAGES_TIMEOUT: Duration = Duration::from_secs(600);
 

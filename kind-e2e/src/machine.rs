@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 
 use crate::command::Command;
-use crate::limits::{DOWN_TIMEOUT, EARLIER_TIMEOUT, IMAGES_TIMEOUT, UP_TIMEOUT};
+use crate::limits::{DOWN_TIMEOUT, EARLIER_TIMEOUT, IMAGES_TIMEOUT, PACKAGE_TIMEOUT, UP_TIMEOUT};
 use crate::report;
 
 /// The clusters' names, as `scripts/cluster.sh` knows them.
@@ -109,6 +110,36 @@ impl Machine {
             fedgate: value(&lines, "FEDGATE")?.to_owned(),
             testapp: value(&lines, "TESTAPP")?.to_owned(),
         })
+    }
+
+    /// Makes the image of a machine without Kubernetes, if it is not there, and returns its name.
+    pub async fn machine_image(&self, limit: Duration) -> Result<String> {
+        let call = script("machine-image.sh").timeout(limit).with_progress();
+        Ok(value(&call.text().await?, "IMAGE")?.to_owned())
+    }
+
+    /// Makes the Debian package of our programs, of that version, without packing it well, and returns
+    /// its path.
+    pub async fn package(&self, version: &str) -> Result<PathBuf> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/deb.sh");
+        let folder = self.cache.join("packages");
+        let call = Command::new(script).args([&self.programs, &folder]).args([version]);
+        let call = call.env("DEB_COMPRESSION", "none").timeout(PACKAGE_TIMEOUT);
+        Ok(call.text().await?.trim().into())
+    }
+
+    /// Takes the test application out of its image, for machines without Kubernetes.
+    pub async fn testapp(&self, images: &Images) -> Result<PathBuf> {
+        let target = self.cache.join("packages/testapp");
+        let container = "fedgate-machine-testapp";
+        let remove = || self.docker().args(["rm", "--force", container]).output();
+        remove().await?;
+        let create = self.docker().args(["create", "--name", container, &images.testapp]);
+        create.text().await?;
+        let copy = self.docker().args(["cp", "--quiet", &format!("{container}:/testapp")]);
+        copy.args([&target]).text().await?;
+        remove().await?;
+        Ok(target)
     }
 
     /// Builds the programs of the commit before, or of `FEDGATE_UPGRADE_FROM`, and loads an image of

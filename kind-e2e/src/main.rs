@@ -32,7 +32,7 @@ enum Command {
     Down,
     /// Make our images anew and load them into the clusters, which must be up
     Images,
-    /// Make the clusters that are not there, and run a suite, those for CI (`ci`), or all
+    /// Make the clusters that are not there and needed, and run a suite, those for CI (`ci`), or all
     Run {
         /// A suite's name, or `ci`; all by default
         name: Option<String>,
@@ -82,8 +82,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Run { name, keep } => {
             let chosen = suites::choose(name.as_deref())?;
             let _turn = Turn::take().await?;
-            let machine = Machine::up(&programs, &CLUSTERS).await?;
-            let images = machine.images(&CLUSTERS).await?;
+            let needed = chosen.iter().any(|suite| suite.clusters);
+            let clusters: &[&str] = if needed { &CLUSTERS } else { &[] };
+            let machine = Machine::up(&programs, clusters).await?;
+            let images = machine.images(clusters).await?;
             runner::run(&machine, &images, &chosen, keep).await?;
         }
         Command::List => {

@@ -67,13 +67,13 @@ async fn run_one(
     let mut passed = result.is_ok();
     if let Err(error) = &result {
         report::line(&format!("\n{}: FAILED: {error:#}", suite.name));
-        if ending == Ending::Finished {
+        if ending == Ending::Finished && suite.clusters {
             keep_evidence(&run, suite).await;
         }
     }
     if keep {
         report::line("left as it is, because --keep asks for it; the next run cleans it");
-    } else if let Err(error) = tear_down(&run).await {
+    } else if let Err(error) = tear_down(suite, &run).await {
         passed = false;
         report::line(&format!("{}: the clusters are not clean: {error:#}", suite.name));
     }
@@ -86,7 +86,7 @@ async fn run_one(
 
 /// What an earlier run left is removed first: a run that was killed could not.
 async fn work(suite: &Suite, run: &Run) -> Result<()> {
-    clean(run).await.context("what an earlier run left could not be removed")?;
+    clean(suite, run).await.context("what an earlier run left could not be removed")?;
     let suite = AssertUnwindSafe((suite.run)(run)).catch_unwind();
     match tokio::time::timeout(SUITE_TIMEOUT, suite).await {
         Ok(Ok(result)) => result,
@@ -96,15 +96,18 @@ async fn work(suite: &Suite, run: &Run) -> Result<()> {
     }
 }
 
-async fn tear_down(run: &Run) -> Result<()> {
+async fn tear_down(suite: &Suite, run: &Run) -> Result<()> {
     let mut failures = run.undo().await;
-    if let Err(error) = clean(run).await {
+    if let Err(error) = clean(suite, run).await {
         failures.push(format!("{error:#}"));
     }
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-async fn clean(run: &Run) -> Result<()> {
+async fn clean(suite: &Suite, run: &Run) -> Result<()> {
+    if !suite.clusters {
+        return Ok(());
+    }
     try_join_all(
         run.clusters()
             .iter()

@@ -10,6 +10,7 @@ mod fence;
 mod gitops;
 mod guide;
 mod join;
+mod machines;
 mod north_south;
 mod outage;
 mod roll;
@@ -29,6 +30,8 @@ pub struct Suite {
     pub about: &'static str,
     /// Whether every submission must pass it.
     pub ci: bool,
+    /// Whether it needs the three clusters; else it needs the engine only.
+    pub clusters: bool,
     pub run: for<'a> fn(&'a Run) -> LocalBoxFuture<'a, Result<()>>,
 }
 
@@ -38,73 +41,92 @@ pub const ALL: &[Suite] = &[
         name: "clusters",
         about: "three clusters work, reach each other's nodes and share nothing else",
         ci: true,
+        clusters: true,
         run: |run| Box::pin(clusters::run(run)),
     },
     Suite {
         name: "join",
         about: "helm install, two tokens, and a request through three clusters",
         ci: true,
+        clusters: true,
         run: |run| Box::pin(join::run(run)),
     },
     Suite {
         name: "north-south",
         about: "from outside through east's Gateway to services in west and south",
         ci: true,
+        clusters: true,
         run: |run| Box::pin(north_south::run(run)),
     },
     Suite {
         name: "failover",
         about: "what breaks in one cluster is not noticed in another",
         ci: true,
+        clusters: true,
         run: |run| Box::pin(failover::run(run)),
     },
     Suite {
         name: "tokens",
         about: "tokens that do not work, leaving and coming back, a name that is taken",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(tokens::run(run)),
     },
     Suite {
         name: "rotation",
         about: "certificates change many times while a stream stands",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(rotation::run(run)),
     },
     Suite {
         name: "claim",
         about: "two clusters want one name, or one service, at the same time",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(claim::run(run)),
     },
     Suite {
         name: "gitops",
         about: "everything by manifests: founding, joining and exporting",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(gitops::run(run)),
     },
     Suite {
         name: "outage",
         about: "an API server is away: traffic goes on, gateways restart, changes follow",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(outage::run(run)),
     },
     Suite {
         name: "roll",
         about: "everything is restarted in all clusters at once, under load",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(roll::run(run)),
     },
     Suite {
         name: "chart",
         about: "upgrade and rollback under traffic, helm test, and nothing left afterwards",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(chart::run(run)),
     },
     Suite {
         name: "guide",
         about: "every command of the guide to two kind clusters",
         ci: false,
+        clusters: true,
         run: |run| Box::pin(guide::run(run)),
+    },
+    Suite {
+        name: "machines",
+        about: "the Debian package under systemd on three machines without Kubernetes",
+        ci: false,
+        clusters: false,
+        run: |run| Box::pin(machines::run(run)),
     },
 ];
 
