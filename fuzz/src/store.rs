@@ -8,7 +8,7 @@ use wire::store::{
     StoreKey, TOKEN_PREFIX, TokenGrant, WatchEvent, digest_of_records,
 };
 
-use crate::check_message;
+use super::check_message;
 
 /// Messages of the store and of joining; the first byte chooses which.
 pub fn store(data: &[u8]) {

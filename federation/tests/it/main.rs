@@ -6,6 +6,7 @@ mod bundles;
 mod config;
 mod enrol;
 mod fixture;
+mod fuzz;
 mod kubernetes;
 mod membership;
 mod objects;
