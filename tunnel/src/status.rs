@@ -153,12 +153,14 @@ pub(crate) fn link_row(link: &Arc<Link>, places: &HashMap<Place, PlaceState>) ->
         Transport::Quic => last_error,
         Transport::Tcp => Some(fallback_error(link, last_error)),
     };
+    // A NAT between may have given it another one since the connection began.
+    let remote = plain(link.connection.remote_address());
     LinkStatus {
         cluster: link.peer.cluster.clone(),
         gateway: Some(link.peer.gateway),
         spiffe_id: Some(link.peer.spiffe_id.clone()),
-        address: link.address.clone().unwrap_or_else(|| link.peer.remote.to_string()),
-        remote: Some(plain(link.connection.remote_address())),
+        address: link.address.clone().unwrap_or_else(|| remote.to_string()),
+        remote: Some(remote),
         transport: link.transport(),
         class: link.class,
         worker: link.worker,
