@@ -188,3 +188,15 @@ pub const TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a drain looks again, besides being told of the last exchange's end.
 pub const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// TCP connections whose place one connection of ours takes on a path that loses packets by itself; it may
+/// have as much under way as they: 61 packets together at 10 % loss, 87 at 5 %.
+pub const CONNECTIONS_REPLACED: u64 = 16;
+/// Round trips of which the one that brought the most bytes counts.
+pub const DELIVERED_ROUNDS: usize = 10;
+/// After so long without an acknowledgement, what came through before no longer counts.
+pub const DELIVERED_GAP_MAX: Duration = Duration::from_secs(1);
+/// For so long each round trip must be longer than the path's own, until the path is taken for a longer one.
+pub const BASE_DOUBTED_AFTER: Duration = Duration::from_secs(10);
+/// Who sends no more in a round trip fills no queue: ten packets.
+pub const CALM_ROUND_BYTES: u64 = 10 * 1200;

@@ -160,7 +160,7 @@ fn control_transport(limits: &TunnelLimits, streams_max: u32) -> Arc<TransportCo
     Arc::new(transport)
 }
 
-fn transport(limits: &TunnelLimits, class: ConnectionClass) -> Arc<TransportConfig> {
+pub(crate) fn transport(limits: &TunnelLimits, class: ConnectionClass) -> Arc<TransportConfig> {
     let granted = limits.of(class);
     let resumes = match class {
         ConnectionClass::Fast => 0,
