@@ -87,6 +87,7 @@ mod tests {
                     x509_authorities: vec![],
                 }],
                 cordoned: false,
+                revoked_svids: Vec::new(),
             };
             let text = cluster_peer_manifest(&peer).unwrap();
             let again = parse_manifest("again", &text).unwrap();

@@ -90,7 +90,7 @@ pub enum Command {
     Join(Join),
     /// Take this cluster, or another one, out of the federation
     Leave(Leave),
-    /// Shut a cluster or a trust domain out at once
+    /// Shut a cluster, a trust domain or a stolen SVID of this cluster out at once
     Revoke(Revoke),
     /// Send no new exchanges to a cluster, until it is uncordoned
     Cordon(Cordon),

@@ -179,6 +179,7 @@ procedures! {
     decide_join federation.decide_join CHANGE_TIMEOUT (DecideJoinRequest) -> Decided;
     remove_member federation.remove_member CHANGE_TIMEOUT (RemoveMemberRequest) -> Changed;
     revoke federation.revoke CHANGE_TIMEOUT (RevokeRequest) -> Revoked;
+    revoke_svid federation.revoke_svid CHANGE_TIMEOUT (RevokeSvidRequest) -> RevokedSvidStatus;
     rotate_trust federation.rotate_trust CHANGE_TIMEOUT (RotateTrustRequest) -> Roots;
     renew_svids federation.rotate_certificates CHANGE_TIMEOUT (RotateCertificatesRequest) -> RotatedCertificates;
     get_store federation.get_store TIMEOUT (GetStoreRequest) -> Store;

@@ -24,6 +24,7 @@ use wire::resource::{HeardFromPeer, StoreNews};
 
 use crate::applied::{Declared, merged};
 use crate::config::{FederationConfig, Listen, StoreProfile};
+use crate::denied::{self, Denying};
 use crate::enrol::{Enrolment, PodEnrolment};
 use crate::epoch;
 use crate::folder::DataFolder;
@@ -103,9 +104,7 @@ pub async fn build_with(
     let streams = streams(&base, &intent, &gateways, (news.subscribe(), heard_sender));
     let enrolment = enrolment(&base, reviewer.as_ref(), &gateways, &membership);
     let operator = operator(&base, &intent, &connection, (&gateways, &membership), started);
-    let rotation = rotation(&base, &intent, &membership);
-    let audit = base.audit.clone();
-    let federation = Federation { membership: membership.clone(), rotation, audit };
+    let federation = federation(&base, &intent, &gateways, &membership);
     let (gateway_side, operator_side) = ((streams, enrolment), (operator, federation));
     let served = sockets.serve(&base, gateway_side, operator_side, reviewer.as_ref())?;
     let Served { files, health: health_port, mut loops, bundle_endpoint } = served;
@@ -325,6 +324,7 @@ fn nothing_new() -> StoreNews {
         heads: vec![],
         revocations: vec![],
         revoked_domains: BTreeSet::new(),
+        revoked_svids: vec![],
     }
 }
 
@@ -368,6 +368,7 @@ fn ground(
         transport,
         gateways: gateways.clone(),
         cordons: base.cordons.watch(),
+        denials: base.denials.clone(),
         catalogs: intent.catalogs.clone(),
         shared: shared.clone(),
         news: news.clone(),
@@ -390,6 +391,29 @@ async fn start_membership(
     });
     serve_peers(&membership, incoming, &base.stop, &base.tasks);
     Ok(membership)
+}
+
+fn federation(
+    base: &Base,
+    intent: &Intent,
+    gateways: &Gateways,
+    membership: &Membership,
+) -> Federation {
+    // The ports know what is denied before they are served.
+    let keeping_out = denied::keep_out(base.trust.clone(), base.denials.watch());
+    base.tasks.spawn(base.stop.clone().run_until_cancelled_owned(keeping_out));
+    let denying = Denying {
+        denials: base.denials.clone(),
+        svid: base.svid.clone(),
+        gateways: gateways.clone(),
+        membership: membership.clone(),
+    };
+    Federation {
+        membership: membership.clone(),
+        rotation: rotation(base, intent, membership),
+        denying: Arc::new(denying),
+        audit: base.audit.clone(),
+    }
 }
 
 fn rotation(base: &Base, intent: &Intent, membership: &Membership) -> Arc<Rotation> {
@@ -448,6 +472,7 @@ fn operator(
         audit: base.audit.clone(),
         applied: base.applied.clone(),
         cordons: base.cordons.clone(),
+        denials: base.denials.clone(),
         membership: membership.clone(),
         declared: intent.declared.clone(),
         kubernetes: connection.health(),

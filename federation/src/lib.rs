@@ -12,6 +12,7 @@ mod audit;
 mod bundles;
 pub mod config;
 mod cordon;
+mod denied;
 mod enrol;
 mod epoch;
 pub mod fleet;

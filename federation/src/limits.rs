@@ -25,6 +25,12 @@ pub const DIAGNOSTICS_MAX: usize = 4096;
 pub const CORDONS_MAX: usize = 1024;
 /// Characters of why a cluster is cordoned.
 pub const CORDON_REASON_CHARS_MAX: usize = 256;
+/// Characters of why an SVID is revoked.
+pub const DENIAL_REASON_CHARS_MAX: usize = 256;
+/// How often it is looked for revoked SVIDs that have run out, and need not be published any more.
+pub const DENIAL_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often a connection at a TCP port is asked whether its SVID is revoked by now.
+pub const PORT_TRUST_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of the configuration file.
 pub const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// Addresses that a cluster advertises.

@@ -3,6 +3,7 @@
 mod audited;
 mod clusters;
 mod cordons;
+mod denied;
 mod encode;
 mod federation;
 mod gate;
@@ -33,6 +34,7 @@ use wire::operator::proto::{
 use crate::applied::{Applied, Declared};
 use crate::audit::Audit;
 use crate::cordon::Cordons;
+use crate::denied::Denials;
 use crate::gateways::{GatewayView, Gateways};
 use crate::intake::{Findings, Intake};
 use crate::kubernetes::Health;
@@ -60,6 +62,7 @@ pub(crate) struct Operator {
     pub(crate) audit: Arc<Audit>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) cordons: Arc<Cordons>,
+    pub(crate) denials: Arc<Denials>,
     pub(crate) membership: Membership,
     pub(crate) kubernetes: Option<Arc<Health>>,
     /// What was declared elsewhere than by `fedctl apply`.

@@ -17,13 +17,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
-use identity::VerifiedPeer;
+use identity::{ClusterTrust, VerifiedPeer};
 use model::ObjectName;
 use model::code::{ADDRESS_IN_USE, PEER_IDENTITY_REFUSED};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
@@ -33,7 +33,7 @@ use crate::app::coded;
 use crate::limits::{
     ACCEPT_RETRY_PAUSE, ARRIVALS_MAX, CONNECTIONS_MAX, PORT_EXPIRED_SVID_AGE_MAX,
     PORT_HANDSHAKES_MAX, PORT_HANDSHAKES_PER_ADDRESS_MAX, PORT_STRANGER_TIME, PORT_STRANGERS_MAX,
-    PORT_STRANGERS_PER_ADDRESS_MAX,
+    PORT_STRANGERS_PER_ADDRESS_MAX, PORT_TRUST_CHECK_INTERVAL,
 };
 pub(crate) use places::Places;
 use places::{Place, Standing};
@@ -173,8 +173,11 @@ impl Door {
         let standing = Standing::new(place, peer.is_some(), self.room.known.clone());
         let info = PortInfo { remote, peer, standing };
         let end = Box::pin(tokio::time::sleep(life));
+        let mut look = tokio::time::interval(PORT_TRUST_CHECK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let trust = self.server.trust.clone();
         // Nobody serves any more: it is dropped.
-        let _ = self.arrivals.send(Ok(PortStream { stream, info, end })).await;
+        let _ = self.arrivals.send(Ok(PortStream { stream, info, end, look, trust })).await;
     }
 }
 
@@ -209,6 +212,8 @@ pub(crate) struct PortStream {
     stream: ClusterStream<TcpStream>,
     info: PortInfo,
     end: Pin<Box<Sleep>>,
+    look: Interval,
+    trust: Arc<ClusterTrust>,
 }
 
 impl PortStream {
@@ -218,6 +223,19 @@ impl PortStream {
         if outlived && self.end.as_mut().poll(context).is_ready() {
             let text = if is_stranger { "no good token came in time" } else { "its SVID expired" };
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        self.poll_revoked(context)
+    }
+
+    /// A handshake asks only once.
+    fn poll_revoked(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(peer) = &self.info.peer else { return Ok(()) };
+        while self.look.poll_tick(context).is_ready() {
+            self.trust.check_revoked(peer).map_err(|problem| {
+                let remote = self.info.remote;
+                tracing::warn!(target: AUDIT, %remote, %problem, "a connection is closed");
+                io::Error::new(io::ErrorKind::PermissionDenied, problem)
+            })?;
         }
         Ok(())
     }

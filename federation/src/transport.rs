@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use identity::{BundleSet, ClusterTrust, IdentityCell, TrustDomainOwners};
 use model::code::{self, Code};
-use model::{ClusterId, ClusterName, PeerAddress, TrustBundle, TrustDomain};
+use model::{ClusterId, ClusterName, PeerAddress, RevokedSvid, TrustBundle, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,6 +72,8 @@ pub struct TransportPeer {
     pub addresses: Vec<PeerAddress>,
     /// One for each of its trust domains.
     pub bundles: Vec<TrustBundle>,
+    /// SVIDs of its own that it denies.
+    pub revoked_svids: Vec<RevokedSvid>,
     /// Whether a connection is kept though nobody here calls: then the peer can reach this node
     /// without being able to dial it.
     pub hold: bool,
@@ -128,6 +130,8 @@ impl UnknownPeer {
 struct OwnBundle {
     bundle: TrustBundle,
     root: CertificateDer<'static>,
+    /// SVIDs that the own cluster denies.
+    revoked: Vec<RevokedSvid>,
 }
 
 struct Shared {
@@ -179,6 +183,7 @@ impl Transport {
             own: Mutex::new(OwnBundle {
                 bundle: config.own_bundle.clone(),
                 root: config.ca.clone(),
+                revoked: Vec::new(),
             }),
             config,
             identity,
@@ -209,7 +214,15 @@ impl Transport {
         if let Err(problem) = self.0.trust.replace(&bundle) {
             tracing::error!(%problem, "the relay port does not know the new bundle");
         }
-        *self.0.own() = OwnBundle { bundle, root };
+        let mut own = self.0.own();
+        (own.bundle, own.root) = (bundle, root);
+    }
+
+    /// SVIDs of the own cluster that it denies. Peers' handshakes are judged by it when peers are set
+    /// the next time.
+    pub(crate) fn set_own_revoked(&self, revoked: Vec<RevokedSvid>) {
+        self.0.trust.replace_revoked(revoked.iter().cloned().collect());
+        self.0.own().revoked = revoked;
     }
 
     /// Makes these the clusters that are spoken with. Whoever is not among them, or has a trust
@@ -227,7 +240,11 @@ impl Transport {
         shared.trust(&peers, revoked);
         let mut current = shared.peers();
         current.retain(|name, peer| {
-            let stays = peers.iter().any(|next| next.name == *name && next.id == peer.id);
+            // Who has lost a key is met anew, on connections that nobody else can have made.
+            let is_it = |next: &TransportPeer| {
+                next.name == *name && next.id == peer.id && !peer.denies_more(next)
+            };
+            let stays = peers.iter().any(is_it);
             if !stays {
                 peer.cut_off();
             }
@@ -318,7 +335,18 @@ impl Shared {
 
     /// Whom handshakes believe. The own trust domain is claimed first, so that no peer has it.
     fn trust(&self, peers: &[TransportPeer], revoked: BTreeSet<TrustDomain>) {
-        let own = (self.config.cluster.clone(), self.own().bundle.clone());
+        let (own, denied) = {
+            let own = self.own();
+            ((self.config.cluster.clone(), own.bundle.clone()), own.revoked.clone())
+        };
+        let revoked_svids = peers.iter().flat_map(|peer| {
+            let is_its_own = |it: &&RevokedSvid| {
+                let domain = it.id.trust_domain();
+                peer.bundles.iter().any(|bundle| bundle.trust_domain == *domain)
+            };
+            peer.revoked_svids.iter().filter(is_its_own).cloned()
+        });
+        let revoked_svids = denied.into_iter().chain(revoked_svids).collect();
         let theirs = peers
             .iter()
             .flat_map(|peer| peer.bundles.iter().map(|bundle| (peer.name.clone(), bundle.clone())));
@@ -334,6 +362,7 @@ impl Shared {
         for problem in bundles.replace_all(trusted) {
             tracing::warn!(code = %problem.code(), %problem, "a trust bundle is not used");
         }
+        self.identity.replace_revoked_svids(revoked_svids);
         self.identity.replace_trust(bundles.clone(), owners);
         self.identity.replace_revoked(revoked);
     }

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{BundleSet, TrustDomainOwners};
+use identity::{BundleSet, RevokedSvids, TrustDomainOwners};
 use model::code::{self, Code};
 use model::{
-    ClusterName, Diagnostic, ResourceKind, ResourceSet, Revision, Severity, Snapshot, TrustBundle,
-    compile, endpoint_table,
+    ClusterName, Diagnostic, ResourceKind, ResourceSet, Revision, RevokedSvid, Severity, Snapshot,
+    TrustBundle, compile, endpoint_table,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -46,6 +46,8 @@ pub struct Control {
     revision: Option<Revision>,
     own_bundle: Option<TrustBundle>,
     bundles: BundleSet,
+    /// SVIDs of the own cluster that it denies.
+    own_revoked: Vec<RevokedSvid>,
     /// For peers, in HELLO and beacons.
     news: News,
     serving: ServingGateways,
@@ -73,6 +75,7 @@ impl Control {
             revision: None,
             own_bundle: None,
             bundles: BundleSet::default(),
+            own_revoked: Vec::new(),
             news: News::default(),
             serving: ServingGateways::default(),
             relay,
@@ -140,6 +143,8 @@ impl Control {
     fn take_news(&mut self, news: StoreNews, serving: ServingGateways) {
         self.state.cluster_id.store(Some(Arc::new(news.cluster_id)));
         self.state.identity.replace_revoked(news.revoked_domains);
+        self.own_revoked = news.revoked_svids;
+        self.update_revoked_svids();
         self.news = News { heads: news.heads, revocations: news.revocations };
         self.serving = serving;
         if let Some(tunnel) = self.state.tunnel.get() {
@@ -227,8 +232,26 @@ impl Control {
         for error in self.bundles.replace_all(trusted) {
             findings.push(bundle_finding(owners.owner(error.domain()), error.code(), &error));
         }
+        self.update_revoked_svids();
         self.state.identity.replace_trust(self.bundles.clone(), owners);
         findings
+    }
+
+    /// Which SVIDs their own clusters deny; nobody denies another's. Links of theirs end with the next
+    /// look at trust, a second later at most.
+    fn update_revoked_svids(&self) {
+        let (own, snapshot) = (&self.state.config.trust_domain, self.state.snapshot.load());
+        let of_own = self.own_revoked.iter().filter(|it| it.id.trust_domain() == own);
+        let of_peers = snapshot.peers.iter().flat_map(|(cluster, peer)| {
+            let is_its_own =
+                |it: &&RevokedSvid| snapshot.owner_of(it.id.trust_domain()) == Some(cluster);
+            peer.revoked_svids.iter().filter(is_its_own)
+        });
+        let own_ones: RevokedSvids = of_own.clone().cloned().collect();
+        self.state.identity.replace_revoked_svids(of_own.chain(of_peers).cloned().collect());
+        if let Some(bundle) = &self.state.own_bundle {
+            bundle.replace_revoked(own_ones);
+        }
     }
 
     async fn save(&mut self) {

@@ -168,9 +168,10 @@ fn problem_code(state: &GatewayState, error: &anyhow::Error) -> Code {
     if expired { code::SVID_EXPIRED } else { code::FEDERATION_UNREACHABLE }
 }
 
-/// Wakes up often enough that a clock that was set does not matter for long.
+/// Wakes up often enough that a clock that was set does not matter for long, and that a gateway whose SVID
+/// was revoked is back soon.
 async fn wait_until_due(identity: &IdentityCell) {
-    const LOOK_AGAIN: Duration = Duration::from_secs(10);
+    const LOOK_AGAIN: Duration = Duration::from_secs(1);
     loop {
         let now = SystemTime::now();
         if identity.renewal_due(now) {

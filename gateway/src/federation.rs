@@ -139,7 +139,20 @@ pub(crate) fn read_token(path: &Path) -> anyhow::Result<MetadataValue<Ascii>> {
 
 /// What a node said, without gRPC's wording around it.
 pub(crate) fn explain(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("the federation node answered: {} ({:?})", status.message(), status.code())
+    let (text, code) = (status.message(), status.code());
+    match std::error::Error::source(&status) {
+        None => anyhow::anyhow!("the federation node answered: {text} ({code:?})"),
+        Some(cause) => {
+            let cause = root_cause(cause);
+            anyhow::anyhow!("the federation node did not answer: {text} ({code:?}): {cause}")
+        }
+    }
+}
+
+/// Whether the node refuses this gateway's SVID as a revoked one: rustls' word for the alert of RFC 8446
+/// §6.2, which comes after TLS 1.3's handshake and so by whatever is read first.
+pub(crate) fn is_revoked(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("CertificateRevoked")
 }
 
 /// Whether the node could not find out whose a token is.

@@ -51,12 +51,21 @@ pub async fn keep_subscribed(state: Arc<GatewayState>, control: mpsc::Sender<Eve
             Ended::Stopped => return,
             Ended::OutOfStep => {}
             Ended::Lost(error) => {
+                if federation::is_revoked(&error) {
+                    renew(&state);
+                }
                 let (code, error) = (FEDERATION_UNREACHABLE, format!("{error:#}"));
                 tracing::warn!(%code, error, retry_in_ms, "no resource stream; traffic goes on");
             }
         }
         sleep(wait).await;
     }
+}
+
+/// A gateway that was away has heard nothing of its SVID's revocation, and is refused until it has another.
+fn renew(state: &GatewayState) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    state.identity.renew_issued_before(now.as_secs());
 }
 
 /// A node that takes the call and then refuses the gateway, or sends what does not fit, is asked less

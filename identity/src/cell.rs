@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 use crate::bundle::BundleSet;
 use crate::limits::{REFUSALS_MAX, SVID_RENEWAL_PAUSE};
 use crate::owner::TrustDomainOwners;
+use crate::revoked::RevokedSvids;
 use crate::svid::Svid;
 use crate::verify::{VerifiedPeer, VerifyError, verify_leaf};
 
@@ -24,6 +25,8 @@ pub struct Identity {
     pub owners: TrustDomainOwners,
     /// Trust domains that were revoked: nobody of them is believed, whatever the bundles say.
     pub revoked: Arc<BTreeSet<TrustDomain>>,
+    /// Certificates that their own clusters deny, this one's own among them.
+    pub revoked_svids: Arc<RevokedSvids>,
 }
 
 /// Whom a connection is meant to reach.
@@ -66,7 +69,8 @@ impl Identity {
         now: SystemTime,
     ) -> Result<KnownPeer, VerifyError> {
         let peer = verify_leaf(leaf, intermediates, &self.bundles, now)?;
-        let VerifiedPeer { id, trust_domain, not_after } = peer;
+        self.revoked_svids.check(&peer)?;
+        let VerifiedPeer { id, trust_domain, not_after, .. } = peer;
         if self.revoked.contains(&trust_domain) {
             return Err(VerifyError::Revoked { id });
         }
@@ -134,6 +138,14 @@ impl IdentityCell {
         }
     }
 
+    /// From the next handshake on these certificates are refused.
+    pub fn replace_revoked_svids(&self, revoked: RevokedSvids) {
+        let revoked = Arc::new(revoked);
+        if self.current.load().revoked_svids != revoked {
+            self.update(|identity| identity.revoked_svids = revoked.clone());
+        }
+    }
+
     fn update(&self, change: impl Fn(&mut Identity)) {
         self.current.rcu(|identity| {
             let mut next = Identity::clone(identity);
@@ -142,10 +154,14 @@ impl IdentityCell {
         });
     }
 
-    /// Whether an SVID should be asked for: there is none, its time has come, or it is called for.
+    /// Whether an SVID should be asked for: there is none, its time has come, it is called for, or it is
+    /// revoked.
     pub fn renewal_due(&self, now: SystemTime) -> bool {
-        let is_due = |svid: &Arc<Svid>| svid.renewal_due(now) || self.is_called_for(svid, now);
-        self.current.load().svid.as_ref().is_none_or(is_due)
+        let identity = self.current.load();
+        let is_due = |svid: &Arc<Svid>| {
+            svid.renewal_due(now) || self.is_called_for(svid, &identity.revoked_svids, now)
+        };
+        identity.svid.as_ref().is_none_or(is_due)
     }
 
     /// An SVID that was issued before this moment, in Unix seconds, is due for renewal.
@@ -153,12 +169,13 @@ impl IdentityCell {
         self.renew_before.store(unix_s, Ordering::Relaxed);
     }
 
-    fn is_called_for(&self, svid: &Svid, now: SystemTime) -> bool {
+    fn is_called_for(&self, svid: &Svid, revoked: &RevokedSvids, now: SystemTime) -> bool {
         let before = Duration::from_secs(self.renew_before.load(Ordering::Relaxed));
         let before = SystemTime::UNIX_EPOCH.checked_add(before).unwrap_or(SystemTime::UNIX_EPOCH);
         let issued_at = svid.issued_at();
         // With clocks that differ the new one may seem to be old, too: then not ever so often.
-        issued_at < before && now >= issued_at + SVID_RENEWAL_PAUSE
+        let is_wanted = issued_at < before || revoked.denies_svid(svid);
+        is_wanted && now >= issued_at + SVID_RENEWAL_PAUSE
     }
 
     /// The latest refused peers, oldest first, at most [`REFUSALS_MAX`].

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use model::spiffe::Part;
 use model::{SpiffeId, TrustBundle, TrustDomain};
 use rustls::{ClientConfig, ServerConfig};
@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::bundle::{BundleError, BundleSet};
 use crate::cell::IdentityCell;
+use crate::revoked::RevokedSvids;
 use crate::tls::{self, Judge};
 use crate::verify::{VerifiedPeer, VerifyError, peer_id, verify_leaf};
 
@@ -23,6 +24,7 @@ use crate::verify::{VerifiedPeer, VerifyError, peer_id, verify_leaf};
 pub struct ClusterTrust {
     domain: TrustDomain,
     bundle: ArcSwapOption<(TrustBundle, BundleSet)>,
+    revoked: ArcSwap<RevokedSvids>,
 }
 
 /// Which of the cluster's own processes is meant.
@@ -51,7 +53,7 @@ pub type HandshakeRefusal = Arc<OnceLock<VerifyError>>;
 impl ClusterTrust {
     /// Believes nobody yet.
     pub fn new(domain: TrustDomain) -> Self {
-        Self { domain, bundle: ArcSwapOption::empty() }
+        Self { domain, bundle: ArcSwapOption::empty(), revoked: ArcSwap::default() }
     }
 
     pub fn domain(&self) -> &TrustDomain {
@@ -78,6 +80,19 @@ impl ClusterTrust {
         Ok(true)
     }
 
+    /// From the next handshake on these certificates are refused. Connections that live are for
+    /// whoever serves them to end: [`Self::check_revoked`].
+    pub fn replace_revoked(&self, revoked: RevokedSvids) {
+        if **self.revoked.load() != revoked {
+            self.revoked.store(Arc::new(revoked));
+        }
+    }
+
+    /// Whether a peer that was verified once is revoked by now.
+    pub fn check_revoked(&self, peer: &VerifiedPeer) -> Result<(), VerifyError> {
+        self.revoked.load().check(peer)
+    }
+
     /// Judges a chain, leaf first.
     pub fn verify(
         &self,
@@ -93,6 +108,7 @@ impl ClusterTrust {
         let bundle = bundle.ok_or_else(|| VerifyError::NoAuthority { id: id.clone() })?;
         let (leaf, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
         let peer = verify_leaf(leaf, intermediates, &bundle.1, now)?;
+        self.check_revoked(&peer)?;
         match expected {
             OwnPeer::Any(part) if peer.id.part().is_none_or(|(found, _)| found != *part) => {
                 Err(VerifyError::WrongPart { id: peer.id, wanted: part.as_str() })

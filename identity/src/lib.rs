@@ -23,6 +23,7 @@ mod owner;
 mod pem;
 mod profile;
 mod provider;
+mod revoked;
 mod svid;
 mod tls;
 mod verify;
@@ -46,6 +47,7 @@ pub use file::FileError;
 pub use joiner::{Inviter, JoinCertificate, JoinCertificateError, self_signed_key};
 pub use owner::{OwnerConflict, TrustDomainOwners};
 pub use profile::{authority_domain, certificate_validity};
+pub use revoked::RevokedSvids;
 pub use svid::{Svid, SvidError, SvidKeyPair, SvidStore};
 pub use tls::{
     client_config, federation_client_config, federation_server_config, join_client_config,

@@ -21,6 +21,8 @@ use crate::provider::provider;
 pub struct VerifiedPeer {
     pub id: SpiffeId,
     pub trust_domain: TrustDomain,
+    /// When the peer's SVID begins.
+    pub not_before: SystemTime,
     /// When the peer's SVID runs out.
     pub not_after: SystemTime,
 }
@@ -82,6 +84,12 @@ pub enum VerifyError {
     NoOwner { id: SpiffeId },
     #[error("trust domain {:?} of {id} was revoked in this federation", .id.trust_domain())]
     Revoked { id: SpiffeId },
+    #[error(
+        "the SVID of {id} is from before {}, and its own cluster has revoked those: it needs a new \
+         one",
+        time_text(*.before)
+    )]
+    SvidRevoked { id: SpiffeId, before: SystemTime },
     #[error("{id} is not a {wanted}: only spiffe://<trust domain>/fedgate/{wanted}/<name> is")]
     WrongPart { id: SpiffeId, wanted: &'static str },
     #[error(
@@ -137,7 +145,9 @@ impl VerifyError {
             | Self::Untrusted { .. }
             | Self::ForeignDomain { .. }
             | Self::PinMissing { .. } => CertificateError::UnknownIssuer, // unknown_ca
-            Self::Revoked { .. } => CertificateError::Revoked, // certificate_revoked
+            Self::Revoked { .. } | Self::SvidRevoked { .. } => {
+                CertificateError::Revoked // certificate_revoked
+            }
             Self::WrongCluster { .. }
             | Self::NoOwner { .. }
             | Self::WrongPart { .. }
@@ -188,6 +198,7 @@ pub(crate) fn verify_leaf(
     Ok(VerifiedPeer {
         trust_domain: leaf.id.trust_domain().clone(),
         id: leaf.id,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
     })
 }

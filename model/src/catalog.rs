@@ -197,6 +197,17 @@ pub struct ClusterPeer {
     pub trust_bundles: Vec<TrustBundle>,
     /// An operator, here or there, wants no new exchanges to be sent to it. No manifest says it.
     pub cordoned: bool,
+    /// Certificates of its own trust domains that it denies. No manifest says it.
+    pub revoked_svids: Vec<RevokedSvid>,
+}
+
+/// Certificates that the cluster which had issued them denies: those of this name from before a
+/// moment. A later one of the same name is good.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RevokedSvid {
+    pub id: SpiffeId,
+    /// Seconds since the Unix epoch: a certificate whose notBefore is earlier is refused.
+    pub not_before_unix_s: u64,
 }
 
 /// How a gateway can be reached.

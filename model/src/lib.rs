@@ -22,8 +22,8 @@ pub use catalog::{
     AccessPolicy, AllowEntry, AllowedNamespaces, AppProtocol, BackendKind, BackendTarget,
     ClusterPeer, EndpointSlice, GatewaySpec, HttpPathPrefix, HttpRoute, HttpRule, ListenerProtocol,
     ListenerSpec, NamespaceGrant, NamespaceMatch, ParentTarget, PeerAddress, Resource, ResourceKey,
-    ResourceKind, ResourceSet, Service, ServiceExport, ServiceImport, ServicePort, SliceEndpoint,
-    SlicePort, TcpRoute, Transport, TrustBundle,
+    ResourceKind, ResourceSet, RevokedSvid, Service, ServiceExport, ServiceImport, ServicePort,
+    SliceEndpoint, SlicePort, TcpRoute, Transport, TrustBundle,
 };
 pub use compile::compile;
 pub use diagnostic::{Diagnostic, Severity};

@@ -95,6 +95,7 @@ fn translate(kind: &Kind, identity: &Identity, report: &mut Report<'_>) -> Optio
         addresses,
         trust_bundles,
         cordoned: false,
+        revoked_svids: Vec::new(),
     }))
 }
 

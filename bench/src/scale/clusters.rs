@@ -172,6 +172,7 @@ impl Cluster {
             addresses: vec![PeerAddress { transport: Transport::Quic, host, port: 8443 }],
             trust_bundles: vec![bundle],
             cordoned: false,
+            revoked_svids: Vec::new(),
         })
     }
 

@@ -97,7 +97,13 @@ pub struct Revoke {
     /// A trust domain instead of a cluster
     #[arg(long, group = "whom", value_name = "NAME")]
     pub trust_domain: Option<String>,
-    /// Why; every member sees it
+    /// A gateway of this cluster, whose key is in other hands; it gets a new SVID by itself
+    #[arg(long, group = "whom", value_name = "NAME", conflicts_with_all = ["reanchor", "also"])]
+    pub gateway: Option<String>,
+    /// Any other SVID of this cluster's trust domain
+    #[arg(long, group = "whom", value_name = "ID", conflicts_with_all = ["reanchor", "also"])]
+    pub spiffe_id: Option<String>,
+    /// Why; every member sees it, but for an SVID of this cluster
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub reason: String,
     /// Of the clusters that it had admitted, those that stay; this cluster becomes their issuer

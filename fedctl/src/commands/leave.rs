@@ -1,7 +1,8 @@
 //! `fedctl leave` and `fedctl revoke`: out of the federation, in peace or not.
 
 use wire::operator::proto::{
-    LeaveRequest, MemberStatus, RemoveMemberRequest, RevokeRequest, Revoked, revoke_request,
+    LeaveRequest, MemberStatus, RemoveMemberRequest, RevokeRequest, RevokeSvidRequest, Revoked,
+    RevokedSvidStatus, revoke_request, revoke_svid_request::Target,
 };
 
 use super::members;
@@ -44,7 +45,11 @@ pub(super) async fn revoke(
     node: &Operator,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let Revoke { cluster, trust_domain, reason, reanchor, also, yes } = args;
+    let Revoke { cluster, trust_domain, gateway, spiffe_id, reason, reanchor, also, yes } = args;
+    let svid = gateway.map(Target::Gateway).or(spiffe_id.map(Target::SpiffeId));
+    if let Some(target) = svid {
+        return revoke_svid(target, reason, yes, node, printer).await;
+    }
     if let Some(domain) = trust_domain {
         confirm(yes, &format!("Shut the trust domain {domain} out?"))?;
         let target = Some(revoke_request::Target::TrustDomain(domain.clone()));
@@ -65,6 +70,49 @@ pub(super) async fn revoke(
         printer.talk(&told(&name, &revoked));
     }
     Ok(())
+}
+
+async fn revoke_svid(
+    target: Target,
+    reason: String,
+    yes: bool,
+    node: &Operator,
+    printer: &Printer,
+) -> Result<(), CommandError> {
+    let what = match &target {
+        Target::Gateway(name) => format!("gateway {name}"),
+        Target::SpiffeId(id) => id.clone(),
+    };
+    let question = format!(
+        "Refuse every SVID of {what} that was issued up to now? Its connections end; it is back with a \
+         new SVID in a moment."
+    );
+    confirm(yes, &question)?;
+    let request = RevokeSvidRequest { target: Some(target), reason };
+    printer.talk(&svid_told(&node.revoke_svid(request).await?));
+    Ok(())
+}
+
+fn svid_told(status: &RevokedSvidStatus) -> String {
+    let id = status.revoked.as_ref().map_or("", |revoked| &revoked.spiffe_id);
+    let mut text = match status.revision {
+        Some(at) => format!(
+            "SVIDs of {id} that were issued up to now are refused (revision {}).",
+            revision(Some(at))
+        ),
+        None if status.alone => format!(
+            "SVIDs of {id} that were issued up to now are refused in this cluster. It is in no \
+             federation: no other cluster hears of it, and each accepts them until they end (24 h at most)."
+        ),
+        None => format!(
+            "SVIDs of {id} that were issued up to now are refused in this cluster. The store has no \
+             quorum to log it: other clusters accept them until it has."
+        ),
+    };
+    if status.unseen {
+        text.push_str("\nNote: the node has heard of no gateway of this name since its start.");
+    }
+    text
 }
 
 /// What becomes of the clusters that the revoked one had admitted.
@@ -158,6 +206,8 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use wire::operator::proto::RevokedSvid;
+
     use super::*;
 
     fn admitted() -> Vec<MemberStatus> {
@@ -198,5 +248,28 @@ mod tests {
         assert_eq!(told("east", &logged), want);
         let alone = Revoked { revision: None, ..Revoked::default() };
         assert!(told("east", &alone).contains("no quorum"));
+    }
+
+    #[test]
+    fn a_revoked_svid_says_how_far_the_word_has_come() {
+        let revoked = RevokedSvid {
+            spiffe_id: "spiffe://east.fed/fedgate/gateway/gw-0".into(),
+            ..RevokedSvid::default()
+        };
+        let status = |revision, alone, unseen| {
+            svid_told(&RevokedSvidStatus {
+                revoked: Some(revoked.clone()),
+                revision,
+                alone,
+                unseen,
+            })
+        };
+        let at = Some(wire::resource::proto::Revision { epoch: 1, index: 7 });
+        let want = "SVIDs of spiffe://east.fed/fedgate/gateway/gw-0 that were issued up to now are \
+                    refused (revision 1.7).";
+        assert_eq!(status(at, false, false), want);
+        assert!(status(None, false, false).contains("no quorum"));
+        assert!(status(None, true, false).contains("in no federation"));
+        assert!(status(at, false, true).ends_with("no gateway of this name since its start."));
     }
 }

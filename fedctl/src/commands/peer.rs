@@ -34,7 +34,8 @@ pub(super) async fn manifest(node: &Operator, printer: &Printer) -> Result<Strin
         addresses.push(PeerAddress { transport: Transport::Quic, host: address.host, port });
     }
     let name = ClusterName::parse(&peer.name).map_err(|error| unusable(error.to_string()))?;
-    let peer = ClusterPeer { name, addresses, trust_bundles, cordoned: false };
+    let revoked_svids = Vec::new();
+    let peer = ClusterPeer { name, addresses, trust_bundles, cordoned: false, revoked_svids };
     let manifest = api::emit::cluster_peer_manifest(&peer);
     manifest.map_err(|error| unusable(error.to_string()))
 }

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use wire::operator::proto::{
-    AuthorityStatus, CertificateStatus, ListCertificatesRequest, ListTrustRequest, Roots,
-    RotateCertificatesRequest, RotateTrustRequest, RotationStage as Stage, TrustStatus,
+    AuthorityStatus, CertificateStatus, ListCertificatesRequest, ListTrustRequest, RevokedSvid,
+    Roots, RotateCertificatesRequest, RotateTrustRequest, RotationStage as Stage, TrustStatus,
 };
 
 use crate::cli::{RotationStage, TrustRotate};
@@ -13,7 +13,8 @@ use crate::operator::Operator;
 use crate::printer::Printer;
 use crate::view::{List, Until};
 
-const TRUST: [&str; 5] = ["TRUST DOMAIN", "CLUSTER", "SEQUENCE", "AUTHORITIES", "VALID"];
+const TRUST: [&str; 6] =
+    ["TRUST DOMAIN", "CLUSTER", "SEQUENCE", "AUTHORITIES", "VALID", "REVOKED SVIDS"];
 const ROOTS: [&str; 4] = ["STATE", "SHA-256", "VALID", "ITS SVIDS END IN"];
 const CERTS: [&str; 4] = ["PART", "HOLDER", "VALID", "SPIFFE ID"];
 
@@ -25,6 +26,19 @@ struct TrustView {
     own: bool,
     sequence: u64,
     authorities: Vec<AuthorityView>,
+    /// SVIDs that the cluster denies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    revoked_svids: Vec<RevokedSvidView>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RevokedSvidView {
+    spiffe_id: String,
+    /// Those of this name that begin earlier are refused.
+    good_from: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -62,6 +76,7 @@ fn trust_views(trust: Vec<TrustStatus>, now: Timestamp) -> List<TrustView> {
         cluster: row.cluster,
         own: row.own,
         sequence: row.sequence,
+        revoked_svids: row.revoked_svids.into_iter().map(revoked_view).collect(),
     });
     List::new("TrustList", String::new(), views.collect())
 }
@@ -73,6 +88,22 @@ fn authority_view(authority: &AuthorityStatus, now: Timestamp) -> AuthorityView 
         state: authority.state.clone(),
         svids_end: Until::unix_ms(authority.svids_until_unix_s.saturating_mul(1000), now),
     }
+}
+
+fn revoked_view(revoked: RevokedSvid) -> RevokedSvidView {
+    let good_from = i64::try_from(revoked.not_before_unix_s).ok();
+    let good_from = good_from.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    RevokedSvidView {
+        spiffe_id: revoked.spiffe_id,
+        good_from: good_from.map_or_else(String::new, |time| time.to_string()),
+        reason: revoked.reason,
+    }
+}
+
+/// Without the trust domain, which is the row's.
+fn path(revoked: &RevokedSvidView) -> &str {
+    let rest = revoked.spiffe_id.strip_prefix("spiffe://").unwrap_or(&revoked.spiffe_id);
+    rest.find('/').map_or(rest, |at| &rest[at..])
 }
 
 fn short(authority: &AuthorityView) -> String {
@@ -94,6 +125,10 @@ fn trust_row(row: &TrustView) -> Vec<String> {
         row.sequence.to_string(),
         if authorities.is_empty() { "none".into() } else { authorities.join(", ") },
         last.unwrap_or_else(|| "-".into()),
+        match &row.revoked_svids[..] {
+            [] => "-".into(),
+            revoked => revoked.iter().map(path).collect::<Vec<_>>().join(", "),
+        },
     ]
 }
 
@@ -199,11 +234,20 @@ mod tests {
                     ..AuthorityStatus::default()
                 })
                 .collect(),
+            revoked_svids: Vec::new(),
+        };
+        let stolen = RevokedSvid {
+            spiffe_id: "spiffe://west.example/fedgate/gateway/gw-0".into(),
+            not_before_unix_s: in_hours(0),
+            reason: String::new(),
         };
         let list = trust_views(
             vec![
                 row("east.example", "east", true, &[24 * 3650]),
-                row("west.example", "west", false, &[11, 48]),
+                TrustStatus {
+                    revoked_svids: vec![stolen],
+                    ..row("west.example", "west", false, &[11, 48])
+                },
                 row("south.example", "south", false, &[]),
             ],
             now(),

@@ -305,6 +305,7 @@ fn introduce(clusters: &BTreeMap<String, Cluster>) -> anyhow::Result<()> {
                 }],
                 trust_bundles: vec![node.bundle().clone()],
                 cordoned: false,
+                revoked_svids: Vec::new(),
             })?;
             cluster.write_manifest(&format!("peer-{}", peer.name), &yaml)?;
         }

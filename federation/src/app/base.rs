@@ -20,6 +20,7 @@ use crate::audit::Audit;
 use crate::bundles::Kept;
 use crate::config::FederationConfig;
 use crate::cordon::Cordons;
+use crate::denied::Denials;
 use crate::folder::DataFolder;
 use crate::operator::OperatorUsers;
 use crate::peer::{AllowedUsers, own_uid};
@@ -46,6 +47,7 @@ pub(super) struct Base {
     pub(super) operators: Arc<OperatorUsers>,
     pub(super) applied: Arc<Applied>,
     pub(super) cordons: Arc<Cordons>,
+    pub(super) denials: Arc<Denials>,
     /// Of other trust domains, by their endpoints.
     pub(super) bundles: Arc<Kept>,
     pub(super) audit: Arc<Audit>,
@@ -64,6 +66,8 @@ impl Base {
         let applied = Applied::open(&folder.join("applied")).map_err(|e| coded(e.code(), e))?;
         let cordons = Cordons::open(&config.data_dir);
         let cordons = cordons.map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
+        let denials = Denials::open(&config.data_dir, config.trust_domain.clone());
+        let denials = denials.map_err(|e| coded(DATA_FOLDER_UNUSABLE, e))?;
         let bundles = Kept::open(folder.join("bundles"), &config.bundle_sources);
         let bundles = bundles.map_err(|e| coded(e.code(), e))?;
         let audit = Audit::open(&config.data_dir, now).map_err(|e| coded(e.code(), e))?;
@@ -72,6 +76,7 @@ impl Base {
             operators: Arc::new(operators(&config, uid)?),
             applied: Arc::new(applied),
             cordons: Arc::new(cordons),
+            denials: Arc::new(denials),
             bundles: Arc::new(bundles),
             audit: Arc::new(audit),
             trust: Arc::new(trust),

@@ -251,6 +251,7 @@ fn peer(bundle: TrustBundle) -> Resource {
         addresses: Vec::new(),
         trust_bundles: vec![bundle],
         cordoned: false,
+        revoked_svids: Vec::new(),
     })
 }
 

@@ -45,18 +45,36 @@ pub fn merge(local: &ResourceSet, fleet: Vec<Resource>) -> (ResourceSet, Vec<Dia
         match local.get(&key) {
             None => merged.upsert(resource),
             Some(mine) if **mine == resource => {}
-            Some(_) => diagnostics.push(Diagnostic {
-                severity: Severity::Warning,
-                code: LOCAL_OBJECT_WINS,
-                object: key.to_string(),
-                field: String::new(),
-                message: "the federation has an object of this key, which is not in service".into(),
-                fix: "remove the local object".into(),
-            }),
+            Some(mine) => {
+                diagnostics.push(Diagnostic {
+                    severity: Severity::Warning,
+                    code: LOCAL_OBJECT_WINS,
+                    object: key.to_string(),
+                    field: String::new(),
+                    message: "the federation has an object of this key, which is not in service"
+                        .into(),
+                    fix: "remove the local object".into(),
+                });
+                if let Some(peer) = with_revoked_svids(mine, resource) {
+                    merged.upsert(Resource::ClusterPeer(peer));
+                }
+            }
         }
     }
     diagnostics.truncate(DIAGNOSTICS_MAX);
     (merged, diagnostics)
+}
+
+/// No manifest says which SVIDs a cluster denies: its word in the federation counts in any case.
+fn with_revoked_svids(mine: &Resource, theirs: Resource) -> Option<ClusterPeer> {
+    match (mine, theirs) {
+        (Resource::ClusterPeer(mine), Resource::ClusterPeer(theirs))
+            if !theirs.revoked_svids.is_empty() =>
+        {
+            Some(ClusterPeer { revoked_svids: theirs.revoked_svids, ..mine.clone() })
+        }
+        _ => None,
+    }
 }
 
 /// The ClusterPeers of the other members. What a member says of itself counts for its own name and
@@ -82,6 +100,18 @@ fn peers(fleet: &Fleet, own: &ClusterId, diagnostics: &mut Vec<Diagnostic>) -> V
             if !its_own {
                 let message = format!("{domain} is no trust domain of {}", member.name);
                 let fix = "each cluster publishes the bundles of its own trust domains";
+                diagnostics.push(error(record, TRUST_DOMAIN_TAKEN, message, fix));
+            }
+            its_own
+        });
+        peer.revoked_svids.retain(|revoked| {
+            let its_own = member.trust_domains.contains(revoked.id.trust_domain());
+            if !its_own {
+                let message = format!(
+                    "revoked_svids: {} is no SVID of {}, and is not revoked by it",
+                    revoked.id, member.name
+                );
+                let fix = "each cluster revokes SVIDs of its own trust domains";
                 diagnostics.push(error(record, TRUST_DOMAIN_TAKEN, message, fix));
             }
             its_own

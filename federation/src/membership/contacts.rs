@@ -157,6 +157,7 @@ impl Node {
             id,
             addresses: peer.addresses,
             bundles: peer.trust_bundles,
+            revoked_svids: peer.revoked_svids,
             hold: true,
         };
         peers.map(peer).collect()
@@ -186,8 +187,13 @@ fn read(folder: &Path) -> Option<Known> {
     });
     let peer = |(id, name): (ClusterId, ClusterName)| {
         let bytes = fs::read(folder.join(file_name(&id, &name))).ok()?;
-        let named =
-            ClusterPeer { name, addresses: Vec::new(), trust_bundles: Vec::new(), cordoned: false };
+        let named = ClusterPeer {
+            name,
+            addresses: Vec::new(),
+            trust_bundles: Vec::new(),
+            cordoned: false,
+            revoked_svids: Vec::new(),
+        };
         let key = StoreKey::of(id, &Resource::ClusterPeer(named).key());
         match Record::decode(&key, &bytes).ok()?.resource? {
             Resource::ClusterPeer(peer) => Some((id, peer)),
@@ -218,6 +224,7 @@ mod tests {
             addresses: vec![address],
             trust_bundles: Vec::new(),
             cordoned: true,
+            revoked_svids: Vec::new(),
         };
         (ClusterId::from_bytes([id; 16]), peer)
     }

@@ -62,6 +62,7 @@ mod tests {
             trust_bundles: Vec::new(),
             addresses: Vec::new(),
             cordoned: false,
+            revoked_svids: Vec::new(),
         };
         (ClusterId::from_bytes([id; 16]), peer)
     }

@@ -32,6 +32,7 @@ use super::pending::Pending;
 use super::revocations::Early;
 use super::types::Mode;
 use crate::cordon::CordonWatch;
+use crate::denied::Denials;
 use crate::fleet::Fleet;
 use crate::gateways::Gateways;
 use crate::intake::{self, Catalogs};
@@ -54,6 +55,7 @@ pub(crate) struct Own {
     pub(crate) spiffe_id: SpiffeId,
     pub(crate) advertise: Advertised,
     pub(crate) cordons: CordonWatch,
+    pub(crate) denials: Arc<Denials>,
     pub(crate) key: FederationKey,
     pub(crate) ca: Arc<Ca>,
 }

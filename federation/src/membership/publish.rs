@@ -13,7 +13,7 @@ use super::error::MembershipError;
 use super::node::{Node, unix_ms};
 use crate::fleet::{Fleet, OwnStep, own_records};
 use crate::kubernetes::changed;
-use crate::limits::{PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN};
+use crate::limits::{DENIAL_CHECK_INTERVAL, PUBLISH_PAUSE_MAX, PUBLISH_PAUSE_MIN};
 
 impl Node {
     /// Publishes whenever the catalog, or what the store has of it, is another one. What changes
@@ -24,12 +24,14 @@ impl Node {
         let mut revisions = self.feed.revision();
         let mut addresses = self.own.advertise.clone();
         let mut cordons = self.own.cordons.clone();
+        let mut denials = self.own.denials.watch();
         let mut pause = PUBLISH_PAUSE_MIN;
         loop {
             catalogs.mark_unchanged();
             revisions.mark_unchanged();
             addresses.mark_unchanged();
             cordons.mark_unchanged();
+            denials.mark_unchanged();
             let retry = match stop.run_until_cancelled(self.publish_step()).await {
                 None => return,
                 Some(Ok(true)) => {
@@ -49,6 +51,8 @@ impl Node {
                 () = changed(&mut revisions), if retry.is_none() => {}
                 () = changed(&mut addresses), if retry.is_none() => {}
                 () = changed(&mut cordons), if retry.is_none() => {}
+                () = changed(&mut denials), if retry.is_none() => {}
+                () = tokio::time::sleep(DENIAL_CHECK_INTERVAL), if retry.is_none() => {}
                 () = self.publish_again.notified() => {}
                 () = tokio::time::sleep(patience), if retry.is_some() => {}
                 () = stop.cancelled() => return,
@@ -91,6 +95,7 @@ impl Node {
         member: &Member,
     ) -> Result<Option<Bytes>, MembershipError> {
         let Some((catalog, mut diagnostics)) = self.to_publish(member) else { return Ok(None) };
+        self.adopt_denials(fleet);
         let mut salt = || self.random();
         let (peer, owner) = (self.own_peer(), fleet.owner(&self.own.id));
         let (steps, found) = own_records(&self.own.id, &peer, &catalog, owner, &mut salt);
@@ -103,6 +108,16 @@ impl Node {
             change: Change::Publish(self.sign_step(fleet, member, step)?),
         };
         Ok(Some(command.encode().into()))
+    }
+
+    /// What this cluster has denied is denied still, though its folder may be another one.
+    fn adopt_denials(&self, fleet: &Fleet) {
+        for record in fleet.records(&self.own.id) {
+            let Some(Resource::ClusterPeer(peer)) = record.resource() else { continue };
+            if let Err(problem) = self.own.denials.adopt(&peer.revoked_svids, SystemTime::now()) {
+                tracing::error!(%problem, "revoked SVIDs that the store has are not kept here");
+            }
+        }
     }
 
     /// What of the catalog this member may publish; `None` while there is no catalog.
@@ -136,6 +151,7 @@ impl Node {
             addresses: self.own.advertise.borrow().to_vec(),
             trust_bundles: vec![self.own.ca.bundle()],
             cordoned: self.own.cordons.borrow().contains_key(&self.own.name),
+            revoked_svids: self.own.denials.in_force(SystemTime::now()),
         }
     }
 

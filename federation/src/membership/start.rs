@@ -23,6 +23,7 @@ use super::pending::Pending;
 use super::revocations::Early;
 use crate::app::coded;
 use crate::cordon::CordonWatch;
+use crate::denied::Denials;
 use crate::folder::replace_file;
 use crate::gateways::Gateways;
 use crate::intake::{self, Catalogs};
@@ -43,6 +44,7 @@ pub(crate) struct Ground {
     pub(crate) transport: Transport,
     pub(crate) gateways: Gateways,
     pub(crate) cordons: CordonWatch,
+    pub(crate) denials: Arc<Denials>,
     pub(crate) catalogs: Catalogs,
     pub(crate) shared: watch::Sender<Arc<intake::Shared>>,
     pub(crate) news: watch::Sender<Arc<StoreNews>>,
@@ -188,6 +190,7 @@ impl Ground {
             spiffe_id: self.spiffe_id.clone(),
             advertise: self.advertise.clone(),
             cordons: self.cordons.clone(),
+            denials: self.denials.clone(),
             key,
             ca: self.ca.clone(),
         }

@@ -211,6 +211,7 @@ impl Node {
     }
 
     fn tell_transport(&self, fleet: Option<&Fleet>) {
+        self.transport.set_own_revoked(self.own.denials.in_force(SystemTime::now()));
         let Some(fleet) = fleet else {
             self.departed.clear();
             self.transport.set_peers(self.contacted(), BTreeSet::new());
@@ -240,6 +241,7 @@ impl Node {
             id,
             addresses: peer.addresses,
             bundles: peer.trust_bundles,
+            revoked_svids: peer.revoked_svids,
         });
         self.transport.set_peers(all.collect(), domains);
     }
@@ -273,6 +275,7 @@ impl Node {
             heads,
             revocations,
             revoked_domains: revoked,
+            revoked_svids: self.own.denials.in_force(SystemTime::now()),
         });
         self.news.send_if_modified(|known| {
             let changed = *known != news;

@@ -13,8 +13,9 @@ use wire::operator::proto::{self, Changed};
 use wire::store::TokenId;
 
 use super::audited::{audited, caller};
-use super::{encode, trust};
+use super::{denied, encode, trust};
 use crate::audit::Audit;
+use crate::denied::Denying;
 use crate::membership::{
     LeaveRequest, Membership, MembershipError, RevokeRequest, RevokeTarget, TokenRequest, TokenRow,
     TokenText,
@@ -31,6 +32,7 @@ pub(crate) struct Federation {
     pub(crate) membership: Membership,
     pub(crate) audit: Arc<Audit>,
     pub(crate) rotation: Arc<Rotation>,
+    pub(crate) denying: Arc<Denying>,
 }
 
 type Answer<T> = Result<Response<T>, GrpcStatus>;
@@ -225,6 +227,14 @@ impl FederationService for Federation {
             Ok(encode::revoked(&membership.revoke(asked).await?))
         })
         .await
+    }
+
+    async fn revoke_svid(
+        &self,
+        request: Request<proto::RevokeSvidRequest>,
+    ) -> Answer<proto::RevokedSvidStatus> {
+        let caller = caller(&request)?;
+        denied::revoke(&self.denying, &self.audit, caller, request.into_inner()).await
     }
 
     async fn rotate_trust(

@@ -45,6 +45,7 @@ pub(crate) const PROCEDURES: &[(&str, Role)] = &[
     ("GetPeer", Role::Viewer),
     ("ListCertificates", Role::Viewer),
     ("ListTrust", Role::Viewer),
+    ("RevokeSvid", Role::Admin),
     ("RotateTrust", Role::Admin),
     ("RotateCertificates", Role::Admin),
     ("ListObjects", Role::Viewer),

@@ -14,7 +14,7 @@ use wire::operator::proto::{
 
 use super::audited::audited;
 use super::node::unix;
-use super::{Caller, Operator, View};
+use super::{Caller, Operator, View, denied};
 use crate::audit::Audit;
 use crate::refusal::refuse;
 use crate::rotation::{Rotation, Stage, StageError};
@@ -55,13 +55,17 @@ fn of_node(svid: &Svid) -> CertificateStatus {
 pub(super) fn trust(node: &Operator, view: &View) -> Trust {
     let mut own = status(&node.ca.bundle(), node.cluster.to_string(), true);
     own.authorities = node.ca.roots().iter().map(root).collect();
+    own.revoked_svids = denied::own(node);
     let peers = view.resources.values().filter_map(|resource| match resource {
         Resource::ClusterPeer(peer) if peer.name != node.cluster => Some(peer),
         _ => None,
     });
     let theirs = peers.flat_map(|peer| {
         let bundles = peer.trust_bundles.iter();
-        bundles.map(|bundle| status(bundle, peer.name.to_string(), false))
+        bundles.map(|bundle| TrustStatus {
+            revoked_svids: denied::of_peer(peer, &bundle.trust_domain),
+            ..status(bundle, peer.name.to_string(), false)
+        })
     });
     Trust { trust: [own].into_iter().chain(theirs).collect() }
 }
@@ -78,6 +82,7 @@ fn status(bundle: &TrustBundle, cluster: String, own: bool) -> TrustStatus {
         own,
         sequence: bundle.sequence,
         authorities: bundle.x509_authorities.iter().map(authority).collect(),
+        revoked_svids: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper_util::rt::TokioIo;
-use model::{ClusterId, ClusterName, PeerAddress, Transport, code};
+use model::{ClusterId, ClusterName, PeerAddress, RevokedSvid, Transport, code};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub(super) struct Peer {
     /// Cancelled when it is no peer any more.
     pub(super) gone: CancellationToken,
     addresses: watch::Sender<Vec<PeerAddress>>,
+    /// SVIDs of its own that it denied when it was met.
+    revoked_svids: Vec<RevokedSvid>,
     /// Whether a connection is kept: for the peer's sake, or because somebody here has called.
     wanted: watch::Sender<bool>,
     /// The connection that this node dialled.
@@ -52,6 +54,7 @@ impl Peer {
             id: spec.id,
             gone: stop.child_token(),
             addresses: watch::Sender::new(spec.addresses),
+            revoked_svids: spec.revoked_svids,
             wanted: watch::Sender::new(spec.hold),
             current: watch::Sender::new(None),
             channels: Default::default(),
@@ -72,10 +75,16 @@ impl Peer {
         self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
     }
 
+    /// Whether a connection that was made before might be one by a key that is in other hands.
+    pub(super) fn denies_more(&self, next: &TransportPeer) -> bool {
+        next.revoked_svids.iter().any(|revoked| !self.revoked_svids.contains(revoked))
+    }
+
     pub(super) fn cut_off(&self) {
         self.gone.cancel();
         if let Some(connection) = self.current.send_replace(None) {
-            connection.close(ErrorCode::AdmissionRefused, "the cluster is no member any more");
+            let text = "the cluster is no member any more, or denies one of its SVIDs";
+            connection.close(ErrorCode::AdmissionRefused, text);
         }
     }
 

@@ -115,6 +115,7 @@ impl Site {
         let (revisions, gateways) = (Arc::new(Revisions::new(1)), Gateways::default());
         let id = ClusterId::of_key(name.as_bytes());
         let news = watch::Sender::new(Arc::new(StoreNews {
+            revoked_svids: Vec::new(),
             cluster_id: id,
             heads: vec![],
             revocations: vec![],
@@ -240,6 +241,7 @@ impl Site {
                 addresses: vec![],
                 trust_bundles: vec![other.ca.bundle()],
                 cordoned: false,
+                revoked_svids: Vec::new(),
             })
         };
         let mut resources = ResourceSet::default();
@@ -249,7 +251,8 @@ impl Site {
 
     fn as_peer(&self, addresses: Vec<PeerAddress>, hold: bool) -> TransportPeer {
         let (name, id) = (self.name.clone(), self.id);
-        TransportPeer { name, id, addresses, bundles: vec![self.ca.bundle()], hold }
+        let (bundles, revoked_svids) = (vec![self.ca.bundle()], Vec::new());
+        TransportPeer { name, id, addresses, bundles, revoked_svids, hold }
     }
 
     fn speak_with(&self, peers: Vec<TransportPeer>) {
@@ -501,6 +504,7 @@ async fn news_of_the_store_travel_through_the_gateways() {
         addresses: vec![west.address()],
         trust_bundles: vec![west.ca.bundle()],
         cordoned: false,
+        revoked_svids: Vec::new(),
     }));
     east.revisions.publish(&resources);
     let head = bytes::Bytes::from_static(b"a signed Head of east's");

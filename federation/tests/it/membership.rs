@@ -10,3 +10,4 @@ mod recovery;
 mod roots;
 mod secret;
 mod site;
+mod stolen;

@@ -404,6 +404,7 @@ fn peer(member: &Member) -> Resource {
             x509_authorities: vec![vec![1, 2, 3]],
         }],
         cordoned: false,
+        revoked_svids: Vec::new(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use identity::ClusterTrust;
+use identity::{ClusterTrust, RevokedSvids};
 use model::TrustDomain;
 use model::code::{self, Code};
 use wire::bundle::parse_bundle;
@@ -38,6 +38,11 @@ impl OwnBundle {
     pub fn new(path: &Path, domain: TrustDomain) -> Self {
         let trust = Arc::new(ClusterTrust::new(domain));
         Self { path: path.into(), trust, checked: Mutex::default() }
+    }
+
+    /// From the next handshake on these processes of the own cluster are refused.
+    pub fn replace_revoked(&self, revoked: RevokedSvids) {
+        self.trust.replace_revoked(revoked);
     }
 
     /// As the file has it now.

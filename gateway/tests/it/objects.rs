@@ -130,5 +130,6 @@ pub(crate) fn peer(name: &str, tunnel: SocketAddr, bundle: TrustBundle) -> Resou
         addresses: vec![PeerAddress { transport, host, port }],
         trust_bundles: vec![bundle],
         cordoned: false,
+        revoked_svids: Vec::new(),
     })
 }

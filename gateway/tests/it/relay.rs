@@ -210,6 +210,7 @@ async fn news_of_the_node_hold_at_once() {
         heads: vec![Bytes::from_static(b"a Head")],
         revocations: vec![],
         revoked_domains: BTreeSet::from([east.node.ca().trust_domain().clone()]),
+        revoked_svids: vec![],
     };
     west.node.tell(news);
     let reason = timeout(PATIENCE, connection.closed()).await.unwrap();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use identity::{ExpectedPeer, FederationKey, IdentityCell};
-use model::SpiffeId;
+use identity::limits::CLOCK_SKEW;
+use identity::{ExpectedPeer, FederationKey, IdentityCell, RevokedSvids};
+use model::{RevokedSvid, SpiffeId};
 use rustls_pki_types::CertificateDer;
 use tunnel::{Admitted, Protocol, admit};
 use wire::tunnel::{
@@ -30,6 +31,25 @@ impl Comer {
     fn nobody(who: &'static str, chain: Vec<CertificateDer<'static>>, text: &'static str) -> Self {
         Self { who, chain, tunnel: Some(text), store: Some(text), join: Some(text) }
     }
+}
+
+const DENIED: &str = "and its own cluster has revoked those";
+
+/// Denied: what these names show now. Of one of them an SVID of a minute ago, so that it shows a good one.
+fn denied(west: &Cluster, own: &Cluster, now: SystemTime) -> RevokedSvids {
+    let unix_s = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let entry = |cluster: &Cluster, path: &str, not_before_unix_s| RevokedSvid {
+        id: SpiffeId::parse(&format!("spiffe://{}{path}", cluster.domain)).unwrap(),
+        not_before_unix_s,
+    };
+    let all = [
+        entry(west, "/fedgate/gateway/gw-9", unix_s),
+        entry(west, "/fedgate/federation/node-9", unix_s),
+        entry(west, "/ns/shop/sa/denied", unix_s),
+        entry(west, "/fedgate/gateway/gw-8", unix_s - 2 * CLOCK_SKEW.as_secs()),
+        entry(own, "/fedgate/gateway/gw-9", unix_s),
+    ];
+    all.into_iter().collect()
 }
 
 fn comers(west: &Cluster, foreign: &Cluster, revoked: &Cluster, own: &Cluster) -> Vec<Comer> {
@@ -89,6 +109,17 @@ fn comers(west: &Cluster, foreign: &Cluster, revoked: &Cluster, own: &Cluster) -
         Comer::nobody("expired node", expired(&west.node_id()), "expired at"),
         Comer::nobody("revoked gateway", chain(revoked, GATEWAY), "was revoked in this federation"),
         Comer::nobody("revoked node", chain(revoked, NODE), "was revoked in this federation"),
+        Comer::nobody("denied gateway", chain(west, "/fedgate/gateway/gw-9"), DENIED),
+        Comer::nobody("denied node", chain(west, "/fedgate/federation/node-9"), DENIED),
+        Comer::nobody("denied workload", chain(west, "/ns/shop/sa/denied"), DENIED),
+        Comer {
+            who: "denied before, with the next SVID",
+            chain: chain(west, "/fedgate/gateway/gw-8"),
+            tunnel: None,
+            store: Some("is not a federation"),
+            join: Some("is not a federation"),
+        },
+        Comer::nobody("own cluster's denied gateway", chain(own, "/fedgate/gateway/gw-9"), DENIED),
         Comer {
             who: "own cluster's gateway",
             chain: chain(own, "/fedgate/gateway/gw-1"),
@@ -116,6 +147,7 @@ fn the_table_of_protocols_and_peers() {
     );
     let cell = identity(east.svid(&east.gateway_id("gw-0")), &[&east, &west, &revoked]);
     cell.replace_revoked([revoked.domain.clone()].into());
+    cell.replace_revoked_svids(denied(&west, &east, SystemTime::now()));
     let identity = cell.load();
     let now = SystemTime::now() + Duration::from_secs(2);
     for comer in comers(&west, &foreign, &revoked, &east) {

@@ -68,6 +68,7 @@ impl Cluster {
             addresses: addresses.iter().map(address).collect(),
             trust_bundles: vec![self.ca.bundle()],
             cordoned: false,
+            revoked_svids: Vec::new(),
         })
     }
 }

@@ -51,6 +51,10 @@ pub const HEADS_MAX: usize = 4096;
 pub const REVOCATIONS_MAX: usize = 128;
 /// Most gateways of the own cluster that a node names.
 pub const SERVING_GATEWAYS_MAX: usize = 1024;
+/// Most SVIDs that a cluster denies at the same time. With IDs of full length they take half of a record.
+pub const REVOKED_SVIDS_MAX: usize = 64;
+/// Longest SPIFFE ID of one; a gateway's or node's has no more.
+pub const REVOKED_SVID_ID_BYTES_MAX: usize = 537;
 /// Most revoked trust domains.
 pub const REVOKED_TRUST_DOMAINS_MAX: usize = 4096;
 /// Most probes of one ping on each link.

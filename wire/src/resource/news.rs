@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use model::{ClusterId, ClusterName, GatewayId, TrustDomain};
+use model::{ClusterId, ClusterName, GatewayId, RevokedSvid, TrustDomain};
 
 use super::convert::{cluster_id, list, parse};
+use super::object::revoked_svids;
+use super::object_encode::revoked_svid;
 use super::{limits, proto};
 use crate::error::{At, WireError};
 use crate::tunnel::limits::{SIGNED_HEAD_BYTES_MAX, SIGNED_REVOCATION_BYTES_MAX};
@@ -21,6 +23,8 @@ pub struct StoreNews {
     pub revocations: Vec<Bytes>,
     /// Whose connections are neither taken nor kept.
     pub revoked_domains: BTreeSet<TrustDomain>,
+    /// The cluster's own.
+    pub revoked_svids: Vec<RevokedSvid>,
 }
 
 impl StoreNews {
@@ -34,6 +38,7 @@ impl StoreNews {
             heads: heads(&at, message.heads)?,
             revocations: revocations(&at, message.revocations)?,
             revoked_domains: domains.into_iter().collect(),
+            revoked_svids: revoked_svids(&at, message.revoked_svids)?,
         })
     }
 
@@ -46,6 +51,7 @@ impl StoreNews {
             revoked_trust_domains: domains.map(ToString::to_string).collect(),
             serving_gateways: Vec::new(),
             renew_svids_before_unix_s: 0,
+            revoked_svids: self.revoked_svids.iter().map(revoked_svid).collect(),
         }
     }
 }
@@ -146,6 +152,8 @@ fn to_vecs(signed: &[Bytes], max: usize) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use model::SpiffeId;
+
     use super::*;
 
     fn news() -> StoreNews {
@@ -154,6 +162,10 @@ mod tests {
             heads: vec![Bytes::from_static(b"head")],
             revocations: vec![Bytes::from_static(b"revocation")],
             revoked_domains: BTreeSet::from([TrustDomain::parse("north.fed").unwrap()]),
+            revoked_svids: vec![RevokedSvid {
+                id: SpiffeId::parse("spiffe://east.fed/fedgate/gateway/gw-0").unwrap(),
+                not_before_unix_s: 7,
+            }],
         }
     }
 
@@ -197,7 +209,7 @@ mod tests {
     #[test]
     fn what_breaks_the_format_is_named() {
         type Spoil = fn(&mut proto::StoreNews);
-        let table: [(Spoil, &str); 7] = [
+        let table: [(Spoil, &str); 11] = [
             (|n| n.cluster_id.truncate(3), "StoreNews.cluster_id = [7, 7, 7]: a cluster id is 16"),
             (|n| n.heads[0].clear(), "StoreNews.heads[0] = (absent): send a signed envelope"),
             (|n| n.heads[0].resize(1025, 0), "StoreNews.heads[0] = 1025 bytes: at most 1024 bytes"),
@@ -210,6 +222,22 @@ mod tests {
             (
                 |n| n.revoked_trust_domains[0] = "No".into(),
                 "StoreNews.revoked_trust_domains[0] = \"No\"",
+            ),
+            (
+                |n| n.revoked_svids[0].spiffe_id = "west".into(),
+                "StoreNews.revoked_svids[0].spiffe_id = \"west\"",
+            ),
+            (
+                |n| n.revoked_svids[0].spiffe_id = "x".repeat(538),
+                "StoreNews.revoked_svids[0].spiffe_id = 538 bytes: at most 537 bytes",
+            ),
+            (
+                |n| n.revoked_svids[0].not_before_unix_s = 0,
+                "StoreNews.revoked_svids[0].not_before_unix_s = (absent): say from when on",
+            ),
+            (
+                |n| n.revoked_svids = vec![n.revoked_svids[0].clone(); 65],
+                "StoreNews.revoked_svids = 65 entries: at most 64",
             ),
         ];
         for (spoil, text) in table {

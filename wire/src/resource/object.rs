@@ -6,8 +6,8 @@ use model::{
     GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule, ListenerSpec, Namespace,
     NamespaceGrant, NamespaceMatch, NamespacePrefix, ObjectName, ParentTarget, PeerAddress,
     ReferenceGrant, ReferenceSource, ReferenceTarget, Resource, ResourceKey, ResourceKind,
-    RouteKind, Service, ServiceExport, ServiceImport, ServiceName, ServicePort, SliceEndpoint,
-    SlicePort, SpiffeId, TcpRoute, TrustBundle, TrustDomain,
+    RevokedSvid, RouteKind, Service, ServiceExport, ServiceImport, ServiceName, ServicePort,
+    SliceEndpoint, SlicePort, SpiffeId, TcpRoute, TrustBundle, TrustDomain,
 };
 use prost::Message as _;
 
@@ -135,6 +135,26 @@ fn cluster_peer(
         addresses: list(&at, "addresses", peer.addresses, LIST_ENTRIES_MAX, peer_address)?,
         trust_bundles: list(&at, "trust_bundles", peer.trust_bundles, LIST_ENTRIES_MAX, bundle)?,
         cordoned: peer.cordoned,
+        revoked_svids: revoked_svids(&at, peer.revoked_svids)?,
+    })
+}
+
+/// Whose they are is for readers to judge, who know which trust domains a cluster owns.
+pub(super) fn revoked_svids(
+    at: &At<'_>,
+    sent: Vec<proto::RevokedSvid>,
+) -> Result<Vec<RevokedSvid>, WireError> {
+    list(at, "revoked_svids", sent, limits::REVOKED_SVIDS_MAX, |at, entry| {
+        let id = at.field("spiffe_id");
+        id.check_bytes(entry.spiffe_id.len(), limits::REVOKED_SVID_ID_BYTES_MAX)?;
+        if entry.not_before_unix_s == 0 {
+            let fix = "say from when on certificates of this name are good again";
+            return Err(at.field("not_before_unix_s").missing(fix));
+        }
+        Ok(RevokedSvid {
+            id: parse(id, &entry.spiffe_id, SpiffeId::parse)?,
+            not_before_unix_s: entry.not_before_unix_s,
+        })
     })
 }
 

@@ -6,7 +6,7 @@ use model::catalog::AllowedNamespaces;
 use model::{
     AllowEntry, BackendKind, BackendTarget, ClusterPeer, EndpointSlice, HttpRoute, ListenerSpec,
     NamespaceMatch, ParentTarget, PeerAddress, ReferenceSource, ReferenceTarget, Resource,
-    RouteKind, ServicePort, SliceEndpoint, TrustBundle,
+    RevokedSvid, RouteKind, ServicePort, SliceEndpoint, TrustBundle,
 };
 
 use super::convert::{encode_app_protocol, encode_listener_protocol, encode_transport};
@@ -58,6 +58,15 @@ fn cluster_peer(peer: &ClusterPeer) -> proto::ClusterPeer {
         addresses: peer.addresses.iter().map(peer_address).collect(),
         trust_bundles: peer.trust_bundles.iter().map(encode_bundle).collect(),
         cordoned: peer.cordoned,
+        revoked_svids: peer.revoked_svids.iter().map(revoked_svid).collect(),
+    }
+}
+
+/// Encodes a revoked SVID, as ClusterPeers and a node's news carry it.
+pub(super) fn revoked_svid(revoked: &RevokedSvid) -> proto::RevokedSvid {
+    proto::RevokedSvid {
+        spiffe_id: revoked.id.to_string(),
+        not_before_unix_s: revoked.not_before_unix_s,
     }
 }
 

@@ -7,7 +7,7 @@ use model::{
     Diagnostic, EndpointSlice, GatewaySpec, Hostname, HttpPathPrefix, HttpRoute, HttpRule,
     ListenerProtocol, ListenerSpec, Namespace, NamespaceGrant, NamespaceMatch, NamespacePrefix,
     ObjectName, ParentTarget, PeerAddress, ReferenceGrant, ReferenceSource, ReferenceTarget,
-    Resource, ResourceKind, ResourceSet, Revision, RouteKind, Service, ServiceExport,
+    Resource, ResourceKind, ResourceSet, Revision, RevokedSvid, RouteKind, Service, ServiceExport,
     ServiceImport, ServiceName, ServicePort, Severity, SliceEndpoint, SlicePort, SpiffeId,
     TcpRoute, Transport, TrustBundle, TrustDomain,
 };
@@ -68,6 +68,10 @@ fn samples() -> Vec<Resource> {
             ],
             trust_bundles: vec![bundle()],
             cordoned: true,
+            revoked_svids: vec![RevokedSvid {
+                id: SpiffeId::parse("spiffe://west.example/fedgate/gateway/gw-0").unwrap(),
+                not_before_unix_s: 1_800_000_000,
+            }],
         }),
         Resource::Service(Service { name: service_name(), ports: ports.clone() }),
         Resource::EndpointSlice(EndpointSlice {

@@ -332,6 +332,7 @@ impl Cluster {
             addresses: vec![PeerAddress { transport, host, port: 8443 }],
             trust_bundles: vec![bundle],
             cordoned: false,
+            revoked_svids: Vec::new(),
         }
     }
 

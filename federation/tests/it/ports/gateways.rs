@@ -1,14 +1,18 @@
 //! Real gateways that reach their node by its ports.
 
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use federation::app::App as Node;
 use gateway::app::App;
 use gateway::config::{GatewayConfig, Overrides};
 use wire::bundle::format_bundle;
+use wire::operator::proto::RevokeSvidRequest;
+use wire::operator::proto::federation_service_client::FederationServiceClient;
+use wire::operator::proto::revoke_svid_request::Target;
 
 use super::{ApiServer, node};
-use crate::fixture::{SERVICE, Site, operator, soon, until};
+use crate::fixture::{SERVICE, Site, channel, operator, soon, until};
 
 /// The configuration of a pod, as a chart would write it.
 fn configured(site: &Site, node: &Node, pod: &str) -> GatewayConfig {
@@ -124,5 +128,38 @@ async fn pods_come_and_go_by_their_names() {
         gateway.stop_now().await;
     }
     are(&[]).await;
+    node.stop().await;
+}
+
+/// The token is what entitles it; its SVID may be refused, with it connected or away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_whose_svid_is_revoked_is_back_with_another_one() {
+    let (site, api) = (Site::new(), ApiServer::default());
+    let node = node(&site, api.start().await).await;
+    write_bundle(&site, &node);
+    write_token(&site, "gw-0");
+    let config = || configured(&site, &node, "gw-0");
+    let mut running = Some(gateway::app::build(config()).unwrap());
+    soon("a ready gateway", running.as_ref().unwrap().ready()).await;
+    for away in [false, true] {
+        if away {
+            running.take().unwrap().stop_now().await;
+        }
+        let mut client = FederationServiceClient::new(channel(node.operator_socket()).await);
+        let target = Some(Target::Gateway("gw-0".into()));
+        let request = RevokeSvidRequest { target, reason: String::new() };
+        let status = client.revoke_svid(request).await.unwrap().into_inner();
+        assert!(status.alone && status.revision.is_none() && !status.unseen, "{status:?}");
+        let gateway = running.get_or_insert_with(|| gateway::app::build(config()).unwrap());
+        let good_from = status.revoked.unwrap().not_before_unix_s;
+        let begins = || async {
+            let svid = gateway.state().identity.load().svid.clone();
+            let begins = svid.map(|svid| svid.not_before().duration_since(UNIX_EPOCH).unwrap());
+            begins.map_or(0, |begins| begins.as_secs())
+        };
+        until("the next SVID", begins, |begins| *begins >= good_from).await;
+        until("the gateway", || connected(&node), |found| *found == ["gw-0"]).await;
+    }
+    running.unwrap().stop_now().await;
     node.stop().await;
 }

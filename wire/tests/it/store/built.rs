@@ -37,6 +37,7 @@ pub(crate) fn digests() -> Built {
         assert_eq!(leaf_hash(&joined, b""), leaf_hash(&key.encode(), record));
         joined
     };
+    let joined = |(key, record): (StoreKey, bytes::Bytes)| [&key.encode()[..], &record].concat();
     let owner = |update: OwnerUpdate| {
         let update = FleetUpdate { owners: vec![update], ..FleetUpdate::default() };
         let part = WatchEvent::SnapshotPart { revision: revision(1), update };
@@ -45,6 +46,7 @@ pub(crate) fn digests() -> Built {
     Built::from([
         ("leaf-cluster-wide", leaf(0)),
         ("leaf-namespaced", leaf(1)),
+        ("leaf-revoked-svids", joined(denying_record())),
         ("set-empty", owner(owner_update_of(&[]))),
         ("set-of-one", owner(owner_update_of(&all[..1]))),
         ("set-of-two-namespaces", owner(owner_update_of(&all[..2]))),

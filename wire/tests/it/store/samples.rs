@@ -4,8 +4,8 @@ use bytes::Bytes;
 use model::{
     AccessPolicy, AllowEntry, AppProtocol, ClusterId, ClusterName, ClusterPeer, FederationId,
     KeyId, Namespace, NamespaceGrant, NamespaceMatch, NamespacePrefix, ObjectName, PeerAddress,
-    Resource, Revision, Role, RoleSet, ServiceExport, ServiceName, ServicePort, SpiffeId,
-    Transport, TrustBundle, TrustDomain,
+    Resource, Revision, RevokedSvid, Role, RoleSet, ServiceExport, ServiceName, ServicePort,
+    SpiffeId, Transport, TrustBundle, TrustDomain,
 };
 use wire::store::{
     AdminChange, AdminStatement, Change, Command, Entry, FleetUpdate, Head, JoinToken, Leave, Mark,
@@ -212,6 +212,7 @@ pub(crate) fn resources() -> Vec<Resource> {
                 x509_authorities: vec![vec![0x30, 0]],
             }],
             cordoned: false,
+            revoked_svids: Vec::new(),
         }),
         Resource::ServiceExport(ServiceExport {
             name: service("shop/api"),
@@ -248,6 +249,21 @@ pub(crate) fn records() -> Vec<(StoreKey, Bytes)> {
         (key, Record::encode([index as u8 + 1; 16], &resource).into())
     };
     resources().into_iter().enumerate().map(record).collect()
+}
+
+/// West's ClusterPeer with a gateway whose key is in other hands, salted as the first record.
+pub(crate) fn denying_record() -> (StoreKey, Bytes) {
+    let Resource::ClusterPeer(mut peer) = resources().swap_remove(0) else { unreachable!() };
+    peer.revoked_svids = vec![RevokedSvid {
+        id: SpiffeId::parse("spiffe://west.example/fedgate/gateway/gw-0").unwrap(),
+        not_before_unix_s: NOW_UNIX_MS / 1000 - 59,
+    }];
+    let resource = Resource::ClusterPeer(peer);
+    let bytes = Record::encode([1; 16], &resource);
+    let key = StoreKey::of(west(), &resource.key());
+    let read = Record::decode(&key, &bytes).unwrap();
+    assert_eq!(read.resource, Some(resource));
+    (key, bytes.into())
 }
 
 pub(crate) fn head_over(records: &[(StoreKey, Bytes)], generation: u64) -> Head {
