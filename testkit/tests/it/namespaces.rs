@@ -7,6 +7,7 @@ mod blocked;
 mod federation;
 mod load;
 mod network;
+mod rebinding;
 mod world;
 
 use std::path::Path;

@@ -23,6 +23,16 @@ impl Load {
         self.0.ledger().requests
     }
 
+    /// Waits for so many good answers one after the other.
+    pub(crate) fn until_good(&self, requests: u64, limit: Duration) -> Duration {
+        self.0.until_good(requests, limit)
+    }
+
+    /// Stops it, and tells what it saw, failures too.
+    pub(crate) fn stop(self) -> Ledger {
+        self.0.end()
+    }
+
     /// Stops it, once it has had some more answers.
     ///
     /// # Panics

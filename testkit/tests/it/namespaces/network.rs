@@ -58,7 +58,7 @@ pub(crate) const NORTH: Place = Place {
 pub(crate) struct Network {
     _router: TunRouter,
     sites: Vec<(Place, Arc<Netns>)>,
-    _nats: Vec<Netns>,
+    nats: Vec<(&'static str, Netns)>,
 }
 
 impl Network {
@@ -85,8 +85,8 @@ impl Network {
         for (nat, inside, place) in &nats {
             masquerade(nat, inside, place, folder);
         }
-        let nats = nats.into_iter().map(|(nat, ..)| nat).collect();
-        Self { _router: router, sites, _nats: nats }
+        let nats = nats.into_iter().map(|(nat, _, place)| (place.name, nat)).collect();
+        Self { _router: router, sites, nats }
     }
 
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
@@ -96,6 +96,23 @@ impl Network {
     pub(crate) fn netns(&self, site: &str) -> &Arc<Netns> {
         let found = self.sites.iter().find(|(place, _)| place.name == site);
         &found.expect("the site was built").1
+    }
+
+    /// The NAT of a site has these addresses outside from now on, and no others. With the old ones all of
+    /// its mappings are gone.
+    pub(crate) fn move_nat(&self, site: &str, old: &[&str], new: &[&str]) {
+        let (_, nat) = self.nats.iter().find(|(name, _)| *name == site).expect("it has a NAT");
+        let ip = |arguments: String| nat.run("ip", arguments.split_whitespace()).unwrap();
+        // The new ones first: a device without addresses would lose its routes. Each is a network of its own,
+        // so that the old ones do not take them along.
+        for address in new {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            ip(format!("address add {address} dev wan0 {nodad}"));
+        }
+        for address in old {
+            let family = if address.contains(':') { "-6" } else { "-4" };
+            ip(format!("{family} address flush dev wan0 to {address}"));
+        }
     }
 
     /// Shows that nothing comes in to the gateway's port of `inside` but answers: neither by the
