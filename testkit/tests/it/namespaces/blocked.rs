@@ -42,6 +42,7 @@ fn a_site_that_udp_does_not_reach_joins_votes_and_answers() {
     world.site("east").fedctl(&["namespace", "grant", "shop", "--clusters", "west"]).unwrap();
     world.export("west", "web", &["east"]);
     println!("west answered east after {:?}", world.until_answer("east", "web", "west"));
+    until_logged(&world, "tcp");
     assert!(has_said(&world, "west", OVER_TCP) > 0 && has_said(&world, "east", OVER_TCP) > 0);
     assert_eq!(has_said(&world, "west", OVER_QUIC), 0);
     println!("west wrote in {:?}", world.write("west"));
@@ -54,6 +55,7 @@ fn a_site_that_udp_does_not_reach_joins_votes_and_answers() {
     until_links_are(&world, "quic");
     println!("west wrote in {:?}", world.write("west"));
     println!("meanwhile: {}", load.end());
+    until_logged(&world, "quic");
 
     let before = has_said(&world, "west", OVER_TCP);
     nft(&world, &block);
@@ -62,6 +64,7 @@ fn a_site_that_udp_does_not_reach_joins_votes_and_answers() {
     until_links_are(&world, "tcp");
     println!("west wrote in {:?}", world.write("west"));
     println!("west answered east after {:?}", world.until_answer("east", "web", "west"));
+    until_logged(&world, "tcp");
     world.converge(&["east", "west", "south"]);
 }
 
@@ -86,4 +89,17 @@ fn until_links_are(world: &World, transport: &str) {
         anyhow::ensure!(is_so, "{links:?}");
         Ok(())
     });
+}
+
+/// Waits until the last request of both sides' access logs went over this.
+fn until_logged(world: &World, transport: &str) {
+    for site in ["east", "west"] {
+        wait::until_ok(&format!("a record of {site} over {transport}"), LIMIT, || {
+            let log = std::fs::read_to_string(world.site(site).access_log())?;
+            let last = log.lines().last().unwrap_or_default();
+            let record: serde_json::Value = serde_json::from_str(last)?;
+            anyhow::ensure!(record["transport"] == transport, "{last}");
+            Ok(())
+        });
+    }
 }
