@@ -3,6 +3,7 @@
 //! over the same path in the same run.
 
 mod clients;
+pub mod fallback;
 mod stage;
 
 use std::fmt::Write;

@@ -20,6 +20,8 @@ enum Command {
     Wan(wan::Options),
     /// HTTP, PostgreSQL and Redis between two sites far apart, beside direct connections
     Far(far::Options),
+    /// One path over QUIC, over TCP while UDP is blocked, and over QUIC again
+    Fallback(far::fallback::Options),
     /// The store of three real clusters: joins, changes, writes, and the deaths of leaders
     Store(store::Options),
     /// A federation of many simulated clusters: memory, bytes, egress
@@ -44,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(options) => runtime.block_on(smoke::run(&options)),
         Command::Wan(options) => runtime.block_on(wan::run(&options)),
         Command::Far(options) => far::run(&options),
+        Command::Fallback(options) => far::fallback::run(&options),
         Command::Store(options) => runtime.block_on(store::run(&options)),
         Command::Scale(options) => runtime.block_on(scale::run(&options)),
         Command::Etcd(options) => runtime.block_on(etcd::run(&options)),

@@ -67,10 +67,10 @@ impl Control {
 #[derive(Debug)]
 pub(super) struct Stage {
     _applications: Vec<Process>,
-    _sites: [Site; 2],
+    sites: [Site; 2],
     router: TunRouter,
     pub(super) east: Arc<Netns>,
-    _west: Arc<Netns>,
+    west: Arc<Netns>,
     _folder: tempfile::TempDir,
 }
 
@@ -96,14 +96,8 @@ impl Stage {
         let applications =
             vec![start_redis(folder.path(), &west)?, start_postgres(folder.path(), &west)?];
         let sites = start_sites(folder.path(), [&east, &west])?;
-        let stage = Self {
-            _applications: applications,
-            _sites: sites,
-            router,
-            east,
-            _west: west,
-            _folder: folder,
-        };
+        let stage =
+            Self { _applications: applications, sites, router, east, west, _folder: folder };
         let target = stage.http(Way::Federation);
         stage.in_east(async { first_answer(&target).await })?;
         stage.fill_database()?;
@@ -112,7 +106,44 @@ impl Stage {
 
     /// From now on, packets take half of `rtt` each way, and this share of them is lost.
     pub(super) fn impair(&self, rtt: Duration, loss: f64) -> anyhow::Result<()> {
-        Ok(self.router.handle().set_all(&Impairment::delayed(rtt / 2).with_loss(loss))?)
+        self.impair_by(&Impairment::delayed(rtt / 2).with_loss(loss))
+    }
+
+    pub(super) fn impair_by(&self, impairment: &Impairment) -> anyhow::Result<()> {
+        Ok(self.router.handle().set_all(impairment)?)
+    }
+
+    /// Whether a firewall in west lets no UDP through.
+    pub(super) fn block_udp(&self, is_blocked: bool) -> anyhow::Result<()> {
+        let rule = |name: &str, hook: &str, device: &str| {
+            format!(
+                "chain {name} {{ type filter hook {hook} priority filter; policy accept; \
+                 {device} != \"lo\" meta l4proto udp drop; }}\n"
+            )
+        };
+        let rules = rule("incoming", "input", "iifname") + &rule("outgoing", "output", "oifname");
+        match is_blocked {
+            true => self.west.run("nft", [format!("table inet blocked {{ {rules} }}")])?,
+            false => self.west.run("nft", ["delete", "table", "inet", "blocked"])?,
+        };
+        Ok(())
+    }
+
+    /// Calls west until all of east's links that live run over this; how long that took.
+    pub(super) fn until_over(&self, transport: &str) -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        let target = self.http(Way::Federation);
+        loop {
+            // A pair that is idle finds nothing out.
+            self.in_east(async { first_answer(&target).await })?;
+            let links = self.sites[0].json(&["links"])?;
+            let all = links["items"].as_array().into_iter().flatten();
+            let mut live = all.filter(|link| link["state"] == "Up").peekable();
+            if live.peek().is_some() && live.all(|link| link["transport"] == transport) {
+                return Ok(begun.elapsed());
+            }
+            ensure!(begun.elapsed() < LIMIT, "not over {transport} in {LIMIT:?}: {links}");
+        }
     }
 
     pub(super) fn http(&self, way: Way) -> Target {
