@@ -17,17 +17,43 @@ pub struct Status {
 
 #[derive(Debug, Args)]
 pub struct Cordon {
-    /// The cluster; this one's own name for all others to send it nothing new
-    pub cluster: String,
+    #[command(flatten)]
+    pub whom: Cordoned,
     /// Why; `fedctl clusters` shows it
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "TEXT",
+        conflicts_with = "gateway"
+    )]
     pub reason: String,
+    /// Also the last gateway of the cluster that serves
+    #[arg(long, conflicts_with = "cluster")]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Cordoned {
+    /// The cluster; this one's own name for what all others send here
+    pub cluster: Option<String>,
+    /// One gateway of this cluster, on this machine, in place of a whole cluster
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+impl Cordoned {
+    /// Without a gateway the command line has a cluster.
+    pub fn cluster(&self) -> &str {
+        self.cluster.as_deref().unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Args)]
 pub struct Uncordon {
-    /// The cluster
-    pub cluster: String,
+    #[command(flatten)]
+    pub whom: Cordoned,
 }
 
 #[derive(Debug, Args)]

@@ -7,16 +7,17 @@ use serde::Serialize;
 use wire::operator::proto::{ClusterState, ClusterStatus, GatewayStatus, SetCordonRequest};
 use wire::resource::proto::Revision;
 
+use super::gateway_cordon;
 use crate::cli::{Cordon, Drain, Uncordon};
 use crate::error::{CommandError, Exit};
 use crate::operator::Operator;
 use crate::printer::{OutputFormat, Printer};
 
 /// Between two looks at what is in flight.
-const ROUND: Duration = Duration::from_millis(250);
+pub(super) const ROUND: Duration = Duration::from_millis(250);
 /// Nothing is in flight when it is so in every report for so long: gateways report each second, and a
 /// request that has chosen its cluster a moment before the cordon may still be on its way there.
-const QUIET: Duration = Duration::from_secs(2);
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,8 +38,11 @@ pub(super) async fn cordon(
     node: &Operator,
     printer: &Printer,
 ) -> Result<(), CommandError> {
+    if let Some(gateway) = &args.whom.gateway {
+        return gateway_cordon::cordon(gateway, args.force, node, printer).await;
+    }
     let changed = set(args, node).await?;
-    let cluster = &args.cluster;
+    let cluster = args.whom.cluster();
     show(view(cluster, true, changed, None), printer, |view| match view.changed {
         true => format!("{cluster} is cordoned: no new exchanges are sent to it."),
         false => format!("{cluster} was cordoned already."),
@@ -52,8 +56,11 @@ pub(super) async fn uncordon(
     node: &Operator,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let cluster = &args.cluster;
-    let request = SetCordonRequest { cluster: cluster.clone(), ..SetCordonRequest::default() };
+    if let Some(gateway) = &args.whom.gateway {
+        return gateway_cordon::uncordon(gateway, node, printer).await;
+    }
+    let cluster = args.whom.cluster();
+    let request = SetCordonRequest { cluster: cluster.into(), ..SetCordonRequest::default() };
     let changed = node.set_cordon(request).await?.changed;
     show(view(cluster, false, changed, None), printer, |view| match view.changed {
         true => format!("{cluster} is uncordoned: exchanges are sent to it again."),
@@ -72,7 +79,10 @@ pub(super) async fn drain(
     node: &Operator,
     printer: &Printer,
 ) -> Result<(), CommandError> {
-    let cluster = &args.cordon.cluster;
+    if let Some(gateway) = &args.cordon.whom.gateway {
+        return gateway_cordon::drain(gateway, args, node, printer).await;
+    }
+    let cluster = args.cordon.whom.cluster();
     let changed = set(&args.cordon, node).await?;
     let seconds = args.wait.as_secs();
     printer.talk(&format!(
@@ -110,7 +120,7 @@ pub(super) async fn drain(
 
 async fn set(args: &Cordon, node: &Operator) -> Result<bool, CommandError> {
     let request = SetCordonRequest {
-        cluster: args.cluster.clone(),
+        cluster: args.whom.cluster().into(),
         cordoned: true,
         reason: args.reason.clone(),
     };

@@ -12,6 +12,7 @@ mod demo;
 mod diagnostics;
 mod explain;
 mod export;
+mod gateway_cordon;
 mod get;
 mod init;
 mod install;
