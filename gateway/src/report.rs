@@ -38,7 +38,7 @@ pub fn of(state: &GatewayState) -> StatusReport {
         admin_address: state.admin_address.get().copied(),
         revision: state.revision(),
         ready: state.unready().is_empty(),
-        draining: state.drain.stage() != DrainStage::Serving,
+        draining: state.drain.stage() != DrainStage::Serving || state.drain.is_cordoned(),
         uptime_ms: state.now().as_millis() as u64,
         version: env!("CARGO_PKG_VERSION").into(),
         links: links.iter().take(LINKS_MAX).map(|status| link(status, now)).collect(),

@@ -135,6 +135,7 @@ async fn a_cordoned_gateway_is_unready_serves_who_comes_still_and_comes_back() {
     assert_eq!(site.admin("POST", "/cordon").await, (200, "it was cordoned already\n".into()));
     let (status, reason) = site.admin("GET", "/readyz").await;
     assert!(status == 503 && reason.starts_with("FED2008: the gateway is cordoned"), "{reason}");
+    assert!(gateway::report::of(site.app().state()).draining, "as `fedctl status` shows it");
     let cordon = cordon_of(&site).await;
     assert_eq!((&cordon["cordoned"], &cordon["inProgress"]), (&true.into(), &1.into()));
     // Who has not noticed is served, and told to come by another connection.
