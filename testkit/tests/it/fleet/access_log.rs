@@ -68,8 +68,11 @@ async fn each_request_has_one_record_at_each_side_with_one_id() {
         assert!(ids.insert(id.to_string()), "{path} shares its id with another one");
         let same = west.iter().filter(|record| record["request_id"] == id).count();
         assert_eq!(same, usize::from(*reaches_west), "{path}: {same} records at west");
+        let transport = reaches_west.then_some("quic");
+        assert_eq!(record["transport"].as_str(), transport, "{record}");
     }
     assert!(west.iter().all(|record| record["role"] == "destination"));
+    assert!(west.iter().all(|record| record["transport"] == "quic"));
 }
 
 async fn leave_in_the_middle(world: &World, origin: &Origin, path: &str) {
@@ -144,6 +147,7 @@ async fn each_tcp_connection_has_one_record_at_each_side() {
     let [east, west] = ["east", "west"].map(|cluster| stopped.records(cluster));
     assert_eq!(west.len(), attempts, "{west:#?}");
     for record in &west {
+        assert_eq!(record["transport"], "quic");
         let same = east.iter().filter(|other| other["request_id"] == record["request_id"]);
         assert_eq!(same.count(), 1, "{record}");
     }
