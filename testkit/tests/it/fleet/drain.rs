@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{LIMIT, World, east_calls_west, host, intent};
+use super::{LIMIT, World, east_calls_west, host, intent, two_exporters};
 
 const HELD: usize = 10;
 
@@ -131,17 +131,7 @@ async fn the_destination_gateway_finishes_what_is_in_flight() {
 /// A rolling restart of the destination while requests come without a pause: none fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_one_of_two_destinations_fails_no_request() {
-    let mut world = World::start_apart(&["east", "west", "south"], &[("east", "south", 5)]).await;
-    let mut origins = Vec::new();
-    for cluster in ["west", "south"] {
-        origins.push(world.run(cluster, "api", Speaks::Http1).await);
-        world.export(cluster, "api", "[{cluster: east}]");
-        world.linked("east", cluster).await;
-        world.settle(cluster).await;
-    }
-    world.listen("east");
-    world.import("east", "api", "http", &["west", "south"]);
-    world.until_answer("east", "api", "api@west").await;
+    let (mut world, origin, _south) = two_exporters().await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut load = JoinSet::new();
     for (client, method) in [Method::GET, Method::POST].into_iter().cycle().take(4).enumerate() {
@@ -168,7 +158,7 @@ async fn a_restart_of_one_of_two_destinations_fails_no_request() {
     stop.store(true, Ordering::Relaxed);
     let answers: usize = load.join_all().await.into_iter().sum();
     assert!(answers > 50, "{answers}");
-    for path in origins[0].executions().into_iter().filter(|(path, _)| path.starts_with("/load")) {
+    for path in origin.executions().into_iter().filter(|(path, _)| path.starts_with("/load")) {
         assert_eq!(path.1, 1, "{path:?}");
     }
     world.stop().await;
