@@ -13,9 +13,11 @@ mod targets;
 
 const INPUTS: usize = 200;
 
+type Target = fn(&[u8]);
+
 #[test]
 fn every_fuzz_target_compiles_and_holds_for_a_few_inputs() {
-    let all: [(&str, fn(&[u8])); 12] = [
+    let all: [(&str, Target); 12] = [
         ("bodies", targets::bodies),
         ("bundles", targets::bundles),
         ("certificates", targets::certificates),
