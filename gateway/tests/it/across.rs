@@ -74,6 +74,10 @@ async fn a_request_crosses_with_its_body_and_both_sides_log_it_once() {
             (&"-".into(), &"-".into())
         );
         assert_eq!(source["destination_cluster"], "west");
+        assert_eq!(
+            (&source["transport"], &destination["transport"]),
+            (&"quic".into(), &"quic".into())
+        );
         assert_eq!(destination["source_cluster"], "east");
         assert_eq!(destination["source_spiffe_id"], "spiffe://east.test/fedgate/gateway/gw-0");
         assert_eq!(destination["upstream"], origin.address.to_string());
