@@ -438,7 +438,7 @@ impl Network {
                 has_ended = true;
                 break;
             };
-            first = first.or(chunk.bytes.first().copied());
+            first = first.or_else(|| chunk.bytes.first().copied());
             bytes += chunk.bytes.len() as u64;
         }
         let _ = chunks.finalize(); // all is sent after each event
