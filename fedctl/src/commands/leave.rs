@@ -46,7 +46,7 @@ pub(super) async fn revoke(
     printer: &Printer,
 ) -> Result<(), CommandError> {
     let Revoke { cluster, trust_domain, gateway, spiffe_id, reason, reanchor, also, yes } = args;
-    let svid = gateway.map(Target::Gateway).or(spiffe_id.map(Target::SpiffeId));
+    let svid = gateway.map(Target::Gateway).or_else(|| spiffe_id.map(Target::SpiffeId));
     if let Some(target) = svid {
         return revoke_svid(target, reason, yes, node, printer).await;
     }
