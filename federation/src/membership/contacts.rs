@@ -25,7 +25,14 @@ const FEDERATION: &str = "federation";
 #[derive(Debug)]
 pub(crate) struct Contacts {
     folder: PathBuf,
-    known: Mutex<Option<Known>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    known: Option<Known>,
+    /// The federation was left: a task of the old node that is still at it changes nothing any more.
+    is_over: bool,
 }
 
 /// What is on the disk.
@@ -38,16 +45,17 @@ pub(super) struct Known {
 impl Contacts {
     /// What cannot be read counts as not there.
     pub(crate) fn open(folder: &Path) -> Self {
-        Self { folder: folder.into(), known: Mutex::new(read(folder)) }
+        let kept = Kept { known: read(folder), is_over: false };
+        Self { folder: folder.into(), kept: Mutex::new(kept) }
     }
 
     /// What is known of others; `None` also if there are none.
     fn known(&self) -> Option<Known> {
-        self.lock().clone()
+        self.lock().known.clone()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_none()
+        self.lock().known.is_none()
     }
 
     /// Keeps these, if they are others than before.
@@ -56,12 +64,12 @@ impl Contacts {
         let bare = |(id, peer): Peer| (id, ClusterPeer { cordoned: false, ..peer });
         let peers: BTreeMap<ClusterId, ClusterPeer> = peers.into_iter().map(bare).collect();
         let wanted = (!peers.is_empty()).then_some(Known { federation, peers });
-        let mut known = self.lock();
-        if *known == wanted {
+        let mut kept = self.lock();
+        if kept.known == wanted || kept.is_over {
             return Ok(());
         }
-        self.write(known.as_ref(), wanted.as_ref())?;
-        *known = wanted;
+        self.write(kept.known.as_ref(), wanted.as_ref())?;
+        kept.known = wanted;
         Ok(())
     }
 
@@ -90,15 +98,16 @@ impl Contacts {
         Ok(())
     }
 
-    /// Forgets all, as after leaving.
+    /// Forgets all after leaving, for good.
     pub(crate) fn clear(&self) -> Result<(), FolderError> {
+        let mut kept = self.lock();
         remove(&self.folder)?;
-        *self.lock() = None;
+        *kept = Kept { known: None, is_over: true };
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -249,11 +258,12 @@ mod tests {
         assert_eq!(Contacts::open(&path).known().unwrap().peers.len(), 1, "what cannot be read");
         contacts.keep(federation, vec![moved.clone()]).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
-        contacts.keep(other, vec![west]).unwrap();
+        contacts.keep(other, vec![west.clone()]).unwrap();
         assert_eq!(Contacts::open(&path).known().unwrap().federation, other);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "nothing of another federation stays");
         contacts.clear().unwrap();
         contacts.clear().unwrap();
-        assert!(Contacts::open(&path).is_empty() && !path.exists());
+        contacts.keep(other, vec![west]).unwrap();
+        assert!(Contacts::open(&path).is_empty() && !path.exists(), "the old node's last word");
     }
 }

@@ -236,8 +236,8 @@ impl Ground {
         replace_file(&self.leaving(), b"").map_err(|e| coded(e.code(), e))?;
         old.stop.cancel();
         old.store().shutdown().await;
-        let (ground, disk) = (self.clone(), old.disk.clone());
-        tokio::task::spawn_blocking(move || ground.forget(&*disk)).await??;
+        let (ground, disk, contacts) = (self.clone(), old.disk.clone(), old.contacts.clone());
+        tokio::task::spawn_blocking(move || ground.forget(&*disk, &contacts)).await??;
         // It was just emptied.
         self.begin(self.load_key()?, old.disk.clone(), None).await
     }
@@ -253,10 +253,11 @@ impl Ground {
             return Ok(());
         }
         let disk = RocksDisk::open(&self.data_dir.join("store")).context("open the store")?;
-        self.forget(&disk)
+        self.forget(&disk, &Contacts::open(&self.contacts()))
     }
 
-    fn forget(&self, disk: &dyn Disk) -> anyhow::Result<()> {
+    /// `contacts` are those of the node that may still be at it.
+    fn forget(&self, disk: &dyn Disk, contacts: &Contacts) -> anyhow::Result<()> {
         let clear =
             Family::ALL.map(|family| Step::DeleteRange { family, from: Vec::new(), to: None });
         disk.write(clear.into(), true).context("empty the store")?;
@@ -264,7 +265,7 @@ impl Ground {
         grants.and_then(|grants| grants.clear()).map_err(|e| coded(e.code(), e))?;
         let early = Early::open(&self.revocations());
         early.and_then(|early| early.clear()).map_err(|e| coded(e.code(), e))?;
-        Contacts::open(&self.contacts()).clear().map_err(|e| coded(e.code(), e))?;
+        contacts.clear().map_err(|e| coded(e.code(), e))?;
         let mark = SignedMark::load(&self.data_dir);
         mark.and_then(|mut mark| mark.reset()).map_err(|e| coded(e.code(), e))?;
         retire(&self.key_folder())?;
