@@ -115,6 +115,14 @@ catalog! {
         "Smoothed round-trip time of the best tunnel to the cluster.";
     TUNNEL_REPLACED "fed_tunnel_links_replaced_total" Counter &[],
         "Connections that this gateway replaced by younger ones before their certificates ended.";
+    TUNNEL_DEAD "fed_tunnel_links_dead_total" Counter &[],
+        "Connections taken for dead, since nothing was heard over them for too long.";
+    TUNNEL_REFUSED "fed_tunnel_peers_refused_total" Counter &["reason"],
+        "Connections of peers that were refused: not admitted, or too many handshakes at a time.";
+    TUNNEL_SHED "fed_tunnel_exchanges_shed_total" Counter &[],
+        "Exchanges of peers refused because too many waited for the gateway.";
+    TUNNEL_STALLED "fed_tunnel_stalled_readers_reset_total" Counter &[],
+        "Streams reset because their readers held a connection's window.";
     TUNNEL_PACKETS "fed_tunnel_packets_sent_total" Counter &["fed_peer_cluster"],
         "Packets sent on connections to the cluster, but for the last half second of one that ended.";
     TUNNEL_LOST "fed_tunnel_packets_lost_total" Counter &["fed_peer_cluster"],
@@ -232,7 +240,15 @@ fn families(state: &GatewayState) -> Vec<MetricFamily> {
 fn tunnel_families(state: &GatewayState, page: &mut Page) {
     let Some(tunnel) = state.tunnel.get() else { return };
     state.count_links();
-    page.counter(TUNNEL_REPLACED, vec![], tunnel.counters().links_replaced);
+    let counts = tunnel.counters();
+    page.counter(TUNNEL_REPLACED, vec![], counts.links_replaced);
+    page.counter(TUNNEL_DEAD, vec![], counts.links_dead);
+    page.counter(TUNNEL_SHED, vec![], counts.exchanges_shed);
+    page.counter(TUNNEL_STALLED, vec![], counts.stalled_readers_reset);
+    let refused = [("admission", counts.peers_refused), ("overload", counts.handshakes_refused)];
+    for (reason, count) in refused {
+        page.counter(TUNNEL_REFUSED, vec![("reason", reason.into())], count);
+    }
     for peer in state.snapshot.load().peers.keys() {
         let name = peer.to_string();
         let path = tunnel.path(peer);
