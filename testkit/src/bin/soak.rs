@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use testkit::outside::{Ledger, Outside};
+use testkit::prometheus::Page;
 use testkit::rss::{self, Growth};
-use testkit::scenes::{leaders, path, rolling};
+use testkit::scenes::{joins, leaders, path, rolling};
 use testkit::sites::LIMIT;
-use testkit::wait;
+use testkit::{Sites, client, wait};
 use wan::Impairment;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/soak.md");
@@ -21,6 +22,7 @@ const SECONDS_MAX: u64 = 9_000;
 const REQUESTS: u64 = 1_000_000;
 const REQUESTS_PER_LOOK: u64 = 2_000;
 const DEATHS: u64 = 200;
+const JOINS_PER_LOOK: usize = 10;
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// Leaders that die in one federation: the store remembers so many tokens of the ledger, no more.
@@ -38,11 +40,12 @@ struct End {
 /// A piece, how long it may take, and what it does.
 type Piece = (&'static str, u64, fn(End) -> anyhow::Result<Done>);
 
-const PIECES: [Piece; 5] = [
+const PIECES: [Piece; 6] = [
     ("rolling", SECONDS_MAX, rolling_restarts),
     ("leaders", SECONDS_MAX, deaths),
     ("cut", 3_900, a_long_cut),
     ("loss", 600, false_alarms),
+    ("joins", 600, comings_and_goings),
     ("steady", SECONDS_MAX, steady),
 ];
 
@@ -169,7 +172,7 @@ fn deaths(End { until, count }: End) -> anyhow::Result<Done> {
 }
 
 /// Waits until a moment, and looks at memory meanwhile.
-fn watch(sites: &testkit::Sites, memory: &mut Memory, begun: Instant, until: Instant) {
+fn watch(sites: &Sites, memory: &mut Memory, begun: Instant, until: Instant) {
     let mut next = begun;
     while Instant::now() < until {
         if Instant::now() >= next {
@@ -209,16 +212,53 @@ fn a_long_cut(End { until, .. }: End) -> anyhow::Result<Done> {
 fn false_alarms(End { until, .. }: End) -> anyhow::Result<Done> {
     let scene = path::Scene::start()?;
     let bad = Impairment::delayed(Duration::from_millis(20)).with_loss(0.1);
+    let before = taken_for_dead(&scene.sites)?;
     scene.sites.relay().set_all(&bad)?;
     let (outside, begun) = (scene.calls(2), Instant::now());
     let mut memory = Memory::default();
     watch(&scene.sites, &mut memory, begun, until);
-    let mut alarms = 0;
-    for site in scene.sites.iter() {
-        let log = std::fs::read_to_string(site.access_log())?;
-        alarms += log.lines().filter(|line| line.contains("FED2002")).count();
+    let alarms = taken_for_dead(&scene.sites)? - before;
+    let what = format!("10 % loss, 40 ms: {alarms} connections taken for dead");
+    Ok(Done { what, seen: outside.end(), memory })
+}
+
+/// Connections that the gateways of all sites took for dead since they started.
+fn taken_for_dead(sites: &Sites) -> anyhow::Result<f64> {
+    let mut all = 0.0;
+    for site in sites.iter() {
+        let get = client::get(site.spec.admin, "localhost", "/metrics");
+        let answer = sites.runtime.block_on(get)?;
+        let page = Page::parse(std::str::from_utf8(&answer.body)?)?;
+        let mut found = page.find("fed_tunnel_links_dead_total", &[]).peekable();
+        ensure!(found.peek().is_some(), "{} counts no dead connections", site.spec.name);
+        all += found.map(|sample| sample.value).sum::<f64>();
     }
-    let what = format!("10 % loss, 40 ms: {alarms} exchanges ended by a tunnel taken for dead");
+    Ok(all)
+}
+
+/// A member that leaves and joins for ten minutes, or so many times.
+fn comings_and_goings(End { until, count }: End) -> anyhow::Result<Done> {
+    let scene = joins::Scene::start()?;
+    let (outside, begun) = (scene.calls(2), Instant::now());
+    let (mut memory, mut times) = (Memory::default(), Vec::new());
+    let wanted = usize::try_from(count.unwrap_or(u64::MAX))?;
+    let before = scene.term()?;
+    while times.len() < wanted && Instant::now() < until {
+        times.extend(scene.run(JOINS_PER_LOOK.min(wanted - times.len()), until)?);
+        memory.look(begun.elapsed(), rss::of_sites(&scene.sites));
+    }
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    let elections = scene.term()? - before;
+    times.sort_unstable();
+    let ms = |at: usize| times.get(at).map_or(0, Duration::as_millis);
+    let what = format!(
+        "a member left and joined {} times, {:.0} a minute, and the same three voted on ({elections} \
+         elections); joining took {} ms, {} ms at most",
+        times.len(),
+        times.len() as f64 / minutes,
+        ms(times.len() / 2),
+        ms(times.len().saturating_sub(1))
+    );
     Ok(Done { what, seen: outside.end(), memory })
 }
 

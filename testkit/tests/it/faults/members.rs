@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use testkit::outside::Outside;
+use testkit::scenes::joins;
 use testkit::sites::{Distance, LIMIT};
 use testkit::{Sites, wait};
 
@@ -125,11 +126,7 @@ fn one_comes_and_goes(sites: &Sites) {
         let taken = taken.and_then(|token| sites[NORTH].fedctl(&["join", token.trim()]));
         let taken = taken.unwrap_err().to_string();
         assert!(taken.contains("FED6116") || taken.contains("FED6115"), "{taken}");
-        let issue = ["token", "issue", "north", "--roles", "admit,export"];
-        let token = wait::until_ok("a token", LIMIT, || sites[EAST].fedctl(&issue));
-        let begun = Instant::now();
-        sites[NORTH].fedctl(&["join", token.trim()]).unwrap();
-        times.push(begun.elapsed());
+        times.push(joins::come_back(sites, EAST, NORTH).unwrap());
     }
     println!("north came back {JOINS} times, each in {:?} at most", times.iter().max());
     assert_eq!(sites.settled().unwrap(), before, "voters had to do with it");
