@@ -184,6 +184,23 @@ fn a_little_loss_does_not_make_us_overrun_a_short_queue() {
     assert!(outcome.mbit_per_s[0] > 13.0 && outcome.lost_percent < 4.0, "{outcome:?}");
 }
 
+/// A deep queue, of which a router marks packets long before it is full (RFC 3168).
+#[test]
+fn a_router_that_marks_packets_keeps_the_queue_short() {
+    let work = Work { small_per_s: 20, small_on: 1, downloads: 1 };
+    let p50_ms = |marks_above: usize| {
+        let mut path = narrow(10_000_000, 400);
+        path.bottleneck = path.bottleneck.map(|it| Bottleneck { marks_above, ..it });
+        let mut network = Network::new(path, each(STEADY, 1), 1);
+        network.run(work, Duration::from_secs(10));
+        let outcome = network.run(work, Duration::from_secs(20));
+        assert!(outcome.mbit_per_s[0] > 7.0, "{outcome:?}");
+        outcome.p50_ms
+    };
+    let (marked, unmarked) = (p50_ms(20), p50_ms(usize::MAX));
+    assert!(marked < 100.0 && unmarked > 150.0, "{marked} ms, without marks {unmarked} ms");
+}
+
 #[test]
 fn a_deep_queue_of_our_own_is_not_taken_for_a_longer_path() {
     let mut network = Network::new(narrow(10_000_000, 400), each(STEADY, 1), 1);
