@@ -403,6 +403,11 @@ pub(crate) fn describe(error: &ConnectionError) -> LinkEnd {
                 let text = "the peer does not speak fedgate-tunnel/1 (TLS alert 120)".to_owned();
                 (ErrorCode::UnsupportedVersion, text)
             }
+            Some(CERTIFICATE_REVOKED) => {
+                let text = "the peer refused this gateway's certificate as revoked (TLS alert 44): \
+                            this cluster denied it, and a new one follows; or it was revoked itself";
+                (ErrorCode::AdmissionRefused, text.to_owned())
+            }
             Some(alert) if CERTIFICATE_ALERTS.contains(&alert) => {
                 let text = format!(
                     "the peer refused this gateway's certificate (TLS alert {alert}): its \
@@ -419,9 +424,10 @@ pub(crate) fn describe(error: &ConnectionError) -> LinkEnd {
 
 /// RFC 7301 §3.2.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
-/// RFC 8446 §6.2: bad, unsupported, revoked, expired or unknown certificate, unknown CA, access
-/// denied, and none sent.
-const CERTIFICATE_ALERTS: [u8; 8] = [42, 43, 44, 45, 46, 48, 49, 116];
+/// RFC 8446 §6.2.
+const CERTIFICATE_REVOKED: u8 = 44;
+/// The same: bad, unsupported, expired or unknown certificate, unknown CA, access denied, and none sent.
+const CERTIFICATE_ALERTS: [u8; 7] = [42, 43, 45, 46, 48, 49, 116];
 
 /// RFC 9001 §4.8: alerts are the codes from 0x100 to 0x1ff.
 pub(crate) fn tls_alert(code: TransportErrorCode) -> Option<u8> {

@@ -149,9 +149,9 @@ registry! {
         "More concurrent requests than the limits allow.",
         "Spread the load over more gateways; docs/reference/limits.md has the limit that the message names.";
     2008 DRAINING "Draining":
-        "The gateway is shutting down.",
-        "It was asked to end by a signal or through its admin port; what is in progress has up to 30 s.",
-        "Nothing: send to another gateway of the cluster, or wait until this one is back.";
+        "The gateway is shutting down, or cordoned.",
+        "It was asked to end, and what is in progress has up to 30 s; or `fedctl drain --gateway NAME` took it out.",
+        "Send to another of the cluster, or wait; `fedctl uncordon --gateway NAME` brings a cordoned one back.";
     2009 TUNNEL_FALLBACK "TunnelFallback":
         "The tunnel runs over TCP, since UDP does not pass.",
         "A firewall, a NAT or a load balancer between the two clusters drops UDP, in one direction or in both.",
