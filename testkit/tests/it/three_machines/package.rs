@@ -12,6 +12,8 @@ use wan::netns::Netns;
 use super::machine::{self, Machine};
 
 const LIMIT: Duration = Duration::from_secs(120);
+/// In a shell that ends with the first failure, a `!` hides what fails: POSIX 2.8.1, `set -e`.
+const NO: &str = "no() { ! \"$@\" || { echo \"this works and should not: $*\"; exit 1; }; }";
 const UNITS: [&str; 2] = ["fedgate-federation.service", "fedgate-gateway.service"];
 
 /// The package of the programs that were built, and a later one of the same.
@@ -128,7 +130,7 @@ fn dpkg_installs_upgrades_removes_and_purges_it() {
     for package in [package, later] {
         machine.receive(package);
     }
-    let run = |commands: &str| machine.run(commands, LIMIT);
+    let run = |commands: &str| machine.run(&format!("{NO}\n{commands}"), LIMIT);
     let calls = || {
         let calls = machine.read("/run/systemd/stand-in/calls");
         machine.run("rm -f /run/systemd/stand-in/calls", LIMIT);
@@ -140,7 +142,7 @@ fn dpkg_installs_upgrades_removes_and_purges_it() {
         assert!(told.contains(&format!("start {unit}")), "{told}");
     }
     // Nothing is configured, so nothing runs.
-    run("id fedgate; ! pgrep -x fedgate-federat; ! pgrep -x fedgate-gateway");
+    run("id fedgate; no pgrep -x fedgate-federat; no pgrep -x fedgate-gateway");
     the_units_are_sound(&machine);
 
     run("cp /usr/share/doc/fedgate/examples/*.yaml /etc/fedgate/
@@ -161,11 +163,11 @@ fn dpkg_installs_upgrades_removes_and_purges_it() {
     assert!(machine.log("fedgate-gateway").contains("<7>"), "no line of the level debug");
 
     run("dpkg -r fedgate
-        ! pgrep -x fedgate-federat; ! pgrep -x fedgate-gateway
+        no pgrep -x fedgate-federat; no pgrep -x fedgate-gateway
         test -d /var/lib/fedgate/federation/ca; test -s /etc/fedgate/federation.yaml");
     run("dpkg -P fedgate
-        ! test -e /var/lib/fedgate; ! test -e /etc/default/fedgate-gateway
-        ! ls /etc/systemd/system/fedgate* /etc/systemd/system/*/fedgate*
+        no test -e /var/lib/fedgate; no test -e /etc/default/fedgate-gateway
+        no ls -d /etc/systemd/system/fedgate*; no ls -d /etc/systemd/system/*/fedgate*
         test -s /etc/fedgate/manifests/note.txt");
 }
 
