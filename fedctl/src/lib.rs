@@ -1,5 +1,6 @@
 //! `fedctl`, the operator's command line, and the demo: a federation in one process.
 
+mod admin_port;
 pub mod analysis;
 pub mod bug_report;
 pub mod check;

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use http::Method;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::admin_port;
 
 /// How long one part may take.
 const PART_TIMEOUT: Duration = Duration::from_secs(20);
@@ -119,8 +120,9 @@ impl Collection {
                 ("/config_dump", "config.json"),
                 ("/readyz", "readyz.txt"),
             ] {
-                let answer = timeout(ADMIN_TIMEOUT, get(&address, path)).await;
-                let answer = answer.unwrap_or_else(|_| Err("no answer".into()));
+                let answer =
+                    admin_port::ask(&address, Method::GET, path, ADMIN_TIMEOUT, PART_BYTES_MAX);
+                let answer = answer.await.map(|(_, text)| text);
                 let answer = answer.map_err(|why| format!("http://{address}{path}: {why}"));
                 self.put(&format!("gateways/{name}/{file}"), answer);
             }
@@ -177,20 +179,6 @@ async fn run(mut command: Command) -> Result<Output, String> {
         Ok(output) => output.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", PART_TIMEOUT.as_secs())),
     }
-}
-
-/// One small page over HTTP/1.0, whose end is the connection's end.
-async fn get(address: &str, path: &str) -> Result<String, String> {
-    let told = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(address).await.map_err(told)?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(told)?;
-    let mut bytes = Vec::new();
-    let mut limited = stream.take(PART_BYTES_MAX as u64);
-    limited.read_to_end(&mut bytes).await.map_err(told)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let (_, body) = text.split_once("\r\n\r\n").ok_or("it is no HTTP answer")?;
-    Ok(body.to_owned())
 }
 
 fn read_end(path: &Path) -> Result<String, String> {

@@ -3,22 +3,21 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use model::code::{DRAINING, GATEWAY_OUTDATED, GATEWAY_UNCONNECTED};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 use wire::operator::proto::{GatewayStatus, Status};
 
 use super::cordon::{QUIET, ROUND};
+use crate::admin_port;
 use crate::cli::Drain;
 use crate::error::{CommandError, Exit};
 use crate::operator::Operator;
 use crate::printer::{OutputFormat, Printer};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,7 +181,7 @@ impl Admin {
     /// At another machine the same address leads to nobody, or to another gateway.
     async fn state(&self) -> Result<State, CommandError> {
         let Self { cluster, gateway, version, address } = self;
-        let (status, body) = self.ask("GET", "/cordon").await?;
+        let (status, body) = self.ask(Method::GET, "/cordon").await?;
         if status == 404 {
             let message = format!("{gateway} cannot be cordoned: its version is {version}");
             return Err(CommandError::failed(message).code(GATEWAY_OUTDATED));
@@ -197,17 +196,16 @@ impl Admin {
     }
 
     async fn post(&self, path: &str) -> Result<(), CommandError> {
-        match self.ask("POST", path).await? {
+        match self.ask(Method::POST, path).await? {
             (200, _) => Ok(()),
             (_, body) => Err(CommandError::failed(format!("{}: {}", self.gateway, body.trim()))),
         }
     }
 
-    async fn ask(&self, method: &str, path: &str) -> Result<(u16, String), CommandError> {
+    async fn ask(&self, method: Method, path: &str) -> Result<(u16, String), CommandError> {
         let (gateway, address) = (&self.gateway, &self.address);
-        let answer = timeout(ANSWER_TIMEOUT, exchange(address, method, path)).await;
-        let answer = answer.unwrap_or_else(|_| Err("no answer".into()));
-        answer.map_err(|why| {
+        let answer = admin_port::ask(address, method, path, ANSWER_TIMEOUT, ANSWER_BYTES_MAX);
+        answer.await.map_err(|why| {
             elsewhere(format!("the admin port of {gateway}, {address}, cannot be reached: {why}"))
         })
     }
@@ -216,20 +214,6 @@ impl Admin {
 fn elsewhere(message: String) -> CommandError {
     CommandError::new(Exit::Unreachable, message)
         .hint("run this on the gateway's machine: its admin port is open there only")
-}
-
-/// One small page over HTTP/1.0, whose end is the connection's end.
-async fn exchange(address: &str, method: &str, path: &str) -> Result<(u16, String), String> {
-    let told = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect(address).await.map_err(told)?;
-    let request =
-        format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(told)?;
-    let mut text = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text).await.map_err(told)?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or("no HTTP answer came")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.ok_or("no HTTP answer came")?, body.to_owned()))
 }
 
 impl State {
@@ -267,6 +251,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use wire::resource::proto::StatusReport;
 
@@ -340,7 +325,11 @@ mod tests {
                 Exit::Failed,
                 "gw-0 cannot be cordoned: its version is 0.1.0 (FED1124)",
             ),
-            ("", Exit::Unreachable, "cannot be reached: no HTTP answer came"),
+            (
+                "",
+                Exit::Unreachable,
+                "cannot be reached: connection closed before message completed",
+            ),
         ] {
             let error = answering(answer).await.state().await.unwrap_err();
             assert_eq!(error.exit, exit);
