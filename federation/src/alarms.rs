@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use identity::{Ca, Svid, certificate_validity};
+use identity::{Ca, certificate_validity};
 use model::code::{self, Code};
 use model::{Diagnostic, Severity, Snapshot, TrustBundle};
 use tokio_util::sync::CancellationToken;
@@ -47,9 +47,7 @@ impl Left {
 /// Whose certificates are looked at.
 pub(crate) struct Looked<'a> {
     pub(crate) ca: &'a Ca,
-    pub(crate) svid: &'a Svid,
-    /// Of the SVIDs that are issued here.
-    pub(crate) lifetime: Duration,
+    pub(crate) svid: &'a OwnSvid,
     /// Its peers' bundles.
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) gateways: &'a [GatewayView],
@@ -67,7 +65,8 @@ impl Looked<'_> {
     }
 
     pub(crate) fn own_svid(&self, now: SystemTime) -> Left {
-        Left::of(self.svid.not_after() - self.lifetime, self.svid.not_after(), now)
+        let end = self.svid.current().not_after();
+        Left::of(end - self.svid.lifetime(), end, now)
     }
 
     /// What there is to say, the worst about each certificate.
@@ -78,17 +77,18 @@ impl Looked<'_> {
             told(format!("TrustDomain/{domain}"), &what, left, &LIFE_LEFT_PERCENT, codes, now)
         });
         // Those that are renewed at half of their life are not late then.
-        let levels = match self.lifetime > 2 * identity::limits::SVID_RENEWAL_AGE {
+        let lifetime = self.svid.lifetime();
+        let levels = match lifetime > 2 * identity::limits::SVID_RENEWAL_AGE {
             true => &LIFE_LEFT_PERCENT[..],
             false => &LIFE_LEFT_PERCENT[1..],
         };
         let codes = (code::SVID_RENEWAL_LATE, code::SVID_EXPIRED);
-        let own = (self.svid.id().to_string(), self.own_svid(now));
+        let own = (self.svid.current().id().to_string(), self.own_svid(now));
         let of_gateway = |gateway: &GatewayView| {
             let (report, _) = gateway.report.as_ref().filter(|_| gateway.connected)?;
             let end = Duration::from_secs(report.svid_not_after_unix_s?);
             let end = SystemTime::UNIX_EPOCH.checked_add(end)?;
-            let left = Left::of(end.checked_sub(self.lifetime)?, end, now);
+            let left = Left::of(end.checked_sub(lifetime)?, end, now);
             Some((report.spiffe_id.as_ref()?.to_string(), left))
         };
         let svids = [own].into_iter().chain(self.gateways.iter().filter_map(of_gateway));
@@ -123,8 +123,7 @@ impl Watch {
         let (findings, gateways) = (self.intake.findings(), self.gateways.view(Instant::now()));
         let looked = Looked {
             ca: &self.ca,
-            svid: &self.svid.current(),
-            lifetime: self.svid.lifetime(),
+            svid: &self.svid,
             snapshot: &findings.snapshot,
             gateways: &gateways,
         };

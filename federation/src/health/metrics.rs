@@ -100,13 +100,8 @@ fn families(vitals: &Vitals) -> Vec<MetricFamily> {
 
 fn lives(vitals: &Vitals, page: &mut Page) {
     let (findings, now) = (vitals.intake.findings(), SystemTime::now());
-    let looked = Looked {
-        ca: &vitals.ca,
-        svid: &vitals.svid.current(),
-        lifetime: vitals.svid.lifetime(),
-        snapshot: &findings.snapshot,
-        gateways: &[],
-    };
+    let looked =
+        Looked { ca: &vitals.ca, svid: &vitals.svid, snapshot: &findings.snapshot, gateways: &[] };
     page.push(SVID_LEFT, None, looked.own_svid(now).ratio());
     for (domain, left) in looked.roots(now) {
         page.push(ROOT_LEFT, Some(("trust_domain", &domain)), left.ratio());

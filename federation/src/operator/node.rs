@@ -29,8 +29,7 @@ impl Operator {
         let gateways = self.gateways.view(now);
         let looked = Looked {
             ca: &self.ca,
-            svid: &self.svid.current(),
-            lifetime: self.svid.lifetime(),
+            svid: &self.svid,
             snapshot: &findings.snapshot,
             gateways: &gateways,
         };
